@@ -1,0 +1,125 @@
+// Package acpi makes the tables by which a guest finds its hardware: a builder
+// for the ACPI Machine Language, and the tables of our machine made with it.
+// The machine is hardware-reduced (§4.1): it has no chipset to describe, so the
+// guest looks for none. The specification is ACPI 6.5,
+// https://uefi.org/specs/ACPI/6.5; see docs/acpi.md for the whole picture.
+package acpi
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Config is the hardware to describe. A port or a GSI of zero stands for a
+// device that is absent. GSIs are inputs of the one I/O APIC.
+type Config struct {
+	// APICIDs has the local APIC's id of each CPU; its index is the CPU's _UID.
+	APICIDs []uint32
+	COM1    Serial
+	// RTC is an MC146818 at ports 0x70 and 0x71, without an interrupt.
+	RTC bool
+	// Century is the register of the RTC that has the century, 0 if none.
+	Century uint8
+	// I8042 is a keyboard controller at ports 0x60 and 0x64 with interrupt 1. A
+	// controller that can do nothing but reset the machine is better left out.
+	I8042 bool
+	Power Power
+	// PVPanic is the port on which a guest reports that it has crashed.
+	PVPanic uint16
+
+	Reserved []Resource // what no other device claims, such as ECAM
+	Events   []Event    // see Event
+	Devices  []Term     // devices to be added to \_SB
+	Tables   [][]byte   // tables to be added, made by Table
+}
+
+// Serial is a 16550A: eight ports and an edge-triggered interrupt.
+type Serial struct {
+	Port uint16
+	GSI  uint32
+}
+
+// Power is the ports, of one byte each, that end the machine, and its button.
+type Power struct {
+	// ResetPort resets the machine when ResetValue is written to it.
+	ResetPort  uint16
+	ResetValue uint8
+	// SleepControl and SleepStatus are the registers of §4.8.3.7. Writing
+	// PowerOff to SleepControl ends the machine. Neither needs to be readable:
+	// nothing wakes up from S5.
+	SleepControl, SleepStatus uint16
+	// ButtonGSI is the interrupt, an edge, by which the button is pressed.
+	ButtonGSI uint32
+}
+
+// sleepS5 is the SLP_TYP of soft-off, our choice, which \_S5 tells the guest.
+const sleepS5 = 5
+
+// PowerOff is what a guest writes to SleepControl to power off: SLP_TYP in bits
+// 2 to 4 and SLP_EN in bit 5.
+const PowerOff = sleepS5<<2 | 1<<5
+
+// An Event is an edge on GSI, on which the guest runs Do: a Notify to a device
+// of Config.Devices, for the most part.
+type Event struct {
+	GSI uint32
+	Do  []Term
+}
+
+// Build returns the tables of the machine, to be put at guest physical address
+// base; the first bytes are the RSDP. It fails if they do not fit in size bytes.
+// Loaders pass base on to the kernel; for a kernel that searches instead, base
+// is in the BIOS area, [0xe0000, 0x100000).
+func Build(base, size uint64, c Config) ([]byte, error) {
+	const searchFrom, searchTo, searchStep = 0xe0000, 0x100000, 16
+	if base < searchFrom || base >= searchTo || base%searchStep != 0 {
+		return nil, fmt.Errorf("acpi: tables at %#x, where no kernel searches for them", base)
+	}
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	b := &builder{base: base, out: make([]byte, rsdpSize)}
+	dsdt := b.add(dsdt(c))
+	tables := []uint64{b.add(fadt(c, dsdt)), b.add(madt(c.APICIDs))}
+	for _, t := range c.Tables {
+		tables = append(tables, b.add(t))
+	}
+	copy(b.out, rsdp(b.add(xsdt(tables))))
+	if n := uint64(len(b.out)); n > size {
+		return nil, fmt.Errorf("acpi: %d CPUs and %d devices need tables of %d bytes, and there is room for %d", len(c.APICIDs), len(c.Devices), n, size)
+	}
+	return b.out, nil
+}
+
+func (c *Config) validate() error {
+	if n := len(c.APICIDs); n == 0 || n > maxCPUs {
+		return fmt.Errorf("acpi: %d CPUs, want 1 to %d", n, maxCPUs)
+	}
+	ids := slices.Sorted(slices.Values(c.APICIDs))
+	for i, id := range ids[1:] {
+		if id == ids[i] {
+			return fmt.Errorf("acpi: two CPUs with APIC id %d", id)
+		}
+	}
+	for _, t := range c.Tables {
+		if len(t) < headerSize {
+			return fmt.Errorf("acpi: a table of %d bytes", len(t))
+		}
+	}
+	return nil
+}
+
+// A builder lays tables out one behind the other.
+type builder struct {
+	base uint64
+	out  []byte
+}
+
+// add puts a table behind the others and returns its address.
+func (b *builder) add(table []byte) uint64 {
+	const align = 64
+	b.out = append(b.out, make([]byte, -len(b.out)&(align-1))...)
+	addr := b.base + uint64(len(b.out))
+	b.out = append(b.out, table...)
+	return addr
+}

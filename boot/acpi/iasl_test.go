@@ -1,0 +1,110 @@
+package acpi
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// run runs a program of Debian's acpica-tools in dir and returns what it said.
+func run(t *testing.T, dir, name string, args ...string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		t.Skipf("no %s: install acpica-tools", name)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", cmd, err, out)
+	}
+	return string(out)
+}
+
+// banner is the comment above a disassembly: dates and versions.
+var banner = regexp.MustCompile(`(?s)^/\*.*?\*/\s*`)
+
+// TestDisassembly: ACPICA, which is also what Linux runs, understands the
+// tables without a complaint, and the source files in testdata, made by it to
+// be read by people, are what a guest sees: compiled, they are our tables.
+func TestDisassembly(t *testing.T) {
+	_, tables := build(t, config(4))
+	for _, name := range []string{"DSDT", "FACP", "APIC"} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			write(t, filepath.Join(dir, "ours.aml"), tables[name])
+			complaints(t, run(t, dir, "iasl", "-d", "ours.aml"))
+			golden := filepath.Join("testdata", strings.ToLower(name)+".dsl")
+			if *update {
+				source := banner.ReplaceAll(read(t, filepath.Join(dir, "ours.dsl")), nil)
+				write(t, golden, source)
+			}
+			write(t, filepath.Join(dir, "golden.dsl"), read(t, golden))
+			// -on: leave paths as they are.
+			complaints(t, run(t, dir, "iasl", "-on", "-p", "golden", "golden.dsl"))
+			if got := read(t, filepath.Join(dir, "golden.aml")); !bytes.Equal(anonymous(got), anonymous(tables[name])) {
+				t.Errorf("%s is not what a guest sees; go test -update rewrites it", golden)
+			}
+		})
+	}
+}
+
+// complaints fails on any message of iasl's that is not plain information.
+func complaints(t *testing.T, out string) {
+	t.Helper()
+	for line := range strings.Lines(out) {
+		clean := strings.Contains(line, "0 Errors, 0 Warnings, 0 Remarks")
+		if !clean && regexp.MustCompile(`(?i)error|warning|remark|invalid|could not`).MatchString(line) {
+			t.Errorf("iasl: %s", strings.TrimSpace(line))
+		}
+	}
+}
+
+// anonymous is a table without its checksum and the compiler's identity.
+func anonymous(table []byte) []byte {
+	b := bytes.Clone(table)
+	b[9] = 0
+	clear(b[28:36])
+	return b
+}
+
+// TestButton runs the event's method in ACPICA's interpreter.
+func TestButton(t *testing.T) {
+	c := config(1)
+	c.Events = []Event{{10, []Term{Notify(`\_SB.V000`, 0x81)}}}
+	_, tables := build(t, c)
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "dsdt.aml"), tables["DSDT"])
+	for gsi, want := range map[int]string{9: `\[PWRB\] \S+ Value 0x80 `, 10: `\[V000\] \S+ Value 0x81 `} {
+		out := run(t, dir, "acpiexec", "-b", fmt.Sprintf(`execute \_SB.GED._EVT %#x`, gsi), "dsdt.aml")
+		if strings.Count(out, "Device Notify") != 1 || !regexp.MustCompile(want).MatchString(out) {
+			t.Errorf("interrupt %d: no %q in\n%s", gsi, want, out)
+		}
+	}
+}
+
+func read(t *testing.T, file string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func write(t *testing.T, file string, b []byte) {
+	t.Helper()
+	if err := os.WriteFile(file, b, 0o666); err != nil {
+		t.Fatal(err)
+	}
+}
