@@ -1,0 +1,74 @@
+// Package payload holds small guests for tests: machine code and what a vCPU
+// needs to run it, without a kernel. Code in ring 3 runs at native speed even
+// where KVM interprets ring 0 (docs/lab.md), and its task-state segment lets it use ports.
+package payload
+
+import (
+	"bytes"
+	"encoding/binary"
+)
+
+var le = binary.LittleEndian
+
+// Code joins snippets.
+func Code(snippets ...[]byte) []byte { return bytes.Join(snippets, nil) }
+
+// Out8 is MOV DX, port; MOV AL, v; OUT DX, AL.
+func Out8(port uint16, v byte) []byte {
+	return Code(port16(port), []byte{0xb0, v, 0xee})
+}
+
+// Out32 is MOV DX, port; MOV EAX, v; OUT DX, EAX.
+func Out32(port uint16, v uint32) []byte {
+	return Code(port16(port), imm32(0xb8, v), []byte{0xef})
+}
+
+// In8 is MOV DX, port; IN AL, DX; MOV [addr], AL.
+func In8(port uint16, addr uint32) []byte {
+	return Code(port16(port), []byte{0xec}, []byte{0x88, 0x04, 0x25}, u32(addr))
+}
+
+// OutString is MOV DX, port; MOV ESI, addr; MOV ECX, n; REP OUTSB.
+func OutString(port uint16, addr, n uint32) []byte {
+	return Code(port16(port), imm32(0xbe, addr), imm32(0xb9, n), []byte{0xf3, 0x6e})
+}
+
+// Store32 is MOV DWORD [addr], v. addr is below 2 GiB.
+func Store32(addr, v uint32) []byte { return Code([]byte{0xc7, 0x04, 0x25}, u32(addr), u32(v)) }
+
+// StoreFar32 is MOV EBX, addr; MOV DWORD [RBX], v.
+func StoreFar32(addr, v uint32) []byte { return Code(imm32(0xbb, addr), []byte{0xc7, 0x03}, u32(v)) }
+
+// LoadFar32 is MOV EBX, addr; MOV EAX, [RBX]; MOV [to], EAX.
+func LoadFar32(addr, to uint32) []byte {
+	return Code(imm32(0xbb, addr), []byte{0x8b, 0x03}, []byte{0x89, 0x04, 0x25}, u32(to))
+}
+
+// Increment is LOCK INC QWORD [addr].
+func Increment(addr uint32) []byte { return Code([]byte{0xf0, 0x48, 0xff, 0x04, 0x25}, u32(addr)) }
+
+// TripleFault is LIDT [addr], where zeroes lie; INT3.
+func TripleFault(addr uint32) []byte {
+	return Code([]byte{0x0f, 0x01, 0x1c, 0x25}, u32(addr), []byte{0xcc})
+}
+
+// Forever repeats body.
+func Forever(body []byte) []byte { return Code(body, []byte{0xe9}, u32(uint32(-int32(len(body)+5)))) }
+
+// Spin is an endless loop of one instruction.
+func Spin() []byte { return Forever(nil) }
+
+// Print is Out8 of each byte.
+func Print(port uint16, s string) []byte {
+	var code []byte
+	for _, c := range []byte(s) {
+		code = append(code, Out8(port, c)...)
+	}
+	return code
+}
+
+func port16(port uint16) []byte { return []byte{0x66, 0xba, byte(port), byte(port >> 8)} }
+
+func imm32(opcode byte, v uint32) []byte { return append([]byte{opcode}, u32(v)...) }
+
+func u32(v uint32) []byte { return le.AppendUint32(nil, v) }

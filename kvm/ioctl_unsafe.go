@@ -1,0 +1,59 @@
+package kvm
+
+import (
+	"os"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// ioctl is the one funnel to the kernel. It is a Syscall and not a RawSyscall:
+// a vCPU stays in it for as long as its guest runs, and Go's scheduler and
+// collector must go on meanwhile.
+func ioctl(fd int, req, arg uintptr) (int, syscall.Errno) {
+	n, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), req, arg)
+	return int(n), errno
+}
+
+// ioctlPtr passes a struct, which the kernel reads, writes or both.
+func ioctlPtr[T any](fd int, req uintptr, arg *T) syscall.Errno {
+	_, errno := ioctlPtrN(fd, req, arg)
+	return errno
+}
+
+// ioctlPtrN is ioctlPtr for requests whose result counts.
+func ioctlPtrN[T any](fd int, req uintptr, arg *T) (int, syscall.Errno) {
+	n, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), req, uintptr(unsafe.Pointer(arg)))
+	return int(n), errno
+}
+
+// address returns the host address of b, which must not be on the Go heap.
+func address(b []byte) uint64 { return uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) }
+
+// flag is the immediate_exit byte of a kvm_run page. Go has no atomic bytes, so
+// it works on the aligned word around it, whose other bytes we leave zero
+// (request_interrupt_window: an irqchip in the kernel needs none).
+type flag struct{ word *uint32 }
+
+func immediateExit(run []byte) flag {
+	return flag{(*uint32)(unsafe.Pointer(unsafe.SliceData(run)))}
+}
+
+func (f flag) set()        { atomic.StoreUint32(f.word, 1<<(8*runImmediateExit)) }
+func (f flag) clear()      { atomic.StoreUint32(f.word, 0) }
+func (f flag) isSet() bool { return atomic.LoadUint32(f.word) != 0 }
+
+func mmapRun(fd, size int) ([]byte, error) {
+	b, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	return b, os.NewSyscallError("mmap", err)
+}
+
+// fail turns what an ioctl returned into an error that names it.
+func fail(what string, errno syscall.Errno) error {
+	if errno == 0 {
+		return nil
+	}
+	return os.NewSyscallError(what, errno)
+}
