@@ -1,0 +1,119 @@
+package kernel
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// debian fetches the kernel that a meta package depends on, by apt, without
+// installing it.
+func debian(meta string) func(context.Context, string, string) (string, error) {
+	return func(ctx context.Context, _, into string) (string, error) {
+		pkg, version, err := resolve(ctx, meta)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(os.Stderr, "fetch %s %s\n", pkg, version)
+		if _, err := command(ctx, into, "apt-get", "-qq", "download", pkg+"="+version); err != nil {
+			return "", err
+		}
+		debs, err := filepath.Glob(filepath.Join(into, "*.deb"))
+		if err != nil || len(debs) != 1 {
+			return "", fmt.Errorf("apt-get download %s: left %d packages, want 1", pkg, len(debs))
+		}
+		if _, err := command(ctx, into, "dpkg-deb", "-x", debs[0], "x"); err != nil {
+			return "", err
+		}
+		if err := pick(into); err != nil {
+			return "", fmt.Errorf("%s: %w", pkg, err)
+		}
+		return pkg + " " + version, os.Remove(debs[0])
+	}
+}
+
+// pick takes the kernel and its modules out of the unpacked package in into/x.
+func pick(into string) error {
+	x := filepath.Join(into, "x")
+	for pattern, name := range map[string]string{"boot/vmlinuz-*": "vmlinuz", "boot/config-*": "config", "{usr/,}lib/modules/*": "modules"} {
+		var found []string
+		for _, p := range braces(pattern) {
+			more, _ := filepath.Glob(filepath.Join(x, p))
+			found = append(found, more...)
+		}
+		if len(found) != 1 {
+			return fmt.Errorf("the package has %d of %s, want 1", len(found), pattern)
+		}
+		if err := os.Rename(found[0], filepath.Join(into, name)); err != nil {
+			return err
+		}
+	}
+	return os.RemoveAll(x)
+}
+
+// braces expands the "{usr/,}" of a pattern: Debian moved /lib in release 13.
+func braces(pattern string) []string {
+	if rest, ok := strings.CutPrefix(pattern, "{usr/,}"); ok {
+		return []string{"usr/" + rest, rest}
+	}
+	return []string{pattern}
+}
+
+// resolve returns the package of the kernel itself.
+func resolve(ctx context.Context, meta string) (pkg, version string, err error) {
+	show, err := command(ctx, "", "apt-cache", "show", "--no-all-versions", meta)
+	if err == nil {
+		if pkg, version, err = parseDepends(show); err == nil {
+			return pkg, version, nil
+		}
+	}
+	// A fresh machine has no package lists yet.
+	update := []string{"apt-get", "-qq", "update"}
+	if os.Geteuid() != 0 {
+		update = append([]string{"sudo"}, update...)
+	}
+	if _, err := command(ctx, "", update...); err != nil {
+		return "", "", err
+	}
+	if show, err = command(ctx, "", "apt-cache", "show", "--no-all-versions", meta); err != nil {
+		return "", "", err
+	}
+	return parseDepends(show)
+}
+
+// parseDepends reads the record of a kernel meta package, in which one line is
+// "Depends: linux-image-6.1.0-56-amd64 (= 6.1.192-2)".
+func parseDepends(record []byte) (pkg, version string, err error) {
+	lines := bufio.NewScanner(bytes.NewReader(record))
+	for lines.Scan() {
+		depends, ok := strings.CutPrefix(lines.Text(), "Depends:")
+		if !ok {
+			continue
+		}
+		for dep := range strings.SplitSeq(depends, ",") {
+			fields := strings.Fields(dep)
+			if len(fields) == 3 && strings.HasPrefix(fields[0], "linux-image-") && fields[1] == "(=" {
+				return fields[0], strings.TrimSuffix(fields[2], ")"), nil
+			}
+		}
+	}
+	return "", "", fmt.Errorf("apt-cache show: no line \"Depends: linux-image-... (= VERSION)\"")
+}
+
+// command runs a program quietly. What it said is part of the error.
+func command(ctx context.Context, dir string, argv ...string) ([]byte, error) {
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &stdout, &stderr
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
+	if err := cmd.Run(); err != nil {
+		said := bytes.TrimSpace(append(stdout.Bytes(), stderr.Bytes()...))
+		return nil, fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, said)
+	}
+	return stdout.Bytes(), nil
+}

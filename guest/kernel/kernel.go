@@ -1,0 +1,138 @@
+// Package kernel keeps stock kernels in a cache folder: for the guests of the
+// tests and of `make run`, and for the lab. A kernel comes as its distributor
+// built it; the cache records which version it is. Once there, it is used
+// without a network.
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Kernel is a kernel in the cache.
+type Kernel struct {
+	Name    string // "cloud", "generic" or "cpu"
+	Version string // package and version, for people
+	Image   string // path of the bzImage
+	Modules string // path of its lib/modules/RELEASE; "" if it has no modules
+}
+
+// source says where a kernel comes from.
+type source struct {
+	fetch func(ctx context.Context, name, into string) (version string, err error)
+	what  string
+}
+
+var sources = map[string]source{
+	"cloud":   {debian("linux-image-cloud-amd64"), "Debian's kernel for virtual machines"},
+	"generic": {debian("linux-image-amd64"), "Debian's kernel for PCs"},
+	"cpu":     {cpuModule, "the kernel in the Go module github.com/u-root/cpu; no modules"},
+}
+
+// Names lists the kernels that there are.
+func Names() []string { return []string{"cloud", "generic", "cpu"} }
+
+// Cache returns the cache folder: $VMM_CACHE, or .cache at the root of the
+// checkout that holds the current directory.
+func Cache() (string, error) {
+	if dir := os.Getenv("VMM_CACHE"); dir != "" {
+		return filepath.Abs(dir)
+	}
+	root, err := Root()
+	return filepath.Join(root, ".cache"), err
+}
+
+// Root returns the checkout that holds the current directory.
+func Root() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		line, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+		if err == nil && strings.HasPrefix(string(line), "module vmm\n") {
+			return dir, nil
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			return "", errors.New("no checkout of vmm above the current directory: run this inside one")
+		}
+		dir = up
+	}
+}
+
+// Find returns a kernel that the cache has, or an error that is
+// fs.ErrNotExist.
+func Find(name string) (Kernel, error) {
+	if _, ok := sources[name]; !ok {
+		return Kernel{}, fmt.Errorf("kernel %q: unknown, want one of %s", name, strings.Join(Names(), ", "))
+	}
+	cache, err := Cache()
+	if err != nil {
+		return Kernel{}, err
+	}
+	dir := filepath.Join(cache, "kernels", name)
+	version, err := os.ReadFile(filepath.Join(dir, "VERSION"))
+	if err != nil {
+		return Kernel{}, fmt.Errorf("kernel %s: not in the cache, run `go run ./test/fetch %s`: %w", name, name, err)
+	}
+	k := Kernel{Name: name, Version: strings.TrimSpace(string(version)), Image: filepath.Join(dir, "vmlinuz")}
+	if modules := filepath.Join(dir, "modules"); exists(modules) {
+		k.Modules = modules
+	}
+	return k, nil
+}
+
+// Fetch returns a kernel from the cache, after it has put it there if need be.
+func Fetch(ctx context.Context, name string) (Kernel, error) {
+	k, err := Find(name)
+	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return k, err
+	}
+	cache, err := Cache()
+	if err != nil {
+		return Kernel{}, err
+	}
+	dir := filepath.Join(cache, "kernels")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return Kernel{}, fmt.Errorf("kernel %s: %w", name, err)
+	}
+	// Beside its final place, so that one rename publishes a whole kernel.
+	temp, err := os.MkdirTemp(dir, "."+name+"-*")
+	if err != nil {
+		return Kernel{}, fmt.Errorf("kernel %s: %w", name, err)
+	}
+	defer os.RemoveAll(temp)
+	version, err := sources[name].fetch(ctx, name, temp)
+	if err != nil {
+		return Kernel{}, fmt.Errorf("kernel %s (%s): %w", name, sources[name].what, err)
+	}
+	if err := publish(temp, filepath.Join(dir, name), version); err != nil {
+		return Kernel{}, fmt.Errorf("kernel %s: %w", name, err)
+	}
+	return Find(name)
+}
+
+func publish(temp, dir, version string) error {
+	if err := os.WriteFile(filepath.Join(temp, "VERSION"), []byte(version+"\n"), 0o644); err != nil {
+		return err
+	}
+	if err := os.Chmod(temp, 0o755); err != nil {
+		return err
+	}
+	err := os.Rename(temp, dir)
+	if err != nil && exists(filepath.Join(dir, "VERSION")) {
+		return nil // another process was faster
+	}
+	return err
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}

@@ -1,0 +1,108 @@
+package l1
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"vmm/test/lab/wire"
+)
+
+// Streams are the ends of a job's standard streams on this side. A nil Input
+// is an empty one.
+type Streams struct {
+	Input         io.Reader
+	Output, Error io.Writer
+	Resize        <-chan wire.Size // of its terminal; may be nil
+}
+
+// A TimeoutError reports a job that was killed at its deadline.
+type TimeoutError struct{ Limit time.Duration }
+
+func (e *TimeoutError) Error() string { return fmt.Sprintf("killed: not done after %v", e.Limit) }
+
+// Run runs one job to its end. The error is ErrLost, a *TimeoutError or that of
+// ctx; what the job itself says is in Exit. A read of s.Input may be under way
+// when Run returns.
+func (m *Machine) Run(ctx context.Context, j wire.Job, s Streams) (wire.Exit, error) {
+	j.Share = m.config.Out
+	m.job++
+	number := m.job
+	if err := m.send(wire.Request{Job: number, Run: &j}); err != nil {
+		return wire.Exit{}, err
+	}
+	taken, over := make(chan struct{}, 1), make(chan struct{}) // one input is on its way at most
+	defer close(over)
+	go m.pump(number, s.Input, taken, over)
+
+	var deadline <-chan time.Time
+	if j.Timeout > 0 {
+		timer := time.NewTimer(j.Timeout)
+		defer timer.Stop()
+		deadline = timer.C
+	}
+	var killed error
+	silent := time.NewTimer(silentLimit)
+	defer silent.Stop()
+	for {
+		select {
+		case r, ok := <-m.replies:
+			if !ok {
+				return wire.Exit{}, m.lost("it ended while a job ran")
+			}
+			silent.Reset(silentLimit)
+			if r.Job != number {
+				continue
+			}
+			if r.Exit != nil {
+				return *r.Exit, killed
+			}
+			deliver(r, s, taken)
+		case size := <-s.Resize:
+			m.send(wire.Request{Job: number, Resize: &size})
+		case <-silent.C:
+			return wire.Exit{}, m.lost(fmt.Sprintf("no sign of life for %v", silentLimit))
+		case <-deadline:
+			if killed != nil {
+				return wire.Exit{}, m.lost(fmt.Sprintf("a killed job has not ended after %v", killLimit))
+			}
+			killed = &TimeoutError{j.Timeout}
+			deadline = time.After(killLimit)
+			m.send(wire.Request{Job: number, Kill: true})
+		case <-ctx.Done():
+			return wire.Exit{}, ctx.Err()
+		}
+	}
+}
+
+func deliver(r wire.Reply, s Streams, taken chan<- struct{}) {
+	switch {
+	case r.Output != nil:
+		s.Output.Write(r.Output)
+	case r.Error != nil:
+		s.Error.Write(r.Error)
+	case r.Taken:
+		taken <- struct{}{}
+	}
+}
+
+// pump sends what input has, one piece at a time, as the job takes it.
+func (m *Machine) pump(number int, input io.Reader, taken <-chan struct{}, over <-chan struct{}) {
+	buffer := make([]byte, 16<<10)
+	for input != nil {
+		n, err := input.Read(buffer)
+		if n > 0 {
+			m.send(wire.Request{Job: number, Input: buffer[:n]})
+			select {
+			case <-taken:
+			case <-over:
+				return
+			}
+		}
+		if err != nil {
+			break
+		}
+	}
+	m.send(wire.Request{Job: number, InputEnd: true})
+}

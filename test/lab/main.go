@@ -1,0 +1,107 @@
+// Lab runs commands where KVM works as on hardware: directly if this host has
+// VT-x or AMD-V, else in a machine that QEMU emulates (see docs/lab.md).
+//
+//	lab [flags] -- COMMAND [ARGUMENT...]
+//	lab [flags] -jobs FILE
+//
+// The exit status is that of the command; 124 after -timeout, 125 if the lab
+// itself did not work. With -jobs it is 0 if every job's is.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"vmm/guest/kernel"
+	"vmm/test/lab/l1"
+)
+
+// Exit statuses that are not the command's.
+const (
+	exitTimeout = 124
+	exitLab     = 125
+)
+
+type options struct {
+	l1.Config
+	interactive, force bool
+	jobs               string
+	timeout, total     time.Duration
+}
+
+func main() {
+	o, argv, err := parse()
+	if err == nil {
+		var status int
+		if status, err = run(o, argv); err == nil {
+			os.Exit(status)
+		}
+	}
+	fmt.Fprintln(os.Stderr, "lab:", err)
+	os.Exit(exitLab)
+}
+
+func parse() (options, []string, error) {
+	var o options
+	flag.Usage = func() {
+		fmt.Fprintln(os.Stderr, "usage: lab [flags] -- COMMAND [ARGUMENT...]\n       lab [flags] -jobs FILE")
+		flag.PrintDefaults()
+	}
+	flag.IntVar(&o.CPUs, "cpus", 2, "CPUs of L1")
+	flag.IntVar(&o.Memory, "memory", 8192, "memory of L1 in `MiB`")
+	flag.StringVar(&o.Out, "out", "", "`folder` for results, $VMM_LAB_OUT for the command (default .cache/lab)")
+	flag.BoolVar(&o.interactive, "i", false, "give the command a terminal, which is this one")
+	flag.BoolVar(&o.force, "force", false, "use the emulated machine even if this host has VT-x or AMD-V")
+	flag.StringVar(&o.jobs, "jobs", "", "run the jobs in a JSON `file`: [{\"Name\", \"Argv\", \"Dir\", \"Env\", \"Timeout\"}]")
+	flag.DurationVar(&o.timeout, "timeout", 0, "kill a command after this `time`")
+	flag.DurationVar(&o.total, "total", 0, "give up after this `time` altogether")
+	flag.Parse()
+	if (flag.NArg() == 0) == (o.jobs == "") || o.interactive && o.jobs != "" {
+		flag.Usage()
+		return o, nil, errors.New("want either a command or -jobs")
+	}
+	return o, flag.Args(), o.prepareOut()
+}
+
+// prepareOut makes the results folder.
+func (o *options) prepareOut() error {
+	cache, err := kernel.Cache()
+	if err != nil {
+		return err
+	}
+	if o.Out == "" {
+		o.Out = filepath.Join(cache, "lab")
+	}
+	if o.Out, err = filepath.Abs(o.Out); err != nil {
+		return err
+	}
+	o.Log = filepath.Join(o.Out, fmt.Sprintf("console-%d.log", os.Getpid()))
+	return os.MkdirAll(o.Out, 0o755)
+}
+
+// run returns the exit status for what ran, or why the lab did not work.
+func run(o options, argv []string) (int, error) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if o.total > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, o.total)
+		defer cancel()
+	}
+	place, err := newPlace(ctx, o)
+	if err != nil {
+		return 0, err
+	}
+	defer place.close()
+	if o.jobs != "" {
+		return runFile(ctx, place, o)
+	}
+	return runOne(ctx, place, o, argv)
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"vmm/test/lab/l1"
+	"vmm/test/lab/wire"
+)
+
+// place is where jobs run.
+type place interface {
+	run(context.Context, wire.Job, l1.Streams) (wire.Exit, error)
+	close()
+}
+
+// newPlace returns this host, or an emulated one if this has no hardware help
+// for KVM.
+func newPlace(ctx context.Context, o options) (place, error) {
+	if !o.force && hasVirtualization() {
+		return here{}, nil
+	}
+	e := &emulated{config: o.Config}
+	return e, e.start(ctx)
+}
+
+// hasVirtualization tells whether the processor has VT-x or AMD-V.
+func hasVirtualization() bool {
+	f, err := os.Open("/proc/cpuinfo")
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if key, flags, _ := strings.Cut(lines.Text(), ":"); strings.TrimSpace(key) == "flags" {
+			flags += " "
+			return strings.Contains(flags, " vmx ") || strings.Contains(flags, " svm ")
+		}
+	}
+	return false
+}
+
+// here runs jobs on this host.
+type here struct{}
+
+func (here) close() {}
+
+func (here) run(ctx context.Context, j wire.Job, s l1.Streams) (wire.Exit, error) {
+	limited := ctx
+	if j.Timeout > 0 {
+		var cancel context.CancelFunc
+		limited, cancel = context.WithTimeout(ctx, j.Timeout)
+		defer cancel()
+	}
+	cmd := exec.CommandContext(limited, j.Argv[0], j.Argv[1:]...)
+	cmd.Dir, cmd.Env = j.Dir, j.Env
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.Input, s.Output, s.Error
+	cmd.WaitDelay = 2 * time.Second
+	began := time.Now()
+	err := cmd.Run()
+	exit := wire.Exit{Took: time.Since(began)}
+	switch {
+	case ctx.Err() != nil:
+		return exit, ctx.Err()
+	case limited.Err() != nil:
+		return exit, &l1.TimeoutError{Limit: j.Timeout}
+	case cmd.ProcessState == nil:
+		exit.Status, exit.Why = 127, err.Error()
+	default:
+		exit.Status = cmd.ProcessState.ExitCode()
+		if ws, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+			exit.Status = 128 + int(ws.Signal())
+		}
+	}
+	return exit, nil
+}
+
+// emulated runs jobs in L1. If L1 is lost it starts another one, once in all,
+// and says so.
+type emulated struct {
+	config  l1.Config
+	machine *l1.Machine
+	retried bool
+	notes   []string // what went wrong with the lab itself
+}
+
+func (e *emulated) start(ctx context.Context) error {
+	err := e.boot(ctx)
+	if errors.Is(err, l1.ErrLost) && e.mayRetry(err) {
+		err = e.boot(ctx)
+	}
+	return err
+}
+
+func (e *emulated) boot(ctx context.Context) error {
+	e.close()
+	began := time.Now()
+	m, err := l1.Start(ctx, e.config)
+	if err != nil {
+		return err
+	}
+	e.machine = m
+	progress("L1 is up after %.1f s: Linux %s, %d CPUs, %d MiB", time.Since(began).Seconds(), m.Up.Release, e.config.CPUs, e.config.Memory)
+	return nil
+}
+
+// mayRetry allows one retry in the life of the lab.
+func (e *emulated) mayRetry(err error) bool {
+	e.notes = append(e.notes, err.Error())
+	if e.retried {
+		return false
+	}
+	e.retried = true
+	progress("%v", err)
+	progress("starting another L1, once; what was under way runs again from its start")
+	return true
+}
+
+func (e *emulated) run(ctx context.Context, j wire.Job, s l1.Streams) (wire.Exit, error) {
+	exit, err := e.machine.Run(ctx, j, s)
+	if !errors.Is(err, l1.ErrLost) || j.Terminal != nil || s.Input != nil || !e.mayRetry(err) {
+		return exit, err
+	}
+	if err := e.boot(ctx); err != nil {
+		return exit, err
+	}
+	return e.machine.Run(ctx, j, s)
+}
+
+func (e *emulated) close() {
+	if e.machine != nil {
+		e.machine.Close()
+		e.machine = nil
+		os.Remove(e.config.Log)
+	}
+}
+
+// environment is what a command finds: this process's, less what would not hold
+// in L1, and the marks of the lab.
+func environment(out string) []string {
+	env := []string{"VMM_LAB=1", "VMM_LAB_OUT=" + out}
+	for _, e := range os.Environ() {
+		name, _, _ := strings.Cut(e, "=")
+		switch name {
+		case "PATH", "HOME", "USER", "LOGNAME", "LANG", "TERM", "SHELL":
+			env = append(env, e)
+		default:
+			if strings.HasPrefix(name, "GO") || strings.HasPrefix(name, "VMM_") && name != "VMM_LAB" && name != "VMM_LAB_OUT" {
+				env = append(env, e)
+			}
+		}
+	}
+	return env
+}
+
+// jobName is the name of a job's result.
+func jobName(j wire.Job) string {
+	if j.Name != "" {
+		return j.Name
+	}
+	return filepath.Base(j.Argv[0])
+}
+
+func progress(format string, a ...any) { fmt.Fprintf(os.Stderr, "lab: "+format+"\n", a...) }
