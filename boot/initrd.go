@@ -1,0 +1,58 @@
+package boot
+
+import (
+	"fmt"
+
+	"vmm/mem"
+)
+
+// initrdAlign is what a cpio archive's members are aligned to, so that one may
+// follow another (the kernel's driver-api/early-userspace/buffer-format.rst).
+const initrdAlign = 4
+
+// initrdSize returns the bytes of all initrds together.
+func (l *loader) initrdSize() (n uint64) {
+	for _, f := range l.initrds {
+		n += alignUp(uint64(f.size), initrdAlign)
+	}
+	return n
+}
+
+// loadInitrds reads the initrds, one after another, to the highest place that
+// the kernel allows.
+func (l *loader) loadInitrds() error {
+	size := l.initrdSize()
+	if size == 0 {
+		return nil
+	}
+	from := mem.Addr(alignUp(uint64(l.end), mem.PageSize))
+	base, ok := highest(l.ram, from, min(mem.Addr(l.setup.u32(initrdAddrMax))+1, fourGiB), size)
+	if !ok && l.entry.Mode != PVH && l.setup.u16(xloadFlags)&above4G != 0 {
+		base, ok = highest(l.ram, from, 1<<52, size)
+	}
+	if !ok {
+		return l.initrds[0].bad(l.noRoom(size))
+	}
+	l.initrd = mem.Range{Base: base, Size: size}
+	b, err := l.mem.Slice(base, size)
+	if err != nil {
+		return err
+	}
+	for _, f := range l.initrds {
+		if err := f.readFull(b[:f.size], 0); err != nil {
+			return err
+		}
+		b = b[alignUp(uint64(f.size), initrdAlign):]
+	}
+	return nil
+}
+
+// noRoom says why size bytes do not fit behind the kernel.
+func (l *loader) noRoom(size uint64) error {
+	need := alignUp(uint64(l.end), mem.PageSize) + size
+	if max := uint64(l.setup.u32(initrdAddrMax)); need > max {
+		return fmt.Errorf("%d MiB behind the kernel, which takes them below %d MiB only: make it smaller", mib(size), mib(max))
+	}
+	return fmt.Errorf("needs %d MiB behind the kernel, the guest has %d MiB in all: give it at least %d MiB",
+		mib(size), l.mem.Size()>>20, mib(need))
+}

@@ -1,0 +1,62 @@
+package boot
+
+import (
+	"encoding/binary"
+	"errors"
+	"runtime"
+
+	"github.com/pierrec/lz4/v4"
+	"golang.org/x/sync/errgroup"
+)
+
+// The legacy frame of lz4, which Linux packs kernels with: a magic, then blocks
+// of a 4-byte length and data that unpacks to 8 MiB each, the last to less.
+const (
+	lz4Magic = "\x02\x21\x4c\x18"
+	lz4Block = 8 << 20
+)
+
+// unpackLZ4 unpacks all blocks at once, each to its own place: they do not
+// depend on one another.
+func unpackLZ4(dst, src []byte) error {
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	err := eachLZ4Block(dst, src, func(out, block []byte) {
+		g.Go(func() error {
+			n, err := lz4.UncompressBlock(block, out)
+			if err == nil && n < len(out) {
+				err = errTooFew
+			}
+			return err
+		})
+	})
+	return errors.Join(err, g.Wait())
+}
+
+// eachLZ4Block calls unpack with every block and its part of dst.
+func eachLZ4Block(dst, src []byte, unpack func(out, block []byte)) error {
+	for len(src) > 0 {
+		if len(src) < 4 {
+			return errors.New("truncated frame")
+		}
+		n := binary.LittleEndian.Uint32(src)
+		more := string(src[:4]) == lz4Magic // the first frame, or one more
+		src = src[4:]
+		if more {
+			continue
+		}
+		if uint64(n) > uint64(len(src)) {
+			return errors.New("truncated block")
+		}
+		if len(dst) == 0 {
+			return errTooMuch
+		}
+		out := dst[:min(len(dst), lz4Block)]
+		unpack(out, src[:n])
+		dst, src = dst[len(out):], src[n:]
+	}
+	if len(dst) > 0 {
+		return errTooFew
+	}
+	return nil
+}
