@@ -59,6 +59,26 @@ const sleepS5 = 5
 // 2 to 4 and SLP_EN in bit 5.
 const PowerOff = sleepS5<<2 | 1<<5
 
+// ResetVector is where a processor of a PC begins in real mode, at the end of
+// the BIOS area, and where a kernel jumps to as a way to reset the machine.
+const ResetVector = 0xffff0
+
+// ResetCode is to be put at ResetVector: it does what writing to ResetPort does.
+// Linux does not use the RESET_REG of a hardware-reduced machine: it expects
+// EFI there, finds none, and jumps to the BIOS. Without a reset port it is nil.
+func (p Power) ResetCode() []byte {
+	if p.ResetPort == 0 {
+		return nil
+	}
+	return []byte{
+		0xba, byte(p.ResetPort), byte(p.ResetPort >> 8), // mov dx, ResetPort
+		0xb0, p.ResetValue, // mov al, ResetValue
+		0xee,       // out dx, al
+		0xf4,       // stop: hlt
+		0xeb, 0xfd, // jmp stop
+	}
+}
+
 // An Event is an edge on GSI, on which the guest runs Do: a Notify to a device
 // of Config.Devices, for the most part.
 type Event struct {
@@ -67,12 +87,12 @@ type Event struct {
 }
 
 // Build returns the tables of the machine, to be put at guest physical address
-// base; the first bytes are the RSDP. It fails if they do not fit in size bytes.
-// Loaders pass base on to the kernel; for a kernel that searches instead, base
-// is in the BIOS area, [0xe0000, 0x100000).
+// base; the first bytes are the RSDP. It fails if they do not fit in size bytes
+// or would reach ResetVector. Loaders pass base on to the kernel; for a kernel
+// that searches instead, base is in the BIOS area and a multiple of 16.
 func Build(base, size uint64, c Config) ([]byte, error) {
-	const searchFrom, searchTo, searchStep = 0xe0000, 0x100000, 16
-	if base < searchFrom || base >= searchTo || base%searchStep != 0 {
+	const searchFrom, searchStep = 0xe0000, 16
+	if base < searchFrom || base >= ResetVector || base%searchStep != 0 {
 		return nil, fmt.Errorf("acpi: tables at %#x, where no kernel searches for them", base)
 	}
 	if err := c.validate(); err != nil {
@@ -85,8 +105,9 @@ func Build(base, size uint64, c Config) ([]byte, error) {
 		tables = append(tables, b.add(t))
 	}
 	copy(b.out, rsdp(b.add(xsdt(tables))))
-	if n := uint64(len(b.out)); n > size {
-		return nil, fmt.Errorf("acpi: %d CPUs and %d devices need tables of %d bytes, and there is room for %d", len(c.APICIDs), len(c.Devices), n, size)
+	room := min(size, ResetVector-base)
+	if n := uint64(len(b.out)); n > room {
+		return nil, fmt.Errorf("acpi: %d CPUs and %d devices need tables of %d bytes, and there is room for %d", len(c.APICIDs), len(c.Devices), n, room)
 	}
 	return b.out, nil
 }

@@ -17,8 +17,8 @@ var update = flag.Bool("update", false, "rewrite testdata")
 
 const base = 0xe0000
 
-// config is a machine with everything that the package knows, and a
-// virtio-mmio device from outside.
+// config is a machine with everything that the package knows and, from outside,
+// a virtio-mmio device and a PCI root bridge.
 func config(cpus int) Config {
 	c := Config{
 		COM1:    Serial{0x3f8, 4},
@@ -31,7 +31,7 @@ func config(cpus int) Config {
 		},
 		PVPanic:  0x505,
 		Reserved: []Resource{Memory32Fixed(0xe0000000, 0x1000000)},
-		Devices:  []Term{virtioMMIO(0, 0xd0000000, 12)},
+		Devices:  []Term{virtioMMIO(0, 0xd0000000, 12), pciRoot(15)},
 		Tables:   [][]byte{mcfg(0xe0000000, 15)},
 	}
 	for id := range cpus {
@@ -48,6 +48,28 @@ func virtioMMIO(n int, base, gsi uint32) Term {
 		Name("_CRS", ResourceTemplate(
 			Memory32Fixed(base, 0x200),
 			Interrupt(Edge|ActiveHigh, gsi))))
+}
+
+// pciRoot is a bridge to buses 0 to lastBus; pin A of the devices 1 to 4 of bus 0
+// is wired to GSIs from 16.
+func pciRoot(lastBus uint16) Term {
+	var routes []Term
+	for dev := range uint64(4) {
+		const allFunctions, pinA, global = 0xffff, 0, 0
+		routes = append(routes, Package(Int((dev+1)<<16|allFunctions), Int(pinA), Int(global), Int(16+dev)))
+	}
+	return Device("PCI0",
+		Name("_HID", EISAID("PNP0A08")),
+		Name("_CID", EISAID("PNP0A03")),
+		Name("_UID", Int(0)),
+		Name("_BBN", Int(0)),
+		Name("_CRS", ResourceTemplate(
+			WordBusNumber(0, lastBus),
+			IO(0xcf8, 8),
+			WordIO(0xc000, 0xffff),
+			DWordMemory(0xc0000000, 0xcfffffff),
+			QWordMemory(1<<40, 1<<40+1<<36-1))),
+		Name("_PRT", Package(routes...)))
 }
 
 func mcfg(ecam uint64, lastBus uint8) []byte {
@@ -185,6 +207,17 @@ func TestSize(t *testing.T) {
 	}
 }
 
+func TestResetCode(t *testing.T) {
+	got := Power{ResetPort: 0x1234, ResetValue: 0x56}.ResetCode()
+	// mov dx, 1234h; mov al, 56h; out dx, al; hlt; jmp to the hlt
+	if want := unhex(t, "ba 34 12 b0 56 ee f4 eb fd"); !bytes.Equal(got, want) || ResetVector+len(got) > 1<<20 {
+		t.Errorf("% x, want % x", got, want)
+	}
+	if got := (Power{}).ResetCode(); got != nil {
+		t.Errorf("% x without a port", got)
+	}
+}
+
 func TestErrors(t *testing.T) {
 	ids := func(n int) []uint32 { return config(n).APICIDs }
 	for _, test := range []struct {
@@ -197,6 +230,7 @@ func TestErrors(t *testing.T) {
 		{base, 1 << 20, Config{APICIDs: []uint32{1, 2, 1}}, "two CPUs with APIC id 1"},
 		{base, 1 << 20, Config{APICIDs: ids(1), Tables: [][]byte{nil}}, "a table of 0 bytes"},
 		{base, 4096, Config{APICIDs: ids(300)}, "room for 4096"},
+		{ResetVector - 512, 1 << 20, Config{APICIDs: ids(300)}, "room for 512"},
 		{base + 1, 1 << 20, Config{APICIDs: ids(1)}, "0xe0001"},
 		{1 << 20, 1 << 20, Config{APICIDs: ids(1)}, "0x100000"},
 		{0, 1 << 20, Config{APICIDs: ids(1)}, "0x0"},

@@ -42,22 +42,45 @@ func TestDisassembly(t *testing.T) {
 	_, tables := build(t, config(4))
 	for _, name := range []string{"DSDT", "FACP", "APIC"} {
 		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			write(t, filepath.Join(dir, "ours.aml"), tables[name])
-			complaints(t, run(t, dir, "iasl", "-d", "ours.aml"))
+			source := disassemble(t, tables[name])
 			golden := filepath.Join("testdata", strings.ToLower(name)+".dsl")
 			if *update {
-				source := banner.ReplaceAll(read(t, filepath.Join(dir, "ours.dsl")), nil)
 				write(t, golden, source)
 			}
-			write(t, filepath.Join(dir, "golden.dsl"), read(t, golden))
-			// -on: leave paths as they are.
-			complaints(t, run(t, dir, "iasl", "-on", "-p", "golden", "golden.dsl"))
-			if got := read(t, filepath.Join(dir, "golden.aml")); !bytes.Equal(anonymous(got), anonymous(tables[name])) {
+			if got := compile(t, read(t, golden)); !bytes.Equal(got, anonymous(tables[name])) {
 				t.Errorf("%s is not what a guest sees; go test -update rewrites it", golden)
 			}
 		})
 	}
+}
+
+// TestLargeDisassembly: the same for packages of great lengths.
+func TestLargeDisassembly(t *testing.T) {
+	t.Parallel()
+	_, tables := build(t, config(300))
+	for _, name := range []string{"DSDT", "APIC"} {
+		if got := compile(t, disassemble(t, tables[name])); !bytes.Equal(got, anonymous(tables[name])) {
+			t.Errorf("%s does not survive disassembly", name)
+		}
+	}
+}
+
+func disassemble(t *testing.T, table []byte) (source []byte) {
+	t.Helper()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "t.aml"), table)
+	complaints(t, run(t, dir, "iasl", "-d", "t.aml"))
+	return banner.ReplaceAll(read(t, filepath.Join(dir, "t.dsl")), nil)
+}
+
+// compile returns the table that source describes, made anonymous.
+func compile(t *testing.T, source []byte) []byte {
+	t.Helper()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "t.dsl"), source)
+	// -on: leave paths as they are.
+	complaints(t, run(t, dir, "iasl", "-on", "-p", "t", "t.dsl"))
+	return anonymous(read(t, filepath.Join(dir, "t.aml")))
 }
 
 // complaints fails on any message of iasl's that is not plain information.
