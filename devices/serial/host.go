@@ -1,0 +1,187 @@
+package serial
+
+import (
+	"fmt"
+	"time"
+)
+
+const (
+	// inputSize bounds what is read ahead of the guest.
+	inputSize = 4 << 10
+	// outputSize bounds what the guest has printed ahead of the host; a byte
+	// more blocks the vCPU. Twice as much exists while the host takes the rest.
+	outputSize = 32 << 10
+	// outputHigh is where the transmitter reports busy. A driver that waits
+	// for it then stops; one that gave up polling (Linux's printk, after 10 ms)
+	// or has just filled what it takes for a FIFO has space left.
+	outputHigh = outputSize - 2<<10
+	// outputSlack is what a guest may print beyond outputSize while the device
+	// is paused or not started, when it cannot block. The rest is lost: a guest
+	// must not fill the host's memory.
+	outputSlack = 32 << 10
+
+	// gather is how long output waits for more before it is written.
+	gather = time.Millisecond
+	// rxTimeout is the receiver's timeout where the driver left data in the
+	// FIFO: about four characters at 38,400 baud.
+	rxTimeout = time.Millisecond
+)
+
+// print takes a byte of the guest. mu is held.
+func (d *Device) print(v byte) {
+	if d.out == nil || d.err != nil || d.closed {
+		return
+	}
+	for len(d.output) >= outputSize && d.running {
+		d.room.Wait()
+	}
+	if d.closed || d.err != nil || len(d.output) == outputSize+outputSlack {
+		return
+	}
+	d.output = append(d.output, v)
+	switch len(d.output) {
+	case 1:
+		wake(d.kick)
+	case outputSize / 2:
+		wake(d.half)
+	}
+	if len(d.output) >= outputHigh {
+		d.uart.setTxBusy(true)
+	}
+}
+
+// wake signals a channel of capacity 1.
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// transmit writes the guest's output to the host, on a goroutine of its own.
+// It gathers for a moment, so that neither every byte wakes it nor every byte
+// is a system call of its own.
+func (d *Device) transmit() {
+	defer close(d.sent)
+	timer := time.NewTimer(gather)
+	spare := make([]byte, 0, outputSize)
+	for open := true; open; {
+		select {
+		case <-d.kick:
+			timer.Reset(gather)
+			select {
+			case <-timer.C:
+			case <-d.half:
+			case <-d.done:
+			}
+		case <-d.done:
+			open = false
+		}
+		spare = d.drain(spare)
+	}
+}
+
+// drain writes all output. It leaves spare in its place and returns the old.
+func (d *Device) drain(spare []byte) []byte {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.output
+	d.output, d.unsent = spare[:0], len(p)
+	d.relieve()
+	if len(p) > 0 {
+		d.mu.Unlock()
+		_, err := d.out.Write(p)
+		d.mu.Lock()
+		if err != nil && d.err == nil {
+			// A terminal that went away must not stop the guest: from here on
+			// output is dropped.
+			d.err = fmt.Errorf("serial: %w", err)
+			d.output = d.output[:0]
+			d.relieve()
+		}
+	}
+	d.unsent = 0
+	return p
+}
+
+// relieve says that there is room for output. mu is held.
+func (d *Device) relieve() {
+	if d.running {
+		d.uart.setTxBusy(false)
+		d.settle()
+	}
+	d.room.Broadcast()
+}
+
+// receive reads the host's bytes, on a goroutine of its own. It reads no more
+// before the guest has taken what was read: that is the back-pressure.
+//
+// A byte enters the receiver's FIFO only while the guest asserts RTS. So input
+// that was piped in before the guest's driver opened the port is not lost when
+// the driver clears the FIFOs on its way (Linux raises RTS last), and a guest
+// with hardware flow control (stty crtscts) stops the host.
+//
+// And it enters only when the FIFO is empty, from this goroutine: a FIFO that
+// was refilled while the driver reads it would keep the driver in its interrupt
+// handler (Linux: "too much work for irq") for as long as the host has input.
+func (d *Device) receive() {
+	buf := make([]byte, inputSize)
+	for d.supply() && d.in != nil {
+		n, err := d.in.Read(buf)
+		d.mu.Lock()
+		if !d.closed {
+			d.input = buf[:n]
+		}
+		d.mu.Unlock()
+		if err != nil { // most often EOF: the guest goes on without input
+			d.supply()
+			return
+		}
+	}
+}
+
+// supply returns once the guest has taken all input, or false once closed.
+func (d *Device) supply() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for !d.closed && len(d.input) > 0 {
+		if !d.running || !d.hungry() {
+			d.fed.Wait()
+			continue
+		}
+		d.feed()
+		d.settle()
+	}
+	return !d.closed
+}
+
+// hungry says that the receiver takes what is next: a break needs no RTS.
+func (d *Device) hungry() bool {
+	return d.uart.RXLen == 0 && (d.uart.ready() || len(d.input) == 0 && !d.uart.loop())
+}
+
+// feed fills the empty FIFO. If that is all there is, the receiver's timeout
+// need not be waited for.
+func (d *Device) feed() {
+	n := min(len(d.input), d.uart.depth())
+	for _, v := range d.input[:n] {
+		d.uart.receive(uint16(v))
+	}
+	d.input = d.input[n:]
+	if d.brk && len(d.input) == 0 && d.uart.RXLen < d.uart.depth() {
+		d.brk = false
+		d.uart.receive(lsrBI << 8)
+	}
+	d.uart.idle()
+}
+
+// timeout is the receiver's timeout for data that the driver left behind.
+func (d *Device) timeout() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.armed = false
+	if d.running {
+		d.uart.idle()
+		d.settle()
+	}
+}

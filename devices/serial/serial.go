@@ -1,0 +1,251 @@
+// Package serial is a PC's serial port: a National Semiconductor PC16550D
+// (a "16550A") between the guest's bus and a host's reader and writer.
+//
+// uart.go is the chip; this file gives it a lock, a bus and an interrupt line;
+// host.go moves the bytes. docs/serial.md follows one byte all the way.
+package serial
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"vmm/bus"
+)
+
+// Size is the number of ports that the device takes.
+const Size = 8
+
+// Device is one serial port. It implements bus.Device.
+//
+//	New -> [Load] -> Start <-> Pause -> Save
+//	                   |         |
+//	                   +--> Close <
+type Device struct {
+	irq bus.Line
+	in  io.Reader // nil: nothing comes in
+	out io.Writer // nil: what the guest prints is dropped
+
+	kick chan struct{} // there is output
+	half chan struct{} // there is much output, so do not gather more
+	done chan struct{} // closed by Close
+	sent chan struct{} // closed by the goroutine that writes to out, at its end
+
+	mu      sync.Mutex
+	uart    uart       // guarded by mu, as all below
+	level   bool       // of irq
+	running bool       // between Start or Resume and Pause or Close
+	started bool       // Start was called
+	closed  bool       // Close was called
+	input   []byte     // from the host, not yet in the receiver's FIFO
+	brk     bool       // a break follows input
+	fed     *sync.Cond // wakes receive: room in the FIFO, RTS, running, closed
+	output  []byte     // from the guest, not yet taken by transmit
+	unsent  int        // bytes that transmit is writing to out
+	room    *sync.Cond // wakes writers of a full output
+	err     error      // the first of out; since then output is dropped
+	timer   *time.Timer
+	armed   bool // the timer will call timeout
+}
+
+// New returns a port whose interrupt is irq, which is called with the device's
+// lock held. The guest reads what in has and prints to out; either may be nil,
+// and with both nil nothing is plugged in (no carrier). The caller owns in and
+// out and closes them after the device.
+func New(irq bus.Line, in io.Reader, out io.Writer) *Device {
+	d := &Device{
+		irq: irq, in: in, out: out,
+		kick: make(chan struct{}, 1),
+		half: make(chan struct{}, 1),
+		done: make(chan struct{}),
+		sent: make(chan struct{}),
+
+		output: make([]byte, 0, outputSize),
+	}
+	d.fed = sync.NewCond(&d.mu)
+	d.room = sync.NewCond(&d.mu)
+	d.timer = time.AfterFunc(time.Hour, d.timeout)
+	d.timer.Stop()
+	d.uart.Lines = d.carrier()
+	d.uart.reset()
+	return d
+}
+
+func (d *Device) carrier() byte {
+	if d.in == nil && d.out == nil {
+		return 0
+	}
+	return msrDCD | msrDSR | msrCTS
+}
+
+// Read implements bus.Device. A wide access is split into bytes at ascending
+// ports, as the ISA bus does.
+func (d *Device) Read(off uint64, p []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range p {
+		if reg := off + uint64(i); reg < Size {
+			p[i] = d.uart.read(int(reg))
+		}
+	}
+	d.settle()
+}
+
+// Write implements bus.Device. It blocks while the output is full and the
+// device neither paused nor closed.
+func (d *Device) Write(off uint64, p []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i, v := range p {
+		if reg := off + uint64(i); reg < Size && d.uart.write(int(reg), v) {
+			d.print(v)
+		}
+	}
+	d.settle()
+}
+
+// settle does what follows from a change of registers. mu is held.
+func (d *Device) settle() {
+	if d.running && d.hungry() {
+		if len(d.input) > 0 {
+			d.fed.Signal()
+		} else if d.brk {
+			d.feed()
+		}
+	}
+	if d.running && d.uart.waiting() && !d.armed {
+		d.armed = true
+		d.timer.Reset(rxTimeout)
+	}
+	if level := d.uart.line(); level != d.level {
+		d.level = level
+		d.irq.Set(level)
+	}
+}
+
+// Break puts the line from the host into the break state once, behind the
+// bytes that came before. Linux takes the next byte as a SysRq key.
+func (d *Device) Break() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.brk = true
+	d.settle()
+}
+
+// Reset is the master reset, as of a system reset. Bytes that the guest has
+// not seen yet stay for its next life.
+func (d *Device) Reset() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.uart.reset()
+	d.settle()
+}
+
+// Start begins to move bytes. It is called once.
+func (d *Device) Start() {
+	d.mu.Lock()
+	d.started = true
+	d.mu.Unlock()
+	if d.out != nil {
+		go d.transmit()
+	} else {
+		close(d.sent)
+	}
+	go d.receive()
+	d.Resume()
+}
+
+// Pause freezes the registers against the host: nothing comes in and no
+// interrupt rises but by an access of the guest. It never waits, and it frees
+// a vCPU that waits in Write. What the guest has printed still goes out.
+func (d *Device) Pause() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.running = false
+	d.room.Broadcast()
+}
+
+// Resume undoes Pause.
+func (d *Device) Resume() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return
+	}
+	d.running = true
+	d.uart.setTxBusy(len(d.output) >= outputHigh)
+	d.settle()
+}
+
+// closeTime is how long Close waits for a slow host.
+const closeTime = 2 * time.Second
+
+// Close writes what the guest has printed to the host, waiting two seconds at
+// most, and ends the device: later output is dropped. It returns the first
+// error of out, or says how much a host that does not read has missed.
+//
+// A Read of in that blocks cannot be interrupted from here. Its goroutine
+// ends, without touching the device, once the caller closes in or a byte comes.
+func (d *Device) Close() error {
+	d.mu.Lock()
+	first := !d.closed
+	d.running, d.closed = false, true
+	started := d.started
+	d.room.Broadcast()
+	d.fed.Broadcast()
+	d.timer.Stop()
+	d.mu.Unlock()
+	if first {
+		close(d.done)
+	}
+	timeout := time.NewTimer(closeTime)
+	defer timeout.Stop()
+	if started {
+		select {
+		case <-d.sent:
+		case <-timeout.C:
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if n := d.unsent + len(d.output); d.err == nil && n > 0 {
+		return fmt.Errorf("serial: the host did not read the last %d bytes of the guest's output", n)
+	}
+	return d.err
+}
+
+type state struct {
+	UART  uart
+	Input []byte // taken from the host, not yet seen by the guest
+	Break bool
+}
+
+// Save returns the state of a paused device. Output that still waits for the
+// host is not part of it: it was printed once and this process delivers it.
+func (d *Device) Save() ([]byte, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return json.Marshal(state{d.uart, d.input, d.brk})
+}
+
+// Load sets the state of a device that was not started yet. The interrupt line
+// follows in Start.
+func (d *Device) Load(b []byte) error {
+	var s state
+	if err := json.Unmarshal(b, &s); err != nil {
+		return fmt.Errorf("serial: state: %w", err)
+	}
+	if err := s.UART.check(); err != nil {
+		return err
+	}
+	if len(s.Input) > inputSize {
+		return fmt.Errorf("serial: state has %d bytes of input, more than %d", len(s.Input), inputSize)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.uart, d.input, d.brk = s.UART, s.Input, s.Break
+	d.uart.modem(d.carrier())
+	return nil
+}
