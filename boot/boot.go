@@ -61,6 +61,7 @@ type Params struct {
 	Mode     Mode        //
 	RSDP     mem.Addr    // of ACPI tables that are in memory already, or 0
 	Reserved []mem.Range // not for the kernel: reserved in its memory map, in RAM or out of it
+	Cache    *Cache      // of unpacked kernels, or nil
 	Log      *slog.Logger
 }
 
@@ -76,6 +77,7 @@ type Entry struct {
 
 	Mode    Mode          // never Auto
 	Release string        // the kernel's version, if a bzImage told
+	Cached  bool          // the unpacked kernel came from the cache
 	Took    time.Duration // of Load
 
 	finish func() error
@@ -103,16 +105,16 @@ func (e *InputError) Unwrap() error { return e.Err }
 // cannot unpack it.
 var errUnsupported = errors.New("cannot be unpacked here")
 
-// Finish does what can wait until the guest runs: it stores an unpacked kernel
-// in the cache and frees what that took. The caller calls it once after every
-// Load that succeeded, on any goroutine; it may take a second. Its error is a
-// reason for a log line, not for an end.
+// Finish does what can wait until the guest runs: it brings the cache up to
+// date and frees what that took. The caller calls it once after every Load that
+// succeeded, on any goroutine; it may take a second. Its error is a reason for a
+// log line, not for an end.
 func (e *Entry) Finish() error {
-	if e.finish == nil {
-		return nil
-	}
 	f := e.finish
 	e.finish = nil
+	if f == nil {
+		return nil
+	}
 	return f()
 }
 
@@ -151,7 +153,7 @@ func Load(m *mem.Memory, p Params) (*Entry, error) {
 	}
 	e := l.entry
 	e.Took = time.Since(start)
-	l.Log.Info("kernel loaded", "path", p.Kernel, "release", e.Release, "mode", e.Mode, "took", e.Took)
+	l.Log.Info("kernel loaded", "path", p.Kernel, "release", e.Release, "mode", e.Mode, "cached", e.Cached, "took", e.Took)
 	return e, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"time"
 	"unicode"
 
 	"golang.org/x/sys/unix"
@@ -16,8 +17,10 @@ import (
 // its owner may truncate it at any time.
 type file struct {
 	*os.File
-	what string // for errors: "kernel", "initrd"
-	size int64
+	what   string // for errors: "kernel", "initrd"
+	size   int64
+	info   fs.FileInfo
+	opened time.Time
 }
 
 // openFile opens a file that must be regular and not empty.
@@ -45,7 +48,7 @@ func openFile(what, path string) (*file, error) {
 		f.Close()
 		return nil, &InputError{what, path, err}
 	}
-	return &file{f, what, info.Size()}, nil
+	return &file{f, what, info.Size(), info, time.Now()}, nil
 }
 
 func kind(m fs.FileMode) string {

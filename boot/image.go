@@ -46,6 +46,13 @@ func (img *image) check() error {
 	return nil
 }
 
+// close closes the file of the cache that the image is in.
+func (img *image) close() {
+	if c, ok := img.src.(io.Closer); ok {
+		c.Close()
+	}
+}
+
 // has reports whether the address is in a segment.
 func (img *image) has(addr uint64) bool {
 	return slices.ContainsFunc(img.segments, func(s segment) bool { return addr >= s.Addr && addr-s.Addr < s.MemSize })
@@ -54,13 +61,11 @@ func (img *image) has(addr uint64) bool {
 // place puts the segments into memory.
 func (img *image) place(m *mem.Memory) error {
 	for _, s := range img.segments {
-		var err error
-		if img.immortal != nil && (s.Addr^s.Off)%mem.PageSize == 0 {
-			err = img.mapSegment(m, s)
-		} else {
-			err = img.copySegment(m, s)
+		if img.immortal != nil && (s.Addr^s.Off)%mem.PageSize == 0 && img.mapSegment(m, s) == nil {
+			continue
 		}
-		if err != nil {
+		// Also where m cannot be mapped over, which costs time only.
+		if err := img.copySegment(m, s); err != nil {
 			return err
 		}
 	}

@@ -1,7 +1,6 @@
 package boot
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 
@@ -61,6 +60,9 @@ func (l *loader) loadImage(img *image) error {
 	if err := img.place(l.mem); err != nil {
 		return l.kernel.bad(err)
 	}
+	if l.Cache == nil {
+		return l.entry.Finish() // nothing to wait for
+	}
 	return nil
 }
 
@@ -98,37 +100,3 @@ func (l *loader) tooSmall(end uint64) error {
 }
 
 func mib(n uint64) uint64 { return alignUp(n, 1<<20) >> 20 }
-
-// unpacked returns the kernel in a bzImage, from the cache or unpacked now.
-func (l *loader) unpacked() (*image, error) {
-	off, n, err := l.setup.payload(l.kernel.size)
-	if err != nil {
-		return nil, l.kernel.bad(err)
-	}
-	if room := uint64(l.setup.u32(initSize)); room > l.mem.Size() {
-		return nil, l.tooSmall(l.setup.u64(prefAddress) + room)
-	}
-	payload, err := newScratch(n)
-	if err != nil {
-		return nil, err
-	}
-	if err := l.kernel.readFull(payload, off); err != nil {
-		payload.free()
-		return nil, err
-	}
-	unpacked, err := unpack(payload, int64(l.setup.u32(initSize)))
-	if err != nil {
-		payload.free()
-		return nil, l.kernel.bad(err)
-	}
-	img, err := parseELF(bytes.NewReader(unpacked), int64(len(unpacked)))
-	l.entry.finish = func() error {
-		payload.free()
-		unpacked.free()
-		return nil
-	}
-	if err != nil {
-		return nil, l.kernel.bad(fmt.Errorf("%w: its payload: %w", errUnsupported, err))
-	}
-	return img, nil
-}

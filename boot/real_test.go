@@ -48,3 +48,54 @@ func TestRealKernels(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkLoad measures Load with fresh guest memory: cold, and warm with both
+// ways to use the cache.
+func BenchmarkLoad(b *testing.B) {
+	for _, path := range kernels(b) {
+		for _, how := range []string{"cold", "warm-map", "warm-copy", "bzimage"} {
+			b.Run(filepath.Base(path)+"/"+how, func(b *testing.B) { benchmarkLoad(b, path, how) })
+		}
+	}
+}
+
+func benchmarkLoad(b *testing.B, path, how string) {
+	p := boot.Params{Kernel: path, Cmdline: "console=ttyS0"}
+	switch how {
+	case "bzimage":
+		p.Mode = boot.BzImage
+	case "warm-map", "warm-copy":
+		p.Cache = &boot.Cache{Dir: filepath.Join(b.TempDir(), "kernels"), Copy: how == "warm-copy"}
+		load(b, p, func(*boot.Entry) {}, func() {})
+	}
+	for b.Loop() {
+		b.StopTimer()
+		load(b, p, func(e *boot.Entry) {
+			if p.Cache != nil && !e.Cached {
+				b.Fatal("not from the cache")
+			}
+		}, b.StartTimer)
+	}
+}
+
+// load runs Load on fresh memory; start is called just before.
+func load(tb testing.TB, p boot.Params, check func(*boot.Entry), start func()) {
+	m, err := mem.Map(mem.Range{Base: 0, Size: 256 << 20})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer m.Close()
+	start()
+	e, err := boot.Load(m, p)
+	if b, ok := tb.(*testing.B); ok {
+		b.StopTimer()
+		defer b.StartTimer()
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	check(e)
+	if err := e.Finish(); err != nil {
+		tb.Fatal(err)
+	}
+}

@@ -1,0 +1,166 @@
+package boot
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+
+	"vmm/mem"
+)
+
+// A header is the first page of an image in the cache, followed by its own
+// SHA-256. Behind it are the segments, each at an offset that is congruent to
+// its address modulo a page, so that it can be mapped.
+type header struct {
+	Magic    [8]byte // changes with the format
+	Size     uint64  // of the file
+	Entry    uint64
+	PVH      uint32
+	Count    uint32
+	Segments [maxSegments]segment
+}
+
+var (
+	headerMagic8 = [8]byte([]byte("vmmkrnl1"))
+	headerBytes  = binary.Size(header{})
+)
+
+// zeroRun is how many zeros are worth a mapping of their own.
+const zeroRun = 256 << 10
+
+var zeroPageBytes [mem.PageSize]byte
+
+// An entry is an image on its way into the cache. Long runs of zeros stay
+// behind: fresh guest memory has them.
+type entry struct {
+	header header
+	data   []byte // what the image was parsed from
+	from   []uint64
+}
+
+func newEntry(img *image, data []byte) *entry {
+	var pieces []segment
+	for _, s := range img.segments {
+		pieces = append(pieces, s.split(data[s.Off:s.Off+s.FileSize])...)
+	}
+	if len(pieces) > maxSegments {
+		pieces = img.segments
+	}
+	e := &entry{data: data, header: header{Magic: headerMagic8, Entry: img.entry, PVH: img.pvh, Count: uint32(len(pieces))}}
+	size := uint64(mem.PageSize)
+	for i, s := range pieces {
+		e.from = append(e.from, s.Off)
+		s.Off = size + s.Addr%mem.PageSize
+		size = alignUp(s.Off+s.FileSize, mem.PageSize)
+		e.header.Segments[i] = s
+	}
+	e.header.Size = size
+	return e
+}
+
+// split returns s, whose bytes are data, without its long runs of zero pages.
+func (s segment) split(data []byte) []segment {
+	if s.Addr%mem.PageSize != 0 {
+		return []segment{s}
+	}
+	var out []segment
+	begin, size := 0, len(data)
+	piece := func(end, next int) {
+		out = append(out, segment{s.Addr + uint64(begin), s.Off + uint64(begin), uint64(end - begin), uint64(next - begin)})
+		begin = next
+	}
+	for at := 0; at < size; {
+		next := at + zeroPages(data[at:])
+		if next-at >= zeroRun {
+			piece(at, next)
+		}
+		at = max(next, at+mem.PageSize)
+	}
+	if begin < size || len(out) == 0 {
+		piece(size, int(s.MemSize))
+	} else {
+		out[len(out)-1].MemSize += s.MemSize - s.FileSize
+	}
+	return out
+}
+
+// zeroPages returns how many bytes the zero pages at the start of data have.
+func zeroPages(data []byte) (n int) {
+	for n < len(data) {
+		page := data[n:min(len(data), n+mem.PageSize)]
+		if string(page) != string(zeroPageBytes[:len(page)]) {
+			break
+		}
+		n += len(page)
+	}
+	return n
+}
+
+// write writes the entry to a new file.
+func (e *entry) write(f *os.File) error {
+	if err := f.Truncate(int64(e.header.Size)); err != nil {
+		return err
+	}
+	for i, s := range e.header.Segments[:e.header.Count] {
+		if _, err := f.WriteAt(e.data[e.from[i]:e.from[i]+s.FileSize], int64(s.Off)); err != nil {
+			return err
+		}
+	}
+	b, err := binary.Append(nil, binary.LittleEndian, &e.header)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(b)
+	_, err = f.WriteAt(append(b, sum[:]...), 0)
+	return err
+}
+
+// readEntry returns the image in a file of the cache, or an error if it is
+// damaged. The pages of the segments are not looked at: that would cost what
+// the cache saves.
+func readEntry(f *os.File) (*image, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, headerBytes+sha256.Size)
+	if _, err := f.ReadAt(b, 0); err != nil {
+		return nil, err
+	}
+	img, err := parseHeader(b, uint64(info.Size()))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	img.src, img.immortal = f, f
+	return img, nil
+}
+
+// parseHeader reads the header of a file of size bytes.
+func parseHeader(b []byte, size uint64) (*image, error) {
+	damaged := errors.New("damaged")
+	if len(b) < headerBytes+sha256.Size || sha256.Sum256(b[:headerBytes]) != [sha256.Size]byte(b[headerBytes:]) {
+		return nil, damaged
+	}
+	var h header
+	if _, err := binary.Decode(b, binary.LittleEndian, &h); err != nil {
+		return nil, err
+	}
+	if h.Magic != headerMagic8 || h.Size != size || h.Count > maxSegments {
+		return nil, damaged
+	}
+	img := &image{entry: h.Entry, pvh: h.PVH, segments: h.Segments[:h.Count]}
+	for _, s := range img.segments {
+		if s.FileSize > size || s.Off > size-s.FileSize {
+			return nil, damaged
+		}
+	}
+	if err := img.check(); err != nil {
+		return nil, err
+	}
+	if img.entry != 0 && !img.has(img.entry) || img.pvh != 0 && !img.has(uint64(img.pvh)) {
+		return nil, damaged
+	}
+	return img, nil
+}
