@@ -44,9 +44,9 @@ type Power struct {
 	// ResetPort resets the machine when ResetValue is written to it.
 	ResetPort  uint16
 	ResetValue uint8
-	// SleepControl and SleepStatus are the registers of §4.8.3.7. Writing
-	// PowerOff to SleepControl ends the machine. Neither needs to be readable:
-	// nothing wakes up from S5.
+	// SleepControl and SleepStatus are the registers of §4.8.3.7, both or none.
+	// Writing PowerOff to SleepControl ends the machine. Neither needs to be
+	// readable: nothing wakes up from S5.
 	SleepControl, SleepStatus uint16
 	// ButtonGSI is the interrupt, an edge, by which the button is pressed.
 	ButtonGSI uint32
@@ -89,7 +89,8 @@ type Event struct {
 // Build returns the tables of the machine, to be put at guest physical address
 // base; the first bytes are the RSDP. It fails if they do not fit in size bytes
 // or would reach ResetVector. Loaders pass base on to the kernel; for a kernel
-// that searches instead, base is in the BIOS area and a multiple of 16.
+// that searches instead, base is in the BIOS area and a multiple of 16. The
+// guest's memory map must not call these pages usable.
 func Build(base, size uint64, c Config) ([]byte, error) {
 	const searchFrom, searchStep = 0xe0000, 16
 	if base < searchFrom || base >= ResetVector || base%searchStep != 0 {
@@ -121,6 +122,9 @@ func (c *Config) validate() error {
 		if id == ids[i] {
 			return fmt.Errorf("acpi: two CPUs with APIC id %d", id)
 		}
+	}
+	if (c.Power.SleepControl == 0) != (c.Power.SleepStatus == 0) {
+		return fmt.Errorf("acpi: one of the sleep registers alone, at %#x and %#x, powers nothing off", c.Power.SleepControl, c.Power.SleepStatus)
 	}
 	for _, t := range c.Tables {
 		if len(t) < headerSize {

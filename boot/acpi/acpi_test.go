@@ -229,6 +229,7 @@ func TestErrors(t *testing.T) {
 		{base, 1 << 20, Config{APICIDs: ids(4097)}, "4097 CPUs"},
 		{base, 1 << 20, Config{APICIDs: []uint32{1, 2, 1}}, "two CPUs with APIC id 1"},
 		{base, 1 << 20, Config{APICIDs: ids(1), Tables: [][]byte{nil}}, "a table of 0 bytes"},
+		{base, 1 << 20, Config{APICIDs: ids(1), Power: Power{SleepControl: 0x600}}, "sleep registers"},
 		{base, 4096, Config{APICIDs: ids(300)}, "room for 4096"},
 		{ResetVector - 512, 1 << 20, Config{APICIDs: ids(300)}, "room for 512"},
 		{base + 1, 1 << 20, Config{APICIDs: ids(1)}, "0xe0001"},

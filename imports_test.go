@@ -1,0 +1,305 @@
+package vmm_test
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// arrows says which of our packages a package may import: the picture of
+// docs/design.md. The first rule that matches is the package's; one that
+// matches none may not exist. "*" stands for one element of a path, "**" at
+// the end for any number of them.
+var arrows = []struct{ pkg, may string }{
+	// What stands on nothing of ours.
+	{"bus", ""},
+	{"eventfd", ""},
+	{"kvm", ""},
+	{"mem", ""},
+	{"console", ""},
+	{"boot/acpi", ""},
+	{"boot", "mem boot/acpi"},
+
+	// Devices know neither KVM, nor the machine, nor each other.
+	{"devices/pc", "bus eventfd"},
+	{"devices/serial", "bus eventfd"},
+	{"devices/pci", "bus eventfd mem"},
+	{"devices/virtio/virtq", "mem"},
+	{"devices/virtio/virtiotest", "bus eventfd mem devices/virtio devices/virtio/virtq"},
+	{"devices/virtio", "bus eventfd mem devices/pci devices/virtio/virtq"},
+	{"devices/virtio/*", "eventfd mem devices/virtio devices/virtio/virtq"},
+
+	// What runs inside a guest, and what builds it.
+	{"guest/payload", "kvm mem"},
+	{"guest/**", "guest/**"},
+
+	// The machine knows KVM and the devices; the command knows the machine.
+	{"machine", "boot boot/acpi bus console eventfd kvm mem devices/**"},
+	{"api", "machine"},
+	{"cmd/vmm", "api boot console machine"},
+	{"test/**", "**"},
+
+	{".", ""}, // this file
+}
+
+// testsMay is what tests may import besides their own package and what it may.
+const testsMay = "bus eventfd mem guest/** test/** devices/virtio/virtiotest"
+
+// The rules of the house about length, and where they do not hold, with the
+// reason: a file, or a file, a colon and a function.
+const (
+	maxFunction = 60
+	maxFile     = 500
+)
+
+var longer = map[string]string{}
+
+// dependencies is the table that every module of others must be in.
+const dependencies = "docs/dependencies.md"
+
+// A source is a file of Go. Files for other systems and build tags count too.
+type source struct {
+	name  string // with slashes, from the root of the module
+	ast   *ast.File
+	lines func(ast.Node) int
+	size  int // lines
+}
+
+func (s source) pkg() string  { return path.Dir(s.name) }
+func (s source) test() bool   { return strings.HasSuffix(s.name, "_test.go") }
+func (s source) unsafe() bool { return strings.HasSuffix(s.name, "_unsafe.go") }
+
+// imports calls f for each path that s imports.
+func (s source) imports(f func(imp string)) {
+	for _, spec := range s.ast.Imports {
+		imp, _ := strconv.Unquote(spec.Path.Value) // the parser has seen to it
+		f(imp)
+	}
+}
+
+func sources(t *testing.T) (all []source) {
+	t.Helper()
+	fset := token.NewFileSet()
+	err := filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && name != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || exists(filepath.Join(name, "go.mod"))):
+			return filepath.SkipDir
+		case d.IsDir() || filepath.Ext(name) != ".go":
+			return nil
+		}
+		f, err := parser.ParseFile(fset, name, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		lines := func(n ast.Node) int { return fset.Position(n.End()).Line - fset.Position(n.Pos()).Line + 1 }
+		all = append(all, source{filepath.ToSlash(name), f, lines, fset.File(f.Pos()).LineCount()})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func exists(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
+}
+
+// TestArrows: imports between our packages point downwards only.
+func TestArrows(t *testing.T) {
+	for _, s := range sources(t) {
+		may, ok := rule(s.pkg())
+		if !ok {
+			t.Errorf("%s: package %s is in no rule of imports_test.go: say what it may import", s.name, s.pkg())
+			continue
+		}
+		if s.test() {
+			may += " " + testsMay + " " + s.pkg()
+		}
+		s.imports(func(imp string) {
+			if ours, ok := strings.CutPrefix(imp, "vmm/"); ok && !matchAny(may, ours) {
+				t.Errorf("%s imports %s: the arrows point downwards only", s.name, imp)
+			}
+		})
+	}
+}
+
+func rule(pkg string) (may string, ok bool) {
+	for _, r := range arrows {
+		if match(r.pkg, pkg) {
+			return r.may, true
+		}
+	}
+	return "", false
+}
+
+func matchAny(patterns, pkg string) bool {
+	for p := range strings.FieldsSeq(patterns) {
+		if match(p, pkg) {
+			return true
+		}
+	}
+	return false
+}
+
+func match(pattern, pkg string) bool {
+	if above, ok := strings.CutSuffix(pattern, "**"); ok {
+		return strings.HasPrefix(pkg+"/", above)
+	}
+	ok, err := path.Match(pattern, pkg)
+	if err != nil {
+		panic(err)
+	}
+	return ok
+}
+
+// TestUnsafe: unsafe is in files that say so, and such files are about it.
+func TestUnsafe(t *testing.T) {
+	for _, s := range sources(t) {
+		uses := false
+		s.imports(func(imp string) { uses = uses || imp == "unsafe" })
+		switch {
+		case uses && !s.unsafe():
+			t.Errorf("%s imports unsafe: move that part to a file named *_unsafe.go", s.name)
+		case !uses && s.unsafe():
+			t.Errorf("%s does not import unsafe: give it another name", s.name)
+		}
+	}
+}
+
+// TestLength: what is too long for one thought is two things.
+func TestLength(t *testing.T) {
+	excused := map[string]bool{}
+	check := func(name, what string, lines, most int) {
+		if lines <= most {
+			return
+		}
+		if longer[name] == "" {
+			t.Errorf("%s: %s of %d lines, more than %d: split it, or give the reason in imports_test.go", name, what, lines, most)
+		}
+		excused[name] = true
+	}
+	for _, s := range sources(t) {
+		check(s.name, "a file", s.size, maxFile)
+		for _, d := range s.ast.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok {
+				check(fmt.Sprintf("%s:%s", s.name, f.Name.Name), "a function", s.lines(f), maxFunction)
+			}
+		}
+	}
+	for name := range longer {
+		if !excused[name] {
+			t.Errorf("%s needs no exception any more: take it out of imports_test.go", name)
+		}
+	}
+}
+
+// TestDependencies: what is imported of others, and what go.mod requires for
+// ourselves, is in the table, and what is in the table is required.
+func TestDependencies(t *testing.T) {
+	text, err := os.ReadFile(dependencies)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := map[string]bool{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `([^`]+)`").FindAllSubmatch(text, -1) {
+		listed[string(row[1])] = true
+	}
+	direct, required := requirements(t)
+	for module := range listed {
+		if !required[module] {
+			t.Errorf("%s lists %s, which go.mod does not require", dependencies, module)
+		}
+	}
+	for module := range direct {
+		if !listed[module] {
+			t.Errorf("go.mod requires %s: say in %s why", module, dependencies)
+		}
+	}
+	for _, s := range sources(t) {
+		s.imports(func(imp string) {
+			if domain, _, _ := strings.Cut(imp, "/"); strings.Contains(domain, ".") && !within(listed, imp) {
+				t.Errorf("%s imports %s: say in %s why", s.name, imp, dependencies)
+			}
+		})
+	}
+}
+
+// within reports whether one of the modules has the package.
+func within(modules map[string]bool, pkg string) bool {
+	for p := pkg; p != "."; p = path.Dir(p) {
+		if modules[p] {
+			return true
+		}
+	}
+	return false
+}
+
+// requirements returns the modules that go.mod requires, and those of them that
+// are not marked as indirect.
+func requirements(t *testing.T) (direct, all map[string]bool) {
+	t.Helper()
+	text, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct, all = map[string]bool{}, map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^(?:require |\t)(\S+) v\S+(.*)$`).FindAllSubmatch(text, -1) {
+		module := string(m[1])
+		all[module] = true
+		if !strings.Contains(string(m[2]), "// indirect") {
+			direct[module] = true
+		}
+	}
+	if len(all) == 0 {
+		t.Fatal("go.mod: no requirements found")
+	}
+	return direct, all
+}
+
+// TestRival: gokvm is what we are measured and checked against; nothing that a
+// user runs may contain it.
+func TestRival(t *testing.T) {
+	for _, s := range sources(t) {
+		s.imports(func(imp string) {
+			if strings.HasPrefix(imp, "github.com/bobuhiro11/gokvm") && !s.test() && !match("test/**", s.pkg()) {
+				t.Errorf("%s imports %s: tests only", s.name, imp)
+			}
+		})
+	}
+}
+
+// TestMatch holds the patterns above to what they say.
+func TestMatch(t *testing.T) {
+	for _, test := range []struct {
+		pattern, pkg string
+		want         bool
+	}{
+		{"bus", "bus", true},
+		{"bus", "bus/x", false},
+		{"bus", "busy", false},
+		{"devices/virtio/*", "devices/virtio/rng", true},
+		{"devices/virtio/*", "devices/virtio", false},
+		{"devices/virtio/*", "devices/virtio/rng/x", false},
+		{"guest/**", "guest/kernel", true},
+		{"guest/**", "guest/a/b", true},
+		{"guest/**", "guests", false},
+		{"**", "machine", true},
+	} {
+		if got := match(test.pattern, test.pkg); got != test.want {
+			t.Errorf("match(%q, %q) = %v", test.pattern, test.pkg, got)
+		}
+	}
+}
