@@ -120,7 +120,7 @@ func String(s string) Term {
 }
 
 // EISAID is a device's identifier of three capital letters and four hexadecimal
-// digits in the compressed form of EISA (§19.3.4): three letters of five bits
+// digits in the compressed form of EISA (§19.6, EISAID): three letters of five bits
 // each and the digits, the most significant byte first.
 func EISAID(id string) Term {
 	if len(id) != 7 || strings.ToUpper(id) != id {
