@@ -1,9 +1,10 @@
 //go:build tools
 
-// Package guest is what runs inside a machine; see docs/guest.md. This file
-// only makes go.mod and go.sum know what the u-root commands need.
 package guest
 
+// These are the commands of the initramfs, from u-root. build.go reads the list
+// here; as imports they are also known to go.mod and go.sum, with all that they
+// need.
 import (
 	_ "github.com/u-root/u-root/cmds/core/basename"
 	_ "github.com/u-root/u-root/cmds/core/cat"
@@ -49,7 +50,6 @@ import (
 	_ "github.com/u-root/u-root/cmds/core/rm"
 	_ "github.com/u-root/u-root/cmds/core/seq"
 	_ "github.com/u-root/u-root/cmds/core/shasum"
-	_ "github.com/u-root/u-root/cmds/core/shutdown"
 	_ "github.com/u-root/u-root/cmds/core/sleep"
 	_ "github.com/u-root/u-root/cmds/core/sort"
 	_ "github.com/u-root/u-root/cmds/core/strings"

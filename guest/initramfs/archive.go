@@ -4,6 +4,7 @@
 package initramfs
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -20,12 +21,11 @@ type Archive struct {
 
 // Read returns the archive in the file at path.
 func Read(path string) (*Archive, error) {
-	f, err := os.Open(path)
+	b, err := os.ReadFile(path) // whole, because the records refer to it
 	if err != nil {
 		return nil, fmt.Errorf("initramfs: %w", err)
 	}
-	defer f.Close()
-	records, err := cpio.ReadAllRecords(cpio.Newc.Reader(f))
+	records, err := cpio.ReadAllRecords(cpio.Newc.Reader(bytes.NewReader(b)))
 	if err != nil {
 		return nil, fmt.Errorf("initramfs %s: %w", path, err)
 	}

@@ -47,10 +47,9 @@ func LoadFar32(addr, to uint32) []byte {
 // Increment is LOCK INC QWORD [addr].
 func Increment(addr uint32) []byte { return Code([]byte{0xf0, 0x48, 0xff, 0x04, 0x25}, u32(addr)) }
 
-// TripleFault is LIDT [addr], where zeroes lie; INT3.
-func TripleFault(addr uint32) []byte {
-	return Code([]byte{0x0f, 0x01, 0x1c, 0x25}, u32(addr), []byte{0xcc})
-}
+// TripleFault is MOV RAX, 1<<63; MOV EAX, [RAX]: a general protection fault,
+// for which a payload in ring 0 has no handler.
+func TripleFault() []byte { return []byte{0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0x80, 0x8b, 0} }
 
 // Forever repeats body.
 func Forever(body []byte) []byte { return Code(body, []byte{0xe9}, u32(uint32(-int32(len(body)+5)))) }
