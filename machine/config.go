@@ -1,0 +1,74 @@
+package machine
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+
+	"vmm/boot"
+)
+
+// DefaultCmdline suits a serial console and this machine's devices: a kernel
+// that panics resets, which ends the machine, rather than hang.
+const DefaultCmdline = "console=ttyS0 panic=-1"
+
+// Bounds of a Config.
+const (
+	MinMemory = 16 << 20
+	MaxMemory = 1 << 40
+	MaxCPUs   = 254 // local APIC ids that need no interrupt remapping
+)
+
+// Config is all that can be chosen about a machine. Its JSON is what leaves the
+// process: what is bound to it (Console, Log) does not.
+type Config struct {
+	Name    string    `json:",omitempty"`
+	Kernel  string    // path of a bzImage or an ELF vmlinux
+	Initrds []string  `json:",omitempty"` // paths; loaded one behind the other
+	Cmdline string    // whole; see DefaultCmdline
+	Boot    boot.Mode `json:",omitempty"` // "" is boot.Auto
+	CPUs    int
+	Memory  uint64 // bytes, a multiple of the page size
+
+	// KernelCache is the directory of unpacked kernels; "" keeps none.
+	KernelCache string `json:",omitempty"`
+
+	// ConsoleIn and ConsoleOut are the far end of COM1; nil is not connected.
+	// They are the caller's to close, after Machine.Close.
+	ConsoleIn  io.Reader `json:"-"`
+	ConsoleOut io.Writer `json:"-"`
+
+	// Log receives what an operator should know; nil discards it.
+	Log *slog.Logger `json:"-"`
+}
+
+// ConfigError says which field of a Config is wrong.
+type ConfigError struct {
+	Field string // as in Config
+	Why   string
+}
+
+func (e *ConfigError) Error() string { return fmt.Sprintf("%s: %s", e.Field, e.Why) }
+
+// Validate returns a *ConfigError if no host could run c. What this host cannot
+// do, New finds.
+func (c *Config) Validate() error {
+	bad := func(field, why string, args ...any) error {
+		return &ConfigError{field, fmt.Sprintf(why, args...)}
+	}
+	switch {
+	case c.Kernel == "":
+		return bad("Kernel", "none given; it takes the path of a bzImage or vmlinux")
+	case c.CPUs < 1:
+		return bad("CPUs", "%d; a machine has at least 1", c.CPUs)
+	case c.CPUs > MaxCPUs:
+		return bad("CPUs", "%d; at most %d", c.CPUs, MaxCPUs)
+	case c.Memory < MinMemory:
+		return bad("Memory", "%d bytes; a machine has at least %dM", c.Memory, MinMemory>>20)
+	case c.Memory > MaxMemory:
+		return bad("Memory", "%d GiB; at most %d GiB", c.Memory>>30, uint64(MaxMemory)>>30)
+	case c.Memory%4096 != 0:
+		return bad("Memory", "%d bytes; it comes in pages of 4096", c.Memory)
+	}
+	return nil
+}

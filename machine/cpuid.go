@@ -1,0 +1,163 @@
+package machine
+
+import (
+	"math/bits"
+
+	"vmm/kvm"
+)
+
+// cpuidParams is what a vCPU's CPUID says beyond what KVM can offer.
+type cpuidParams struct {
+	id          uint32 // the vCPU, which is its x2APIC id
+	cpus        uint32 // vCPUs of the machine: cores of one package, one thread each
+	tscKHz      uint32 // 0 if unknown
+	tscDeadline bool   // KVM_CAP_TSC_DEADLINE_TIMER
+	amd         bool   // or Hygon; from leaf 0
+}
+
+// Bits and leaves that we set, Intel SDM vol. 2A "CPUID" and AMD APM vol. 3
+// appendix E.
+const (
+	leafFeatures    = 0x1
+	leafCaches      = 0x4  // Intel
+	leafTopology    = 0xb  // both
+	leafTSC         = 0x15 // Intel
+	leafTopologyV2  = 0x1f // Intel
+	leafHypervisor  = 0x4000_0000
+	leafKVMClocks   = 0x4000_0010
+	leafExtFeatures = 0x8000_0001
+	leafExtSizes    = 0x8000_0008
+	leafExtCaches   = 0x8000_001d // AMD
+	leafExtTopology = 0x8000_001e // AMD
+
+	bit1ECXTSCDeadline = 1 << 24
+	bit1ECXHypervisor  = 1 << 31
+	bit1EDXHTT         = 1 << 28
+	bitExtECXCmpLegacy = 1 << 1 // AMD: HTT means cores, not threads
+
+	// apicBusKHz is the frequency of the local APIC's timer in KVM
+	// (APIC_BUS_FREQUENCY).
+	apicBusKHz = 1_000_000
+)
+
+// cpuid returns the CPUID leaves of one vCPU, made from those that KVM
+// supports. Feature bits are KVM's; what depends on the vCPU and on the
+// machine's shape is ours.
+func cpuid(supported []kvm.CPUIDEntry, p cpuidParams) []kvm.CPUIDEntry {
+	var out []kvm.CPUIDEntry
+	topology := false
+	p.amd = isAMD(supported)
+	for _, e := range supported {
+		switch e.Function {
+		case leafTopology, leafTopologyV2:
+			// KVM passes on the host's; ours follow below.
+			topology = topology || e.Function == leafTopology
+			continue
+		case leafKVMClocks:
+			continue
+		}
+		patch(&e, p)
+		out = append(out, e)
+	}
+	if topology {
+		out = append(out, topologyLeaves(leafTopology, p)...)
+	}
+	if hasLeaf(supported, leafTopologyV2) {
+		out = append(out, topologyLeaves(leafTopologyV2, p)...)
+	}
+	if p.tscKHz != 0 && hasLeaf(supported, leafHypervisor) {
+		out = append(out, kvm.CPUIDEntry{Function: leafKVMClocks, EAX: p.tscKHz, EBX: apicBusKHz})
+	}
+	return out
+}
+
+// isAMD looks at the vendor in leaf 0: "AuthenticAMD" or "HygonGenuine".
+func isAMD(entries []kvm.CPUIDEntry) bool {
+	for _, e := range entries {
+		if e.Function == 0 {
+			return e.EBX == 0x6874_7541 || e.EBX == 0x6f67_7948
+		}
+	}
+	return false
+}
+
+func hasLeaf(entries []kvm.CPUIDEntry, function uint32) bool {
+	for _, e := range entries {
+		if e.Function == function {
+			return true
+		}
+	}
+	return false
+}
+
+// patch makes one leaf that of the vCPU.
+func patch(e *kvm.CPUIDEntry, p cpuidParams) {
+	switch e.Function {
+	case leafFeatures:
+		// Local APIC id, and how many ids the package reserves.
+		e.EBX = e.EBX&0x0000_ffff | min(p.reserved(), 255)<<16 | p.id<<24
+		e.ECX |= bit1ECXHypervisor
+		setBit(&e.ECX, bit1ECXTSCDeadline, p.tscDeadline)
+		setBit(&e.EDX, bit1EDXHTT, p.cpus > 1)
+	case leafCaches:
+		if level := e.EAX >> 5 & 7; level > 0 {
+			e.EAX = e.EAX&0x3fff | p.sharing(level)<<14 | min(p.reserved()-1, 63)<<26
+		}
+	case leafTSC:
+		// TSC = crystal * EBX / EAX, and the crystal drives the local APIC's
+		// timer: with both known, Linux on Intel calibrates nothing.
+		if p.tscKHz != 0 && !p.amd {
+			e.EAX, e.EBX, e.ECX = apicBusKHz, p.tscKHz, apicBusKHz*1000
+		}
+	case leafHypervisor:
+		e.EAX = max(e.EAX, leafKVMClocks)
+	case leafExtFeatures:
+		setBit(&e.ECX, bitExtECXCmpLegacy, p.amd && p.cpus > 1)
+	case leafExtSizes:
+		// Number of cores less one, and the width of their ids.
+		if p.amd {
+			e.ECX = min(p.cpus-1, 255) | p.shift()<<12
+		}
+	case leafExtCaches:
+		if level := e.EAX >> 5 & 7; level > 0 {
+			e.EAX = e.EAX&0x3fff | p.sharing(level)<<14
+		}
+	case leafExtTopology:
+		// Extended APIC id; core id with one thread a core; node 0 of 1.
+		e.EAX, e.EBX, e.ECX = p.id, p.id&0xff, 0
+	}
+}
+
+// shift is the number of bits that hold a core's id in the package.
+func (p cpuidParams) shift() uint32 { return uint32(bits.Len32(p.cpus - 1)) }
+
+// reserved is the number of ids that those bits can tell apart.
+func (p cpuidParams) reserved() uint32 { return 1 << p.shift() }
+
+// sharing is the number of ids, less one, that share a cache of the level: the
+// last level is the package's, the others are a core's own.
+func (p cpuidParams) sharing(level uint32) uint32 {
+	if level < 3 {
+		return 0
+	}
+	return min(p.reserved()-1, 0xfff)
+}
+
+// topologyLeaves are the sub-leaves of 0xb and 0x1f: threads of a core, cores
+// of the package, and the end.
+func topologyLeaves(function uint32, p cpuidParams) []kvm.CPUIDEntry {
+	const smt, core = 1 << 8, 2 << 8
+	leaf := func(index, shift, count, kind uint32) kvm.CPUIDEntry {
+		return kvm.CPUIDEntry{
+			Function: function, Index: index, Flags: kvm.CPUIDSignificantIndex,
+			EAX: shift, EBX: count, ECX: kind | index, EDX: p.id,
+		}
+	}
+	return []kvm.CPUIDEntry{leaf(0, 0, 1, smt), leaf(1, p.shift(), p.cpus, core), leaf(2, 0, 0, 0)}
+}
+
+func setBit(r *uint32, mask uint32, on bool) {
+	if *r &^= mask; on {
+		*r |= mask
+	}
+}

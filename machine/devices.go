@@ -1,0 +1,106 @@
+package machine
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+
+	"vmm/boot/acpi"
+	"vmm/bus"
+	"vmm/devices/pc"
+	"vmm/devices/serial"
+	"vmm/kvm"
+)
+
+// devices is everything on the machine's two buses.
+type devices struct {
+	ports, memory bus.Bus
+	com1          *serial.Device
+	powerButton   *button
+}
+
+// addDevices makes the devices and puts each where layout.go says. What they
+// report ends the machine.
+func (m *Machine) addDevices() error {
+	d := &m.devices
+	in, out := m.config.ConsoleIn, m.config.ConsoleOut
+	d.com1 = serial.New(m.line(gsiCOM1), in, out)
+	d.powerButton = &button{m.line(gsiPowerButton)}
+	reset := func() { m.end(End{Reason: Reset}) }
+	pm := &pc.PM{PowerOff: func() { m.end(End{Reason: PowerOff}) }, Reset: reset}
+	panicked := func(e pc.PanicEvent) {
+		if e&pc.Panicked != 0 {
+			m.end(End{Reason: Panic})
+		}
+	}
+	debugExit := func(code uint32) { m.end(End{Reason: DebugExit, Code: code}) }
+	return errors.Join(
+		d.ports.Map(portCOM1, serial.Size, d.com1),
+		d.ports.Map(portI8042, pc.I8042Size, pc.NewI8042(reset)),
+		d.ports.Map(portCMOS, pc.CMOSSize, pc.NewCMOS(time.Now)),
+		d.ports.Map(portPM, pc.PMSize, pm),
+		d.ports.Map(portDebugExit, pc.DebugExitSize, &pc.DebugExit{Exit: debugExit}),
+		d.ports.Map(pc.PanicPort, pc.PanicSize, &pc.Pvpanic{Event: panicked}),
+	)
+}
+
+// writeACPI tells the guest of the devices.
+func (m *Machine) writeACPI() error {
+	c := acpi.Config{
+		COM1:    acpi.Serial{Port: portCOM1, GSI: gsiCOM1},
+		RTC:     true,
+		Century: pc.RTCCentury,
+		Power: acpi.Power{
+			ResetPort: portPM + pc.PMReset, ResetValue: pc.PMResetValue,
+			SleepControl: portPM + pc.PMSleepControl, SleepStatus: portPM + pc.PMSleepStatus,
+			ButtonGSI: gsiPowerButton,
+		},
+		PVPanic: pc.PanicPort,
+	}
+	for id := range m.config.CPUs {
+		c.APICIDs = append(c.APICIDs, uint32(id))
+	}
+	tables, err := acpi.Build(uint64(acpiBase), acpiSize, c)
+	if err != nil {
+		return err
+	}
+	return m.mem.Write(acpiBase, tables)
+}
+
+// start lets the devices move data to and from the host.
+func (d *devices) start() { d.com1.Start() }
+
+// release frees every vCPU that waits in a device, and freezes the devices
+// against the host.
+func (d *devices) release() { d.com1.Pause() }
+
+// resume undoes release.
+func (d *devices) resume() { d.com1.Resume() }
+
+// stop ends the devices; no vCPU runs any more. What they still had for the
+// host is delivered first.
+func (d *devices) stop() error { return d.com1.Close() }
+
+// line is an input of the I/O APIC.
+type line struct {
+	vm  *kvm.VM
+	gsi uint32
+	log *slog.Logger
+}
+
+func (m *Machine) line(gsi uint32) *line { return &line{m.vm, gsi, m.log} }
+
+// Set implements bus.Line.
+func (l *line) Set(high bool) {
+	if err := l.vm.IRQLine(l.gsi, high); err != nil {
+		l.log.Error("interrupt", "gsi", l.gsi, "err", err)
+	}
+}
+
+// button is the power button: an edge of its interrupt for each press.
+type button struct{ line bus.Line }
+
+func (b *button) press() {
+	b.line.Set(true)
+	b.line.Set(false)
+}

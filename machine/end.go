@@ -1,0 +1,53 @@
+package machine
+
+import "fmt"
+
+// End is how a guest ended.
+type End struct {
+	Reason Reason
+	Code   uint32 // of DebugExit: what the guest wrote
+}
+
+// Reason is why a guest ended.
+type Reason int
+
+const (
+	PowerOff    Reason = iota // the guest turned itself off (ACPI S5)
+	Reset                     // the guest asked for a reset
+	TripleFault               // a fault that the guest could not handle: on hardware a reset
+	Panic                     // the guest's kernel said that it panicked (pvpanic)
+	DebugExit                 // the guest wrote to the debug-exit port
+	Stopped                   // the context of Run was cancelled
+)
+
+var reasonText = [...]string{"power off", "reset", "triple fault", "guest panic", "debug exit", "stopped"}
+
+func (r Reason) String() string {
+	if r < 0 || int(r) >= len(reasonText) {
+		return fmt.Sprintf("reason %d", int(r))
+	}
+	return reasonText[r]
+}
+
+func (e End) String() string {
+	if e.Reason == DebugExit {
+		return fmt.Sprintf("%s with code %d", e.Reason, e.Code)
+	}
+	return e.Reason.String()
+}
+
+// endError carries an End out of a vCPU's loop.
+type endError struct{ end End }
+
+func (e *endError) Error() string { return e.end.String() }
+
+// PanicError is a fault of this program, found while it ran a guest. The guest
+// is gone; what else the program does goes on, and can restore a terminal.
+type PanicError struct {
+	Value any    // of the panic
+	Stack []byte // as runtime/debug.Stack prints it
+}
+
+func (e *PanicError) Error() string {
+	return fmt.Sprintf("internal error: %v\n%s", e.Value, e.Stack)
+}

@@ -1,0 +1,393 @@
+// Package machine puts a virtual machine together and runs it. It is the only
+// package that knows both KVM and the devices.
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+
+	"vmm/boot"
+	"vmm/kvm"
+	"vmm/mem"
+)
+
+// Machine is one virtual machine. Its methods may be called from any goroutine.
+//
+//	     Run              Pause
+//	new -----> running -----------> paused
+//	 |          |   ^-----------------|
+//	 |          |         Resume      |
+//	 |          v                     v
+//	 |        ended <-----------------+   the guest ended, Run's context did,
+//	 |          |                         or Close
+//	 +----------+--> closed (Close)
+type Machine struct {
+	config Config
+	log    *slog.Logger
+
+	vm      *kvm.VM
+	mem     *mem.Memory
+	kcpus   []*kvm.VCPU
+	vcpus   []*vcpu
+	devices devices
+	entry   *boot.Entry
+
+	halt atomic.Bool // no guest instruction any more
+	ends chan ending // of capacity 1: the first ending counts
+
+	stop context.CancelFunc // of Run's context; set with running
+	done chan struct{}      // closed when Run returns
+
+	mu    sync.Mutex
+	state state // guarded by mu
+}
+
+type state int
+
+const (
+	created state = iota
+	running
+	paused
+	ended
+	closed
+)
+
+var stateText = [...]string{"not started", "running", "paused", "ended", "closed"}
+
+// StateError says that the machine is not in a state for a call.
+type StateError struct{ State string }
+
+func (e *StateError) Error() string { return "the machine is " + e.State }
+
+// ending is how the machine ends: in order, or with the error of a vCPU.
+type ending struct {
+	end End
+	err error
+}
+
+// New makes the machine that c describes, its kernel loaded, ready to run. Its
+// errors are *ConfigError and *boot.InputError, which are the user's to mend,
+// and *HostError. The caller closes the machine.
+func New(c Config) (*Machine, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	sys, err := OpenKVM(kvm.Device)
+	if err != nil {
+		return nil, err
+	}
+	defer sys.Close()
+	if n := MaxVCPUs(sys); c.CPUs > n {
+		return nil, &ConfigError{"CPUs", fmt.Sprintf("%d; this host's KVM does at most %d", c.CPUs, n)}
+	}
+	m := &Machine{config: c, log: c.Log, ends: make(chan ending, 1), done: make(chan struct{})}
+	if m.log == nil {
+		m.log = slog.New(slog.DiscardHandler)
+	}
+	if err := m.build(sys); err != nil {
+		m.free()
+		return nil, err
+	}
+	return m, nil
+}
+
+// build is the order of things: KVM wants its reserved addresses and its
+// interrupt controller before the first vCPU; the kernel wants the tables in
+// memory before it is loaded.
+func (m *Machine) build(sys *kvm.System) error {
+	var err error
+	if m.vm, err = newVM(sys); err != nil {
+		return err
+	}
+	if m.mem, err = mem.Map(ranges(m.config.Memory)...); err != nil {
+		return &HostError{err.Error(), "ask for less memory", nil}
+	}
+	for slot, r := range m.mem.Regions() {
+		if err := m.vm.SetUserMemoryRegion(uint32(slot), 0, uint64(r.Base), r.Bytes); err != nil {
+			return err
+		}
+	}
+	if err := m.addDevices(); err != nil {
+		return err
+	}
+	if err := m.load(); err != nil {
+		return err
+	}
+	return m.addCPUs(sys)
+}
+
+// newVM returns a virtual machine with an interrupt controller and a timer.
+func newVM(sys *kvm.System) (*kvm.VM, error) {
+	vm, err := sys.CreateVM()
+	if err != nil {
+		return nil, &HostError{"no virtual machine", "run 'vmm doctor'", err}
+	}
+	err = errors.Join(
+		vm.SetIdentityMapAddr(identityMapAddr),
+		vm.SetTSSAddr(tssAddr),
+		vm.CreateIRQChip(),
+		vm.CreatePIT2(),
+	)
+	if err != nil {
+		vm.Close()
+		return nil, &HostError{"KVM", "run 'vmm doctor'", err}
+	}
+	return vm, nil
+}
+
+// load puts the ACPI tables and the kernel into memory.
+func (m *Machine) load() error {
+	if err := m.writeACPI(); err != nil {
+		return err
+	}
+	p := boot.Params{
+		Kernel: m.config.Kernel, Initrds: m.config.Initrds, Cmdline: m.config.Cmdline, Mode: m.config.Boot,
+		RSDP: acpiBase, Reserved: []mem.Range{{Base: acpiBase, Size: acpiSize}}, Log: m.log,
+	}
+	var err error
+	m.entry, err = boot.Load(m.mem, p)
+	return err
+}
+
+// addCPUs makes the vCPUs. All but the first wait for the guest to start them.
+func (m *Machine) addCPUs(sys *kvm.System) error {
+	supported, err := sys.SupportedCPUID()
+	if err != nil {
+		return err
+	}
+	p := cpuidParams{cpus: uint32(m.config.CPUs), tscDeadline: sys.Check(kvm.CapTSCDeadlineTimer) != 0}
+	for id := range m.config.CPUs {
+		c, err := m.vm.CreateVCPU(id)
+		if err != nil {
+			return &HostError{fmt.Sprintf("vCPU %d", id), "ask for fewer vCPUs", err}
+		}
+		m.kcpus = append(m.kcpus, c)
+		m.vcpus = append(m.vcpus, newVCPU(c, &m.devices.ports, &m.devices.memory, &m.halt))
+		if khz, err := c.TSCKHz(); err == nil {
+			p.tscKHz = uint32(khz)
+		}
+		p.id = uint32(id)
+		if err := errors.Join(c.SetCPUID(cpuid(supported, p)), c.SetMSRs(bootMSRs)); err != nil {
+			return err
+		}
+	}
+	s, err := m.kcpus[0].Sregs()
+	if err != nil {
+		return err
+	}
+	regs, s := bootRegs(m.entry, s)
+	return errors.Join(m.kcpus[0].SetSregs(s), m.kcpus[0].SetRegs(regs))
+}
+
+// Run starts the guest and returns how it ended, once: when the guest ends
+// itself, when ctx is cancelled (Stopped), or with an error when the guest can
+// not go on. Everything that the guest printed is written by then.
+func (m *Machine) Run(ctx context.Context) (End, error) {
+	ctx, err := m.begin(ctx)
+	if err != nil {
+		return End{}, err
+	}
+	defer close(m.done)
+	defer m.stop()
+	// A vCPU may hold one of Go's processors for a while after it entered the
+	// guest: there must be more of them, or devices starve.
+	if n := len(m.vcpus) + 2; runtime.GOMAXPROCS(0) < n {
+		runtime.GOMAXPROCS(n)
+	}
+	m.devices.start()
+	var threads sync.WaitGroup
+	for id := range m.vcpus {
+		threads.Go(func() { m.runCPU(id) })
+	}
+	threads.Go(func() {
+		if err := m.entry.Finish(); err != nil {
+			m.log.Warn("the unpacked kernel is not cached", "err", err)
+		}
+	})
+	var e ending
+	select {
+	case e = <-m.ends:
+	case <-ctx.Done():
+		e.end.Reason = Stopped
+	}
+	m.halt.Store(true)
+	m.setEnded()
+	m.devices.release() // a vCPU may be waiting in one
+	for _, v := range m.vcpus {
+		v.stop()
+	}
+	threads.Wait()
+	if err := m.devices.stop(); err != nil {
+		m.log.Warn("the guest's last output", "err", err)
+	}
+	m.log.Debug("ended", "how", e.end, "err", e.err)
+	return e.end, e.err
+}
+
+// begin moves from created to running.
+func (m *Machine) begin(ctx context.Context) (context.Context, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.state != created {
+		return nil, &StateError{stateText[m.state]}
+	}
+	m.state = running
+	ctx, m.stop = context.WithCancel(ctx)
+	return ctx, nil
+}
+
+// setEnded moves from running or paused to ended; Close may have been faster.
+func (m *Machine) setEnded() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.state != closed {
+		m.state = ended
+	}
+}
+
+// runCPU is the goroutine, and the thread, of one vCPU.
+func (m *Machine) runCPU(id int) {
+	defer func() {
+		if r := recover(); r != nil {
+			m.finish(ending{err: &PanicError{r, debug.Stack()}})
+		}
+	}()
+	err := m.vcpus[id].loop()
+	var in *endError
+	var bad *CPUError
+	switch {
+	case err == nil:
+		return
+	case errors.As(err, &in):
+		m.end(in.end)
+		return
+	case errors.As(err, &bad):
+		bad.CPU = id
+		if regs, err := m.kcpus[id].Regs(); err == nil {
+			bad.RIP = regs.RIP
+		}
+	default:
+		err = fmt.Errorf("vCPU %d: %w", id, err)
+	}
+	m.finish(ending{err: err})
+}
+
+// end ends the machine in order. Devices call it, from a vCPU's thread: no
+// guest instruction follows on that vCPU.
+func (m *Machine) end(e End) { m.finish(ending{end: e}) }
+
+func (m *Machine) finish(e ending) {
+	m.halt.Store(true)
+	select {
+	case m.ends <- e:
+	default: // another was first
+	}
+}
+
+// Pause stops every vCPU between two instructions, and returns when no guest
+// instruction runs any more. Pausing a paused machine does nothing.
+func (m *Machine) Pause() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.state == paused {
+		return nil
+	} else if m.state != running {
+		return &StateError{stateText[m.state]}
+	}
+	m.devices.release()
+	if err := m.all((*vcpu).pause); err != nil {
+		return err
+	}
+	for _, c := range m.kcpus {
+		c.KVMClockCtrl() // EINVAL: a guest without kvmclock
+	}
+	m.state = paused
+	return nil
+}
+
+// Resume undoes Pause. Resuming a running machine does nothing.
+func (m *Machine) Resume() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.state == running {
+		return nil
+	} else if m.state != paused {
+		return &StateError{stateText[m.state]}
+	}
+	m.devices.resume()
+	if err := m.all((*vcpu).resume); err != nil {
+		return err
+	}
+	m.state = running
+	return nil
+}
+
+// all makes the call on every vCPU, all at once. A vCPU that has ended takes
+// the machine with it.
+func (m *Machine) all(f func(*vcpu) error) error {
+	errs := make([]error, len(m.vcpus))
+	var calls sync.WaitGroup
+	for i, v := range m.vcpus {
+		calls.Go(func() { errs[i] = f(v) })
+	}
+	calls.Wait()
+	err := errors.Join(errs...)
+	if errors.Is(err, errEnded) {
+		return &StateError{stateText[ended]}
+	}
+	return err
+}
+
+// PressPowerButton asks the guest to power off, as a short press of the button
+// on its case would. A guest may take its time or ignore it.
+func (m *Machine) PressPowerButton() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.state != running && m.state != paused {
+		return &StateError{stateText[m.state]}
+	}
+	m.devices.powerButton.press()
+	return nil
+}
+
+// SendBreak sends a break over the serial line, which Linux takes for SysRq.
+func (m *Machine) SendBreak() { m.devices.com1.Break() }
+
+// Close ends the machine if it runs, and gives all that it holds back to the
+// host. Every other method fails from then on.
+func (m *Machine) Close() error {
+	m.mu.Lock()
+	was, stop := m.state, m.stop
+	m.state = closed
+	m.mu.Unlock()
+	if was == closed {
+		return nil
+	}
+	if was != created {
+		stop()
+		<-m.done
+	} else if m.entry != nil {
+		m.entry.Finish()
+	}
+	return m.free()
+}
+
+func (m *Machine) free() error {
+	var errs []error
+	for _, c := range m.kcpus {
+		errs = append(errs, c.Close())
+	}
+	if m.vm != nil {
+		errs = append(errs, m.vm.Close())
+	}
+	if m.mem != nil {
+		errs = append(errs, m.mem.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,171 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+
+	"vmm/bus"
+	"vmm/kvm"
+)
+
+// cpu is the part of *kvm.VCPU that the loop uses; tests bring their own.
+type cpu interface {
+	Bind()
+	Run() (kvm.Exit, error)
+	Kick() // makes the running or the next Run return kvm.ErrKicked
+	Unbind()
+}
+
+// errStop is what a call returns to end the loop; errEnded is what a call to
+// an ended loop gets.
+var (
+	errStop  = errors.New("stop")
+	errEnded = errors.New("the vCPU has ended")
+)
+
+// vcpu runs one virtual CPU on a thread of its own. Everything else that is
+// done to the CPU (pause, register access, stop) is a call that the same thread
+// makes between two entries, so a vcpu needs no lock.
+//
+//	         pause                      stop
+//	running -------> paused     either ------> ended: every call fails
+//	        <-------
+//	         resume
+type vcpu struct {
+	cpu           cpu
+	ports, memory *bus.Bus
+	halt          *atomic.Bool // set once the machine ends: no guest instruction after that
+	calls         chan call
+	ended         chan struct{} // closed by loop
+
+	paused bool // only the thread uses it
+}
+
+type call struct {
+	f    func() error
+	done chan error // of capacity 1, so that the thread never waits
+}
+
+func newVCPU(c cpu, ports, memory *bus.Bus, halt *atomic.Bool) *vcpu {
+	return &vcpu{cpu: c, ports: ports, memory: memory, halt: halt, calls: make(chan call, 1), ended: make(chan struct{})}
+}
+
+// do runs f on the CPU's thread while the guest is out of it, and returns what
+// f returns, or errEnded. It may be called from any goroutine but the thread's.
+func (v *vcpu) do(f func() error) error {
+	c := call{f, make(chan error, 1)}
+	select {
+	case v.calls <- c:
+	case <-v.ended:
+		return errEnded
+	}
+	v.cpu.Kick() // after the send, so that a kicked loop finds the call
+	select {
+	case err := <-c.done:
+		return err
+	case <-v.ended:
+	}
+	// The loop may have made this call as its last.
+	select {
+	case err := <-c.done:
+		return err
+	default:
+		return errEnded
+	}
+}
+
+func (v *vcpu) pause() error  { return v.do(func() error { v.paused = true; return nil }) }
+func (v *vcpu) resume() error { return v.do(func() error { v.paused = false; return nil }) }
+func (v *vcpu) stop()         { v.do(func() error { return errStop }) }
+
+// loop runs the guest until a call or the guest ends it. It takes the
+// goroutine's thread with it.
+//
+// Calls are made only after a kick, or while paused: KVM finishes the access of
+// the last exit when the thread enters the guest again, so only then is the
+// CPU's state whole (api.rst, KVM_RUN).
+func (v *vcpu) loop() error {
+	defer close(v.ended)
+	runtime.LockOSThread() // and never unlock: the thread ends with the goroutine
+	v.cpu.Bind()
+	defer v.cpu.Unbind()
+	for !v.halt.Load() {
+		exit, err := v.cpu.Run()
+		switch err {
+		case nil:
+			err = v.handle(exit)
+		case kvm.ErrKicked:
+			err = v.makeCalls()
+		}
+		if err == errStop {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeCalls makes the waiting calls and, while paused, those to come.
+func (v *vcpu) makeCalls() error {
+	for v.paused || len(v.calls) > 0 {
+		c := <-v.calls
+		err := c.f()
+		c.done <- err
+		if err == errStop {
+			return err
+		}
+	}
+	return nil
+}
+
+// handle answers one exit. Errors are those that end the machine.
+func (v *vcpu) handle(e kvm.Exit) error {
+	switch e.Reason {
+	case kvm.ExitIO:
+		// REP INS and OUTS come as one exit of many elements.
+		for d := e.Data; len(d) > 0; d = d[e.Size:] {
+			access(v.ports, e.Addr, d[:e.Size], e.Write)
+		}
+	case kvm.ExitMMIO:
+		access(v.memory, e.Addr, e.Data, e.Write)
+	case kvm.ExitIntr:
+	case kvm.ExitShutdown:
+		return &endError{End{Reason: TripleFault}}
+	default:
+		return &CPUError{Exit: e.Reason, Code: e.Code, Data: append([]byte(nil), e.Data...)}
+	}
+	return nil
+}
+
+func access(b *bus.Bus, addr uint64, p []byte, write bool) {
+	if write {
+		b.Write(addr, p)
+	} else {
+		b.Read(addr, p)
+	}
+}
+
+// CPUError is an exit after which KVM cannot go on with the guest: an
+// instruction that it fails to emulate, or a state that the hardware refuses.
+type CPUError struct {
+	CPU  int
+	Exit kvm.Reason
+	Code uint64 // KVM_INTERNAL_ERROR_*, or the hardware's reason
+	RIP  uint64
+	Data []byte // of an internal error: what KVM tells of it
+}
+
+func (e *CPUError) Error() string {
+	what := fmt.Sprintf("%s %#x", e.Exit, e.Code)
+	if e.Exit == kvm.ExitInternalError && e.Code == kvm.InternalErrorEmulation {
+		what = "KVM cannot emulate the instruction"
+		if n := len(e.Data); n >= 24 { // flags, then the size and up to 15 bytes of the instruction
+			size := min(int(e.Data[8]), 15, n-9)
+			what += fmt.Sprintf(" % x", e.Data[9:9+size])
+		}
+	}
+	return fmt.Sprintf("vCPU %d: %s, at RIP %#x", e.CPU, what, e.RIP)
+}
