@@ -64,7 +64,12 @@ func (m *Machine) writeACPI() error {
 	if err != nil {
 		return err
 	}
-	return m.mem.Write(acpiBase, tables)
+	return errors.Join(
+		m.mem.Write(acpiBase, tables),
+		// A kernel without EFI may reset as a PC always did: by a jump in real
+		// mode to where the firmware's reset code would be.
+		m.mem.Write(acpi.ResetVector, c.Power.ResetCode()),
+	)
 }
 
 // start lets the devices move data to and from the host.

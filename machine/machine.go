@@ -150,6 +150,9 @@ func (m *Machine) load() error {
 		Kernel: m.config.Kernel, Initrds: m.config.Initrds, Cmdline: m.config.Cmdline, Mode: m.config.Boot,
 		RSDP: acpiBase, Reserved: []mem.Range{{Base: acpiBase, Size: acpiSize}}, Log: m.log,
 	}
+	if m.config.KernelCache != "" {
+		p.Cache = &boot.Cache{Dir: m.config.KernelCache}
+	}
 	var err error
 	m.entry, err = boot.Load(m.mem, p)
 	return err

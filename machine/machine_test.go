@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"vmm/boot"
+	"vmm/boot/acpi"
+	"vmm/devices/pc"
 	"vmm/guest/payload"
 	"vmm/kvm"
 	"vmm/machine"
@@ -199,6 +201,14 @@ func TestCloseWhileRunning(t *testing.T) {
 		}
 	case <-time.After(10 * time.Second):
 		t.Fatal("Run goes on after Close")
+	}
+}
+
+// TestPowerOffValue: what the tables tell the guest to write is what the device
+// takes for a power-off.
+func TestPowerOffValue(t *testing.T) {
+	if acpi.PowerOff != pc.PMSleepS5<<2|1<<5 {
+		t.Errorf("acpi.PowerOff is %#x", acpi.PowerOff)
 	}
 }
 
