@@ -58,7 +58,7 @@ type Params struct {
 	Kernel   string      // path of a bzImage or an ELF
 	Initrds  []string    // paths; the guest sees them one after another
 	Cmdline  string      // the kernel's command line, without a final NUL
-	Mode     Mode        //
+	Mode     Mode        // how to start it
 	RSDP     mem.Addr    // of ACPI tables that are in memory already, or 0
 	Reserved []mem.Range // not for the kernel: reserved in its memory map, in RAM or out of it
 	Cache    *Cache      // of unpacked kernels, or nil
@@ -140,6 +140,9 @@ func Load(m *mem.Memory, p Params) (*Entry, error) {
 	start := time.Now()
 	if p.Log == nil {
 		p.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := p.Mode.Set(string(p.Mode)); err != nil {
+		return nil, err
 	}
 	l := &loader{Params: p, mem: m, entry: &Entry{}}
 	defer l.close()

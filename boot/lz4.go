@@ -30,7 +30,10 @@ func unpackLZ4(dst, src []byte) error {
 			return err
 		})
 	})
-	return errors.Join(err, g.Wait())
+	if e := g.Wait(); e != nil {
+		return e
+	}
+	return err
 }
 
 // eachLZ4Block calls unpack with every block and its part of dst.

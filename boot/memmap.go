@@ -57,6 +57,9 @@ func memoryMap(ram, reserved []mem.Range) ([]mapEntry, error) {
 		entries = append(entries, mapEntry{uint64(r.Base), r.Size, typeRAM})
 	}
 	for _, r := range reserved {
+		if r.Size == 0 {
+			continue
+		}
 		entries = append(entries, mapEntry{uint64(r.Base), r.Size, typeReserved})
 	}
 	slices.SortFunc(entries, func(a, b mapEntry) int { return cmp.Compare(a.base, b.base) })

@@ -3,6 +3,7 @@ package boot
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -83,18 +84,21 @@ func (s setup) split(lo, hi int, v uint64) { s.put32(lo, uint32(v)); s.put32(hi,
 
 // isBzImage reports whether a file that begins with head has a setup header.
 func isBzImage(head []byte) bool {
-	return len(head) >= setupHeaderLimit && setup(head).u16(bootFlag) == bootFlagMagic &&
+	return len(head) >= protocolVersion && setup(head).u16(bootFlag) == bootFlagMagic &&
 		string(head[headerMagic:headerMagic+4]) == hdrS
 }
 
 // check says what is wrong with the setup header of a bzImage of size bytes.
 func (s setup) check(size int64) error {
+	if len(s) < setupHeaderLimit {
+		return fmt.Errorf("truncated: %d bytes, not even its header; copy it again", len(s))
+	}
 	v := s.u16(protocolVersion)
 	switch end := s.codeOffset() + s.codeSize(); {
 	case v < oldestProtocol:
 		return fmt.Errorf("boot protocol %d.%02d is too old: take Linux 3.8 or later, which has 2.12", v>>8, v&0xff)
 	case s[loadFlags]&loadedHigh == 0:
-		return fmt.Errorf("a zImage, which loads below 1 MiB: take a bzImage")
+		return errors.New("a zImage, which loads below 1 MiB: take a bzImage")
 	case end-15 > size: // syssize counts in 16 bytes, rounded up
 		return fmt.Errorf("truncated: %d bytes of %d; copy it again", size, end)
 	case s.u32(initSize) > maxImage:
