@@ -23,7 +23,8 @@ func runOne(ctx context.Context, p place, o options, argv []string) (int, error)
 	}
 	j := wire.Job{Argv: argv, Dir: dir, Env: environment(o.Out), Timeout: o.timeout}
 	s := l1.Streams{Input: standardInput(), Output: os.Stdout, Error: os.Stderr}
-	if _, direct := p.(here); !direct && o.interactive {
+	// Without a terminal here, there is none to be given.
+	if _, direct := p.(here); !direct && o.interactive && term.IsTerminal(int(os.Stdin.Fd())) {
 		restore, err := useTerminal(&j, &s)
 		if err != nil {
 			return 0, err
@@ -55,21 +56,17 @@ func standardInput() io.Reader {
 }
 
 // useTerminal makes this process's terminal that of the job: raw here, so that
-// every key goes through. If there is none, the job gets one of the usual size
-// all the same, fed from a pipe.
+// every key goes through.
 func useTerminal(j *wire.Job, s *l1.Streams) (restore func(), err error) {
-	j.Terminal = &wire.Size{Rows: 24, Cols: 80}
 	fd := int(os.Stdin.Fd())
-	if !term.IsTerminal(fd) {
-		return func() {}, nil
-	}
 	size := func() wire.Size {
 		if cols, rows, err := term.GetSize(fd); err == nil {
 			return wire.Size{Rows: uint16(rows), Cols: uint16(cols)}
 		}
 		return wire.Size{Rows: 24, Cols: 80}
 	}
-	*j.Terminal = size()
+	first := size()
+	j.Terminal = &first
 	old, err := term.MakeRaw(fd)
 	if err != nil {
 		return nil, fmt.Errorf("terminal: %w", err)

@@ -1,0 +1,92 @@
+# Two commands: `make run` and `make test`. Plain `make` lists all.
+
+GO      ?= go
+KERNEL  ?= cloud
+# More flags for `make run`, such as ARGS='-c 2 -m 1G'.
+ARGS    ?=
+# Inputs for each fuzz target in `make test`; rounds of `make soak`.
+FUZZ    ?= 3000
+ROUNDS  ?= 20
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+STATIC  := -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+IMAGE    = .cache/kernels/$(KERNEL)/vmlinuz
+INITRD   = .cache/guest/initrd-$(KERNEL).cpio
+
+export CGO_ENABLED = 0
+
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help build run test style unit fuzz emulated boots guest kernels lab deps soak bench-boot clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+build: ## build bin/vmm, static
+	$(GO) build $(STATIC) -o bin/vmm ./cmd/vmm
+
+run: deps build lab guest ## boot a stock kernel to a shell (KERNEL=cloud, generic or cpu; ARGS=flags of vmm run)
+	bin/lab -i -- bin/vmm run --kernel $(IMAGE) --initrd $(INITRD) $(ARGS)
+
+guest: ## build the initramfs for KERNEL
+	$(GO) run ./guest/mkinitrd $(KERNEL)
+
+kernels: ## fetch all kernels into .cache
+	$(GO) run ./test/fetch
+
+lab: ## build bin/lab, which runs a command where KVM works (docs/lab.md)
+	$(GO) build $(STATIC) -o bin/lab ./test/lab
+
+deps: ## install the programs of the host that are missing, by apt
+	@sh test/deps.sh
+
+# $(call suite,NAME,SECONDS,COMMANDS) runs a part of the tests within its time.
+define suite
+	@echo "=== $(1): at most $(2) s"; began=$$(date +%s); \
+	timeout -k 10 $(2) sh -ec '$(3)'; status=$$?; took=$$(($$(date +%s) - began)); \
+	if [ $$status = 124 ]; then echo "=== $(1): FAILED, not done after $(2) s"; exit 1; fi; \
+	if [ $$status != 0 ]; then echo "=== $(1): FAILED after $$took s"; exit 1; fi; \
+	echo "=== $(1): ok, $$took s"
+endef
+
+test: deps style unit fuzz emulated boots ## run all tests, each suite within a time of its own
+	@echo "=== all tests passed"
+
+style: ## gofmt and go vet
+	$(call suite,style,240, \
+		unformatted=$$(gofmt -l $$(git ls-files "*.go")); \
+		if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted"; exit 1; fi; \
+		$(GO) vet ./...)
+
+# Everything that needs no other kernel than the host's, with the race detector
+# (which needs cgo). The tests of kvm and machine use /dev/kvm directly.
+unit: ## the tests of all packages, with the race detector
+	$(call suite,unit,420, \
+		CGO_ENABLED=1 $(GO) test -race -timeout 400s $$($(GO) list ./... | grep -v "^vmm/test/"))
+
+fuzz: ## each fuzz target for FUZZ inputs
+	$(call suite,fuzz,300,GO=$(GO) sh test/fuzz.sh $(FUZZ)x)
+
+# The lab itself, and the initramfs as QEMU boots it: if these fail, what the
+# next suite says is worth nothing.
+emulated: ## the lab and the guest, without vmm
+	$(call suite,emulated,300,$(GO) test -timeout 290s ./test/fetch/... ./test/guest/... ./test/lab/...)
+
+# Real kernels in vmm, where KVM works: here, or in the lab.
+boots: build lab ## real kernels in vmm
+	$(call suite,boots,420, \
+		$(GO) run ./guest/mkinitrd cloud cpu generic; \
+		$(GO) test -c -o bin/boot.test ./test/boot; \
+		cd test/boot; ../../bin/lab -total 400s -- ../../bin/boot.test -test.v -test.timeout 390s)
+
+soak: build lab ## the boots ROUNDS times
+	$(GO) run ./guest/mkinitrd cloud cpu generic
+	$(GO) test -c -o bin/boot.test ./test/boot
+	cd test/boot && ../../bin/lab -- ../../bin/boot.test -test.v -test.count $(ROUNDS) -test.timeout 0
+
+bench-boot: build lab ## how long a guest takes to its first line
+	$(GO) run ./guest/mkinitrd cloud
+	$(GO) test -c -o bin/boot.test ./test/boot
+	cd test/boot && ../../bin/lab -- ../../bin/boot.test -test.run '^$$' -test.bench Boot -test.count 5
+
+clean: ## remove what was built; the downloads stay (rm -r .cache removes them)
+	rm -rf bin .cache/guest .cache/lab

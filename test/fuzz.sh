@@ -1,0 +1,25 @@
+#!/bin/sh
+# fuzz.sh TIME runs every fuzz target of the module for TIME, which is what
+# go test -fuzztime takes: 3000x or 10s.
+set -eu
+
+time=${1:-3000x}
+GO=${GO:-go}
+"$GO" test -list '^Fuzz' ./... | awk '
+	/^Fuzz/ { targets[n++] = $1 }
+	/^ok/   { for (i = 0; i < n; i++) print $2, targets[i]; n = 0 }
+' | {
+	count=0
+	while read -r package target; do
+		count=$((count + 1))
+		# The output only matters when it fails.
+		if ! out=$("$GO" test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$package" 2>&1); then
+			printf '%s\n' "$out"
+			echo "fuzz: $package $target failed"
+			exit 1
+		fi
+		echo "fuzz: $package $target: ok"
+	done
+	echo "fuzz: $count targets"
+	[ "$count" -gt 0 ]
+}
