@@ -38,6 +38,9 @@ func parseELF(r io.ReaderAt, size int64) (*image, error) {
 		case elf.PT_LOAD:
 			img.segments = append(img.segments, segment{p.Paddr, p.Off, p.Filesz, p.Memsz})
 		case elf.PT_NOTE:
+			if p.Filesz == 0 {
+				continue
+			}
 			if p.Filesz > maxNotes {
 				return nil, fmt.Errorf("ELF notes of %d bytes: not a kernel", p.Filesz)
 			}

@@ -108,13 +108,22 @@ func (e *entry) write(f *os.File) error {
 			return err
 		}
 	}
-	b, err := binary.Append(nil, binary.LittleEndian, &e.header)
-	if err != nil {
-		return err
-	}
-	sum := sha256.Sum256(b)
-	_, err = f.WriteAt(append(b, sum[:]...), 0)
+	_, err := f.WriteAt(e.header.encode(), 0)
 	return err
+}
+
+// encode returns the header with its checksum.
+func (h *header) encode() []byte {
+	b, err := binary.Append(nil, binary.LittleEndian, h)
+	if err != nil {
+		panic("internal error: " + err.Error()) // a header has a fixed size
+	}
+	return withSum(b)
+}
+
+func withSum(b []byte) []byte {
+	sum := sha256.Sum256(b)
+	return append(b, sum[:]...)
 }
 
 // readEntry returns the image in a file of the cache, or an error if it is

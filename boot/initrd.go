@@ -27,7 +27,7 @@ func (l *loader) loadInitrds() error {
 	}
 	from := mem.Addr(alignUp(uint64(l.end), mem.PageSize))
 	base, ok := highest(l.ram, from, min(mem.Addr(l.setup.u32(initrdAddrMax))+1, fourGiB), size)
-	if !ok && l.entry.Mode != PVH && l.setup.u16(xloadFlags)&above4G != 0 {
+	if !ok && l.anywhere() {
 		base, ok = highest(l.ram, from, 1<<52, size)
 	}
 	if !ok {
@@ -47,10 +47,17 @@ func (l *loader) loadInitrds() error {
 	return nil
 }
 
+// anywhere reports whether the kernel takes initrds at any address: whoever can
+// have them above 4 GiB is not bound by initrd_addr_max either. PVH kernels read
+// 32 bits.
+func (l *loader) anywhere() bool {
+	return l.entry.Mode != PVH && l.setup.u16(xloadFlags)&above4G != 0
+}
+
 // noRoom says why size bytes do not fit behind the kernel.
 func (l *loader) noRoom(size uint64) error {
 	need := alignUp(uint64(l.end), mem.PageSize) + size
-	if max := uint64(l.setup.u32(initrdAddrMax)); need > max {
+	if max := uint64(l.setup.u32(initrdAddrMax)); need > max && !l.anywhere() {
 		return fmt.Errorf("%d MiB behind the kernel, which takes them below %d MiB only: make it smaller", mib(size), mib(max))
 	}
 	return fmt.Errorf("needs %d MiB behind the kernel, the guest has %d MiB in all: give it at least %d MiB",

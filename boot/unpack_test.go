@@ -42,6 +42,9 @@ func TestUpdate(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	if err := os.WriteFile(filepath.Join("testdata", "vmlinuz"), bzImage(packed(t, "xz")), 0o644); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestUnpack(t *testing.T) {

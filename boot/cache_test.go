@@ -1,0 +1,336 @@
+package boot
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"vmm/mem"
+)
+
+// oldKernel is a bzImage that was there before the test: the index trusts no
+// file that has just been written.
+func oldKernel(t *testing.T) string {
+	path := filepath.Join("testdata", "vmlinuz")
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(settled / 10) {
+		f, err := openFile("kernel", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		if f.settled() {
+			return path
+		}
+	}
+	t.Fatal(path + " has a time in the future")
+	return ""
+}
+
+// newKernel returns the path of a kernel whose payload no other has.
+func newKernel(t *testing.T, id int) string {
+	k := newELF()
+	k.bodies[1] = fmt.Appendf(data(), "%d", id)
+	return writeFile(t, fmt.Sprint("vmlinuz", id), bzImage(gzipped(t, k.bytes())))
+}
+
+func newCache(t *testing.T) *Cache { return &Cache{Dir: filepath.Join(t.TempDir(), "kernels")} }
+
+// boots loads a kernel and reports whether it came from the cache.
+func boots(t *testing.T, c *Cache, kernel string) bool {
+	t.Helper()
+	m := ram(t, 32)
+	e, err := Load(m, Params{Kernel: kernel, Cache: c})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.Mode != Direct || e.IP != textAddr {
+		t.Errorf("entry %+v", e)
+	}
+	if !bytes.Equal(at(t, m, textAddr, len(text())), text()) || !bytes.Equal(at(t, m, dataAddr, dataSize), data()) {
+		t.Error("the segments are not in place")
+	}
+	if err := e.Finish(); err != nil {
+		t.Error(err)
+	}
+	return e.Cached
+}
+
+// in lists the files of the cache with the suffix.
+func (c *Cache) in(t *testing.T, suffix string) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(c.Dir, "*"+suffix))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+func (c *Cache) count(t *testing.T, images, keys int) {
+	t.Helper()
+	if i, k, tmp := len(c.in(t, ".image")), len(c.in(t, ".key")), len(c.in(t, ".tmp")); i != images || k != keys || tmp != 0 {
+		t.Errorf("cache has %d images, %d keys, %d temporary files; want %d, %d, none", i, k, tmp, images, keys)
+	}
+}
+
+func TestCache(t *testing.T) {
+	c, kernel := newCache(t), oldKernel(t)
+	if boots(t, c, kernel) {
+		t.Error("hit in an empty cache")
+	}
+	c.count(t, 1, 1)
+	if !boots(t, c, kernel) {
+		t.Error("miss by key")
+	}
+	c.Copy = true
+	if !boots(t, c, kernel) {
+		t.Error("miss by key, copied")
+	}
+	c.Copy = false
+	b, err := os.ReadFile(kernel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !boots(t, c, writeFile(t, "same", b)) {
+		t.Error("miss by digest")
+	}
+	c.count(t, 1, 1) // a file so new gets no key
+	if boots(t, c, newKernel(t, 1)) {
+		t.Error("hit with another kernel")
+	}
+	c.count(t, 2, 1)
+}
+
+// TestCacheKey makes the key lead to an image of another name, which only who
+// does not compute the digest can find.
+func TestCacheKey(t *testing.T) {
+	c, kernel := newCache(t), oldKernel(t)
+	boots(t, c, kernel)
+	key := c.in(t, ".key")[0]
+	if err := os.Rename(c.in(t, ".image")[0], filepath.Join(c.Dir, "other.image")); err != nil {
+		t.Fatal(err)
+	}
+	os.Remove(key)
+	if err := os.Symlink("other.image", key); err != nil {
+		t.Fatal(err)
+	}
+	if !boots(t, c, kernel) {
+		t.Error("the key was not used")
+	}
+}
+
+// TestCacheDamage damages what the cache has, in every way that must be noticed,
+// and expects it rebuilt.
+func TestCacheDamage(t *testing.T) {
+	kernel := oldKernel(t)
+	for name, damage := range map[string]func(image string, b []byte) error{
+		"truncated": func(image string, b []byte) error { return os.WriteFile(image, b[:len(b)-1], 0o600) },
+		"longer":    func(image string, b []byte) error { return os.WriteFile(image, append(b, 0), 0o600) },
+		"header":    func(image string, b []byte) error { return os.WriteFile(image, flip(b, 20), 0o600) },
+		"empty":     func(image string, b []byte) error { return os.WriteFile(image, nil, 0o600) },
+		"gone":      func(image string, b []byte) error { return nil },
+		"a link out of it": func(image string, b []byte) error {
+			outside := filepath.Join(filepath.Dir(image), "..", "outside")
+			if err := os.WriteFile(outside, b, 0o600); err != nil {
+				return err
+			}
+			return os.Symlink("../outside", image)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCache(t)
+			boots(t, c, kernel)
+			image := c.in(t, ".image")[0]
+			b, err := os.ReadFile(image)
+			if err != nil {
+				t.Fatal(err)
+			}
+			os.Remove(image)
+			if err := damage(image, b); err != nil {
+				t.Fatal(err)
+			}
+			if boots(t, c, kernel) {
+				t.Error("damage not noticed")
+			}
+			if !boots(t, c, kernel) {
+				t.Error("not rebuilt")
+			}
+		})
+	}
+}
+
+// TestCacheEvict has room for two kernels.
+func TestCacheEvict(t *testing.T) {
+	c := newCache(t)
+	boots(t, c, newKernel(t, 0))
+	info, err := os.Stat(c.in(t, ".image")[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Limit = 2*info.Size() + info.Size()/2
+	one, two, three := newKernel(t, 1), newKernel(t, 2), newKernel(t, 3)
+	boots(t, c, one)
+	boots(t, c, two)
+	c.count(t, 2, 0)
+	if !boots(t, c, one) { // so that two is the older
+		t.Error("evicted although used last but one")
+	}
+	boots(t, c, three)
+	if !boots(t, c, one) || boots(t, c, two) {
+		t.Error("not the least recently used was evicted")
+	}
+	c.Limit = info.Size() - 1
+	e, err := Load(ram(t, 32), Params{Kernel: newKernel(t, 4), Cache: c})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Finish(); err == nil || !strings.Contains(err.Error(), "limit") {
+		t.Errorf("Finish with a kernel above the limit: %v", err)
+	}
+}
+
+// TestCacheTidy removes what dead processes and dead kernels leave.
+func TestCacheTidy(t *testing.T) {
+	c := newCache(t)
+	boots(t, c, newKernel(t, 1))
+	for name, age := range map[string]time.Duration{"old.tmp": 2 * staleTemp, "new.tmp": 0} {
+		path := filepath.Join(c.Dir, name)
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		then := time.Now().Add(-age)
+		os.Chtimes(path, then, then)
+	}
+	for i := range maxKeys + 10 {
+		target := filepath.Base(c.in(t, ".image")[0])
+		if i == 0 {
+			target = "gone.image"
+		}
+		if err := os.Symlink(target, filepath.Join(c.Dir, fmt.Sprint(i, ".key"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	boots(t, c, newKernel(t, 1))
+	if tmp := c.in(t, ".tmp"); len(tmp) != 1 || filepath.Base(tmp[0]) != "new.tmp" {
+		t.Errorf("left: %v", tmp)
+	}
+	if n := len(c.in(t, ".key")); n > maxKeys || n < maxKeys-1 {
+		t.Errorf("%d keys left", n)
+	}
+}
+
+// TestCacheEvicted evicts an image that a guest has mapped.
+func TestCacheEvicted(t *testing.T) {
+	c, kernel := newCache(t), newKernel(t, 1)
+	boots(t, c, kernel)
+	m := ram(t, 32)
+	e, err := Load(m, Params{Kernel: kernel, Cache: c})
+	if err != nil || !e.Cached {
+		t.Fatal(err)
+	}
+	at(t, m, textAddr, 1)[0]++ // the guest writes
+	if err := os.RemoveAll(c.Dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Finish(); err == nil {
+		t.Error("Finish found the image that is gone")
+	}
+	if got := at(t, m, textAddr, len(text())); !bytes.Equal(got[1:], text()[1:]) || got[0] != text()[0]+1 {
+		t.Error("the guest lost its kernel")
+	}
+}
+
+// TestCachePrivate gives others access to the directory: it must not be used.
+func TestCachePrivate(t *testing.T) {
+	c, kernel := newCache(t), newKernel(t, 1)
+	boots(t, c, kernel)
+	if info, err := os.Stat(c.Dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("directory: %v, %v", info.Mode(), err)
+	}
+	if err := os.Chmod(c.Dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	e, err := Load(ram(t, 32), Params{Kernel: kernel, Cache: c, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil || e.Cached {
+		t.Errorf("%+v, %v", e, err)
+	}
+	if !strings.Contains(log.String(), "chmod 700") {
+		t.Errorf("log: %s", &log)
+	}
+	if err := e.Finish(); err != nil {
+		t.Error(err)
+	}
+	if os.Geteuid() == 0 {
+		os.Chmod(c.Dir, 0o700)
+		os.Chown(c.Dir, 12345, -1)
+		if boots(t, c, kernel) {
+			t.Error("took what belongs to another user")
+		}
+	}
+}
+
+// TestCacheParallel starts one kernel many times at once, with room for one.
+func TestCacheParallel(t *testing.T) {
+	c, kernel, other := newCache(t), oldKernel(t), newKernel(t, 1)
+	c.Limit = 60 << 10
+	var wg sync.WaitGroup
+	for i := range 16 {
+		m := ram(t, 32)
+		wg.Go(func() {
+			e, err := Load(m, Params{Kernel: []string{kernel, other}[i%2], Cache: c})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if !bytes.Equal(at(t, m, dataAddr, dataSize), data()) {
+				t.Error("the segments are not in place")
+			}
+			e.Finish() // may find that another has just evicted the image
+		})
+	}
+	wg.Wait()
+	if !boots(t, c, kernel) && !boots(t, c, kernel) {
+		t.Error("the cache does not work any more")
+	}
+}
+
+// TestSplit leaves out long runs of zeros, and nothing else.
+func TestSplit(t *testing.T) {
+	const page, gap = mem.PageSize, zeroRun
+	mark := func(n int, at ...int) []byte {
+		b := make([]byte, n)
+		for _, i := range at {
+			b[i] = 1
+		}
+		return b
+	}
+	for name, test := range map[string]struct {
+		data []byte
+		addr uint64
+		bss  uint64
+		want []segment // addresses relative to addr, offsets too
+	}{
+		"short gap":      {mark(gap+page, 0, gap), 0x1000, 7, []segment{{0, 0, gap + page, gap + page + 7}}},
+		"gap":            {mark(gap+2*page+5, 0, gap+page), 0x1000, 7, []segment{{0, 0, page, gap + page}, {gap + page, gap + page, page + 5, page + 12}}},
+		"zeros first":    {mark(gap+1, gap), 0x1000, 0, []segment{{0, 0, 0, gap}, {gap, gap, 1, 1}}},
+		"zeros last":     {mark(gap+page+5, 3), 0x1000, 9, []segment{{0, 0, page, gap + page + 14}}},
+		"zeros":          {make([]byte, gap), 0x1000, 0, []segment{{0, 0, 0, gap}}},
+		"no data":        {nil, 0x1000, 9, []segment{{0, 0, 0, 9}}},
+		"not on a page":  {mark(2*gap, 1), 0x1001, 0, []segment{{0, 0, 2 * gap, 2 * gap}}},
+		"few zeros last": {mark(page+5, 3), 0x1000, 9, []segment{{0, 0, page + 5, page + 14}}},
+	} {
+		got := segment{test.addr, 0, uint64(len(test.data)), uint64(len(test.data)) + test.bss}.split(test.data)
+		for i := range got {
+			got[i].Addr -= test.addr
+		}
+		if fmt.Sprint(got) != fmt.Sprint(test.want) {
+			t.Errorf("%s: %v, want %v", name, got, test.want)
+		}
+	}
+}
