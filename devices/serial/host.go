@@ -155,20 +155,32 @@ func (d *Device) supply() bool {
 	return !d.closed
 }
 
-// hungry says that the receiver takes what is next: a break needs no RTS.
+// hungry says that the receiver is empty and takes what is next, if there is
+// anything. A break needs no RTS.
 func (d *Device) hungry() bool {
-	return d.uart.RXLen == 0 && (d.uart.ready() || len(d.input) == 0 && !d.uart.loop())
+	switch {
+	case d.uart.RXLen > 0 || d.uart.loop():
+		return false
+	case d.brk && d.ahead == 0:
+		return true
+	}
+	return len(d.input) > 0 && d.uart.ready()
 }
 
-// feed fills the empty FIFO. If that is all there is, the receiver's timeout
-// need not be waited for.
+// feed fills the empty FIFO, up to a break and with it. What then falls short
+// of the trigger level is all there is, so that the receiver's timeout need
+// not be waited for.
 func (d *Device) feed() {
 	n := min(len(d.input), d.uart.depth())
+	if d.brk {
+		n = min(n, d.ahead)
+		d.ahead -= n
+	}
 	for _, v := range d.input[:n] {
 		d.uart.receive(uint16(v))
 	}
 	d.input = d.input[n:]
-	if d.brk && len(d.input) == 0 && d.uart.RXLen < d.uart.depth() {
+	if d.brk && d.ahead == 0 && n < d.uart.depth() {
 		d.brk = false
 		d.uart.receive(lsrBI << 8)
 	}

@@ -40,7 +40,8 @@ type Device struct {
 	started bool       // Start was called
 	closed  bool       // Close was called
 	input   []byte     // from the host, not yet in the receiver's FIFO
-	brk     bool       // a break follows input
+	brk     bool       // there is a break to come
+	ahead   int        // of it, so many bytes of input
 	fed     *sync.Cond // wakes receive: room in the FIFO, RTS, running, closed
 	output  []byte     // from the guest, not yet taken by transmit
 	unsent  int        // bytes that transmit is writing to out
@@ -111,8 +112,8 @@ func (d *Device) settle() {
 	if d.running && d.hungry() {
 		if len(d.input) > 0 {
 			d.fed.Signal()
-		} else if d.brk {
-			d.feed()
+		} else {
+			d.feed() // a break alone; receive may be in Read
 		}
 	}
 	if d.running && d.uart.waiting() && !d.armed {
@@ -125,12 +126,15 @@ func (d *Device) settle() {
 	}
 }
 
-// Break puts the line from the host into the break state once, behind the
-// bytes that came before. Linux takes the next byte as a SysRq key.
+// Break puts the line from the host into the break state once, in its place
+// among the bytes that in returns. Linux takes the next byte as a SysRq key.
+// A second break before the guest has seen the first does nothing.
 func (d *Device) Break() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.brk = true
+	if !d.brk {
+		d.brk, d.ahead = true, len(d.input)
+	}
 	d.settle()
 }
 
@@ -220,6 +224,7 @@ type state struct {
 	UART  uart
 	Input []byte // taken from the host, not yet seen by the guest
 	Break bool
+	Ahead int // bytes of Input that come before the break
 }
 
 // Save returns the state of a paused device. Output that still waits for the
@@ -227,7 +232,7 @@ type state struct {
 func (d *Device) Save() ([]byte, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return json.Marshal(state{d.uart, d.input, d.brk})
+	return json.Marshal(state{d.uart, d.input, d.brk, d.ahead})
 }
 
 // Load sets the state of a device that was not started yet. The interrupt line
@@ -243,9 +248,12 @@ func (d *Device) Load(b []byte) error {
 	if len(s.Input) > inputSize {
 		return fmt.Errorf("serial: state has %d bytes of input, more than %d", len(s.Input), inputSize)
 	}
+	if s.Ahead < 0 || s.Ahead > len(s.Input) {
+		return fmt.Errorf("serial: state has a break behind %d of %d bytes", s.Ahead, len(s.Input))
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.uart, d.input, d.brk = s.UART, s.Input, s.Break
+	d.uart, d.input, d.brk, d.ahead = s.UART, s.Input, s.Break, s.Ahead
 	d.uart.modem(d.carrier())
 	return nil
 }
