@@ -4,12 +4,15 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 
 	"vmm/boot"
 )
 
 // DefaultCmdline suits a serial console and this machine's devices: a kernel
-// that panics resets, which ends the machine, rather than hang.
+// that panics resets, which ends the machine, rather than hang. The machine adds
+// tsc_early_khz, without which a kernel that has no kvmclock must measure the
+// time-stamp counter, and gives up where exits are slow.
 const DefaultCmdline = "console=ttyS0 panic=-1"
 
 // Bounds of a Config.
@@ -25,7 +28,8 @@ type Config struct {
 	Name    string    `json:",omitempty"`
 	Kernel  string    // path of a bzImage or an ELF vmlinux
 	Initrds []string  `json:",omitempty"` // paths; loaded one behind the other
-	Cmdline string    // whole; see DefaultCmdline
+	Cmdline string    `json:",omitempty"` // of the kernel; "" is DefaultCmdline
+	Append  []string  `json:",omitempty"` // words to add to it
 	Boot    boot.Mode `json:",omitempty"` // "" is boot.Auto
 	CPUs    int
 	Memory  uint64 // bytes, a multiple of the page size
@@ -71,4 +75,17 @@ func (c *Config) Validate() error {
 		return bad("Memory", "%d bytes; it comes in pages of 4096", c.Memory)
 	}
 	return nil
+}
+
+// cmdline returns the kernel's command line on a machine with the given
+// frequency of the time-stamp counter, 0 if unknown.
+func (c *Config) cmdline(tscKHz uint32) string {
+	base := c.Cmdline
+	if base == "" {
+		base = DefaultCmdline
+		if tscKHz != 0 {
+			base += fmt.Sprintf(" tsc_early_khz=%d", tscKHz)
+		}
+	}
+	return strings.Join(append([]string{base}, c.Append...), " ")
 }

@@ -116,10 +116,19 @@ func (m *Machine) build(sys *kvm.System) error {
 	if err := m.addDevices(); err != nil {
 		return err
 	}
-	if err := m.load(); err != nil {
+	tscKHz, err := m.addCPUs(sys)
+	if err != nil {
 		return err
 	}
-	return m.addCPUs(sys)
+	if err := m.load(m.config.cmdline(tscKHz)); err != nil {
+		return err
+	}
+	s, err := m.kcpus[0].Sregs()
+	if err != nil {
+		return err
+	}
+	regs, s := bootRegs(m.entry, s)
+	return errors.Join(m.kcpus[0].SetSregs(s), m.kcpus[0].SetRegs(regs))
 }
 
 // newVM returns a virtual machine with an interrupt controller and a timer.
@@ -142,12 +151,12 @@ func newVM(sys *kvm.System) (*kvm.VM, error) {
 }
 
 // load puts the ACPI tables and the kernel into memory.
-func (m *Machine) load() error {
+func (m *Machine) load(cmdline string) error {
 	if err := m.writeACPI(); err != nil {
 		return err
 	}
 	p := boot.Params{
-		Kernel: m.config.Kernel, Initrds: m.config.Initrds, Cmdline: m.config.Cmdline, Mode: m.config.Boot,
+		Kernel: m.config.Kernel, Initrds: m.config.Initrds, Cmdline: cmdline, Mode: m.config.Boot,
 		RSDP: acpiBase, Reserved: []mem.Range{{Base: acpiBase, Size: acpiSize}}, Log: m.log,
 	}
 	if m.config.KernelCache != "" {
@@ -158,17 +167,18 @@ func (m *Machine) load() error {
 	return err
 }
 
-// addCPUs makes the vCPUs. All but the first wait for the guest to start them.
-func (m *Machine) addCPUs(sys *kvm.System) error {
+// addCPUs makes the vCPUs, and returns the frequency of their time-stamp
+// counters. All but the first wait for the guest to start them.
+func (m *Machine) addCPUs(sys *kvm.System) (tscKHz uint32, err error) {
 	supported, err := sys.SupportedCPUID()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	p := cpuidParams{cpus: uint32(m.config.CPUs), tscDeadline: sys.Check(kvm.CapTSCDeadlineTimer) != 0}
 	for id := range m.config.CPUs {
 		c, err := m.vm.CreateVCPU(id)
 		if err != nil {
-			return &HostError{fmt.Sprintf("vCPU %d", id), "ask for fewer vCPUs", err}
+			return 0, &HostError{fmt.Sprintf("vCPU %d", id), "ask for fewer vCPUs", err}
 		}
 		m.kcpus = append(m.kcpus, c)
 		m.vcpus = append(m.vcpus, newVCPU(c, &m.devices.ports, &m.devices.memory, &m.halt))
@@ -177,15 +187,10 @@ func (m *Machine) addCPUs(sys *kvm.System) error {
 		}
 		p.id = uint32(id)
 		if err := errors.Join(c.SetCPUID(cpuid(supported, p)), c.SetMSRs(bootMSRs)); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	s, err := m.kcpus[0].Sregs()
-	if err != nil {
-		return err
-	}
-	regs, s := bootRegs(m.entry, s)
-	return errors.Join(m.kcpus[0].SetSregs(s), m.kcpus[0].SetRegs(regs))
+	return p.tscKHz, nil
 }
 
 // Run starts the guest and returns how it ended, once: when the guest ends

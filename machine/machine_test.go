@@ -268,7 +268,6 @@ func ExampleNew() {
 
 	m, err := machine.New(machine.Config{
 		Kernel:     image,
-		Cmdline:    machine.DefaultCmdline,
 		CPUs:       1,
 		Memory:     64 << 20,
 		ConsoleOut: os.Stdout,
