@@ -1,0 +1,108 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"vmm/kvm"
+	"vmm/machine"
+)
+
+// finding is one line of the doctor's report.
+type finding struct {
+	state string // ok, note or FAIL
+	what  string
+	do    string // what to do about it; empty for ok
+}
+
+func newDoctor() *cobra.Command {
+	return &cobra.Command{
+		Use:   "doctor",
+		Short: "Tell whether this host can run guests, and if not, why and what to do",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			found := examine(kvm.Device, machine.CPUInfo)
+			if !report(cmd.OutOrStdout(), found) {
+				return &statusError{code: exitHost}
+			}
+			return nil
+		},
+	}
+}
+
+// examine looks at the host.
+func examine(device, cpuinfo string) []finding {
+	found := []finding{examineCPU(cpuinfo)}
+	sys, err := machine.OpenKVM(device)
+	if err != nil {
+		why, do, _ := strings.Cut(err.Error(), "; ")
+		return append(found, finding{"FAIL", why, do})
+	}
+	defer sys.Close()
+	return append(found,
+		finding{"ok", fmt.Sprintf("%s: KVM API version %d, all that a machine needs", device, kvm.Version), ""},
+		finding{"ok", fmt.Sprintf("up to %d vCPUs a guest; this host has %d CPUs", machine.MaxVCPUs(sys), runtime.NumCPU()), ""},
+		examineHugePages("/sys/kernel/mm/transparent_hugepage/enabled"),
+		examineMemory("/proc/meminfo"),
+	)
+}
+
+func examineCPU(cpuinfo string) finding {
+	flag, err := machine.HardwareFlag(cpuinfo)
+	switch {
+	case err != nil:
+		return finding{"note", err.Error(), "mount /proc"}
+	case flag == "":
+		why, do, _ := strings.Cut(machine.InterpretedWarning, "; ")
+		return finding{"note", why, do}
+	}
+	return finding{"ok", "the processor virtualizes (" + flag + ")", ""}
+}
+
+func examineHugePages(path string) finding {
+	b, err := os.ReadFile(path)
+	if err != nil || strings.Contains(string(b), "[never]") {
+		return finding{"note", "no transparent huge pages: guests run, but slower", "echo madvise | sudo tee " + path}
+	}
+	return finding{"ok", "transparent huge pages for guest memory", ""}
+}
+
+func examineMemory(path string) finding {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return finding{"note", err.Error(), "mount /proc"}
+	}
+	for line := range strings.Lines(string(b)) {
+		var kib uint64
+		if n, _ := fmt.Sscanf(line, "MemAvailable: %d kB", &kib); n == 1 {
+			return finding{"ok", fmt.Sprintf("%d MiB of memory available", kib>>10), ""}
+		}
+	}
+	return finding{"note", path + " does not tell how much memory is available", "mind it yourself"}
+}
+
+// report prints the findings and says whether guests can run.
+func report(w io.Writer, found []finding) bool {
+	can := true
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, f := range found {
+		can = can && f.state != "FAIL"
+		fmt.Fprintf(t, "%s\t%s\n", f.state, f.what)
+		if f.do != "" {
+			fmt.Fprintf(t, "\t-> %s\n", f.do)
+		}
+	}
+	t.Flush()
+	if can {
+		fmt.Fprintln(w, "This host can run guests.")
+	} else {
+		fmt.Fprintln(w, "This host cannot run guests.")
+	}
+	return can
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"io"
+	"sync"
+)
+
+// inboxSize bounds what is read ahead of the guest.
+const inboxSize = 4 << 10
+
+// inbox lends the console's input to one machine after another. A read of the
+// console cannot be taken back, so what a goroutine of the inbox has read waits
+// here until some machine wants it: no key is lost when the guest restarts.
+type inbox struct {
+	mu      sync.Mutex
+	changed sync.Cond // of all below
+	data    []byte
+	err     error // of the console's Read, for good
+	current *session
+}
+
+// session is one machine's turn to read.
+type session struct{ in *inbox }
+
+func newInbox(console io.Reader) *inbox {
+	in := new(inbox)
+	in.changed.L = &in.mu
+	go in.fill(console)
+	return in
+}
+
+func (in *inbox) fill(console io.Reader) {
+	b := make([]byte, inboxSize)
+	for {
+		n, err := console.Read(b)
+		in.mu.Lock()
+		for len(in.data) > 0 && n > 0 {
+			in.changed.Wait()
+		}
+		in.data = append(in.data, b[:n]...)
+		in.err = err
+		in.changed.Broadcast()
+		in.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// open begins a session and ends the one before.
+func (in *inbox) open() *session {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.current = &session{in}
+	in.changed.Broadcast()
+	return in.current
+}
+
+// Read implements io.Reader. It returns io.EOF when the session is over.
+func (s *session) Read(p []byte) (int, error) {
+	in := s.in
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for in.current == s && len(in.data) == 0 && in.err == nil {
+		in.changed.Wait()
+	}
+	switch {
+	case in.current != s:
+		return 0, io.EOF
+	case len(in.data) == 0:
+		return 0, in.err
+	}
+	n := copy(p, in.data)
+	in.data = in.data[:copy(in.data, in.data[n:])]
+	in.changed.Broadcast()
+	return n, nil
+}
+
+// Close ends the session; a Read that waits returns.
+func (s *session) Close() error {
+	s.in.mu.Lock()
+	defer s.in.mu.Unlock()
+	if s.in.current == s {
+		s.in.current = nil
+		s.in.changed.Broadcast()
+	}
+	return nil
+}
