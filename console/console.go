@@ -1,0 +1,99 @@
+// Package console is the host's side of a guest's console: a terminal, a file,
+// a socket or a pseudo-terminal behind one reader and writer.
+package console
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+)
+
+// Specs lists what Open understands.
+const Specs = "stdio, none, file:PATH, unix:PATH or pty"
+
+// Options are what Open needs besides the spec. All may be left out.
+type Options struct {
+	// Quit is called for Ctrl-a x at a terminal: at once, however much input
+	// the guest has not taken yet. It must not block.
+	Quit func()
+	// Break is called for Ctrl-a b, in Read, once all that was typed before has
+	// been returned.
+	Break func()
+	// Stdin and Stdout are used by stdio; nil means the process's own. They are
+	// not closed.
+	Stdin, Stdout *os.File
+}
+
+// Console is one opened console. One goroutine may read while another writes.
+// Read returns io.EOF once nothing more can come; Write blocks while the other
+// side takes nothing. Close unblocks both.
+type Console struct {
+	end
+	name string
+	term *terminal // nil if there is none to restore
+}
+
+// Open opens the console that spec names:
+//
+//	stdio      the process's input and output; a terminal becomes raw, and
+//	           Ctrl-a is its escape key
+//	none       nothing
+//	file:PATH  output only; the file is truncated, or created with mode 0600
+//	unix:PATH  a listening socket with mode 0600, for one client after another;
+//	           a client first gets the last 64 KiB that nobody has seen
+//	pty        a new pseudo-terminal, whose name is Name; output as with unix
+func Open(spec string, o Options) (*Console, error) {
+	kind, path, hasPath := strings.Cut(spec, ":")
+	switch {
+	case spec == "stdio":
+		return openStdio(o)
+	case spec == "none":
+		return &Console{end: none{}}, nil
+	case spec == "pty":
+		return openPTY()
+	case hasPath && path == "" && (kind == "file" || kind == "unix"):
+		return nil, fmt.Errorf("console %q: the path is missing", spec)
+	case kind == "file" && hasPath:
+		return openFile(path)
+	case kind == "unix" && hasPath:
+		return openSocket(path)
+	}
+	return nil, fmt.Errorf("console %q: want %s", spec, Specs)
+}
+
+// Name is the path of a file, socket or pseudo-terminal, and otherwise empty.
+func (c *Console) Name() string { return c.name }
+
+// None says that spec was none: nothing is plugged in.
+func (c *Console) None() bool { return c.end == none{} }
+
+// Restore gives the terminal back as it was found. Close does it too. It may
+// be called any number of times, from any goroutine, also while panicking:
+// whoever ends the process otherwise than through Close calls it first.
+func (c *Console) Restore() {
+	if c.term != nil {
+		c.term.restore()
+	}
+}
+
+// end is what is on the host's end of the console.
+type end interface{ io.ReadWriteCloser }
+
+type none struct{}
+
+func (none) Read([]byte) (int, error)    { return 0, io.EOF }
+func (none) Write(p []byte) (int, error) { return len(p), nil }
+func (none) Close() error                { return nil }
+
+type file struct{ *os.File }
+
+func (file) Read([]byte) (int, error) { return 0, io.EOF }
+
+func openFile(path string) (*Console, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("console: %w", err)
+	}
+	return &Console{end: file{f}, name: path}, nil
+}

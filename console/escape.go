@@ -1,0 +1,46 @@
+package console
+
+// command is what a typed byte asks for.
+type command byte
+
+const (
+	cmdSend    command = iota // the byte goes to the guest
+	cmdSwallow                // nothing, or not yet
+	cmdQuit
+	cmdBreak
+	cmdHelp
+)
+
+const escapeKey = 'a' & 0x1f // Ctrl-a
+
+const helpText = "\r\n" +
+	"Ctrl-a x       leave\r\n" +
+	"Ctrl-a b       send a break (Linux: the next key is a SysRq)\r\n" +
+	"Ctrl-a Ctrl-a  send Ctrl-a\r\n" +
+	"Ctrl-a h or ?  this help\r\n"
+
+// escape finds the commands among typed bytes. Its keys are those of QEMU, and
+// as there an unknown key is swallowed with the Ctrl-a before it.
+type escape struct{ armed bool }
+
+func (e *escape) key(b byte) command {
+	if !e.armed {
+		if b == escapeKey {
+			e.armed = true
+			return cmdSwallow
+		}
+		return cmdSend
+	}
+	e.armed = false
+	switch b {
+	case escapeKey:
+		return cmdSend
+	case 'x':
+		return cmdQuit
+	case 'b':
+		return cmdBreak
+	case 'h', '?':
+		return cmdHelp
+	}
+	return cmdSwallow
+}

@@ -1,0 +1,151 @@
+package console
+
+import (
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+)
+
+// stdio reads and writes descriptors that are not ours alone: a shell may have
+// the same terminal, another program the same pipe. So they are not set to
+// non-blocking; poll waits instead, for them or for Close.
+//
+// Writes go round os.File, which ends the process when the reader of a pipe on
+// descriptor 1 is gone (os/signal, "SIGPIPE"). A guest outlives its log.
+type stdio struct {
+	in, out *os.File // kept, so that the descriptors stay open
+	inFD    int
+	outFD   int
+	closing *os.File // end of a pipe; hangs up with Close
+	closeFD int
+	closer  *os.File  // its other end
+	term    *terminal // nil, and keyboard too, if the input is not a terminal
+	keys    *keyboard
+}
+
+func openStdio(o Options) (*Console, error) {
+	s := &stdio{in: o.Stdin, out: o.Stdout}
+	if s.in == nil {
+		s.in = os.Stdin
+	}
+	if s.out == nil {
+		s.out = os.Stdout
+	}
+	var err error
+	if s.inFD, err = descriptor(s.in); err != nil {
+		return nil, err
+	}
+	if s.outFD, err = descriptor(s.out); err != nil {
+		return nil, err
+	}
+	if s.closing, s.closer, err = os.Pipe(); err != nil {
+		return nil, err
+	}
+	s.closeFD, _ = descriptor(s.closing)
+	if term.IsTerminal(s.inFD) {
+		if s.term, err = newTerminal(s.inFD); err != nil {
+			s.closing.Close()
+			s.closer.Close()
+			return nil, err
+		}
+		s.keys = newKeyboard(o, s.help)
+		go s.keys.run(s.read)
+	}
+	return &Console{end: s, term: s.term}, nil
+}
+
+// descriptor is f.Fd without its side effect on the blocking mode.
+func descriptor(f *os.File) (fd int, err error) {
+	c, err := f.SyscallConn()
+	if err == nil {
+		err = c.Control(func(v uintptr) { fd = int(v) })
+	}
+	return fd, err
+}
+
+// wait returns once fd has one of events or an error, or io.EOF once closed.
+func (s *stdio) wait(fd int, events int16) error {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: events}, {Fd: int32(s.closeFD)}}
+	for {
+		_, err := unix.Poll(fds, -1)
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return os.NewSyscallError("poll", err)
+		case fds[1].Revents != 0:
+			return io.EOF
+		default:
+			return nil
+		}
+	}
+}
+
+func (s *stdio) Read(p []byte) (int, error) {
+	if s.keys != nil {
+		return s.keys.Read(p)
+	}
+	return s.read(p)
+}
+
+// help shows the keys at the terminal.
+func (s *stdio) help() {
+	fd := s.outFD
+	if !term.IsTerminal(fd) {
+		fd = s.inFD
+	}
+	unix.Write(fd, []byte(helpText)) // if it fails nobody is there to help
+}
+
+// read reads the input. A terminal that went away is the end of it.
+func (s *stdio) read(p []byte) (int, error) {
+	for {
+		if err := s.wait(s.inFD, unix.POLLIN); err != nil {
+			return 0, err
+		}
+		n, err := unix.Read(s.inFD, p)
+		switch {
+		case err == unix.EINTR || err == unix.EAGAIN:
+		case err == unix.EIO && s.term != nil, err == nil && n == 0:
+			return 0, io.EOF
+		case err != nil:
+			return 0, &os.PathError{Op: "read", Path: s.in.Name(), Err: err}
+		default:
+			return n, nil
+		}
+	}
+}
+
+// chunk is what a pipe takes without blocking when poll says that it is
+// writable (PIPE_BUF), so that Close does not find a Write stuck.
+const chunk = 4096
+
+func (s *stdio) Write(p []byte) (n int, err error) {
+	for n < len(p) {
+		if err := s.wait(s.outFD, unix.POLLOUT); err != nil {
+			return n, os.ErrClosed
+		}
+		m, err := unix.Write(s.outFD, p[n:min(len(p), n+chunk)])
+		switch {
+		case err == unix.EINTR || err == unix.EAGAIN:
+		case err != nil:
+			return n, &os.PathError{Op: "write", Path: s.out.Name(), Err: err}
+		default:
+			n += m
+		}
+	}
+	return n, nil
+}
+
+// Close restores the terminal and unblocks Read and Write. The descriptors stay
+// open, and so does the pipe's end that they may just look at: the garbage
+// collector closes it.
+func (s *stdio) Close() error {
+	if s.term != nil {
+		s.term.restore()
+		s.keys.close()
+	}
+	s.closer.Close()
+	return nil
+}
