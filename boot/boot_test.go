@@ -28,7 +28,7 @@ func TestMode(t *testing.T) {
 	}
 }
 
-// long are the registers of 64-bit mode.
+// checkLong checks the state of 64-bit mode and what it points to.
 func checkLong(t *testing.T, m *mem.Memory, e *Entry) {
 	t.Helper()
 	if e.CR0 != 0x80000011 || e.CR4 != 0x20 || e.EFER != 0x500 || e.CR3 != 0x9000 || e.SI != 0x7000 || e.BX != 0 {

@@ -14,28 +14,26 @@ import (
 	"vmm/mem"
 )
 
-// TestKernelErrors has everything that is wrong with kernels, and what the user
-// reads of it.
-func TestKernelErrors(t *testing.T) {
-	good := packed(t, "gzip")
-	lz4 := packed(t, "lz4")
-	changed := func(edit func(*elfImage)) []byte {
-		k := newELF()
-		edit(k)
-		return k.bytes()
+// A badKernel is a file and what the user reads of it.
+type badKernel struct {
+	name string
+	file []byte
+	mode Mode
+	want string
+}
+
+func testBad(t *testing.T, kernels []badKernel) {
+	for _, test := range kernels {
+		t.Run(test.name, func(t *testing.T) {
+			path := writeFile(t, "vmlinuz", test.file)
+			_, err := Load(ram(t, 64), Params{Kernel: path, Mode: test.mode})
+			checkError(t, err, "kernel "+path+": ", test.want)
+		})
 	}
-	header := func(off int, v ...byte) []byte {
-		b := tinyELF()
-		copy(b[off:], v)
-		return b
-	}
-	set := func(edit func(setup)) []byte { return bzImage(good, edit) }
-	for _, test := range []struct {
-		name string
-		file []byte
-		mode Mode
-		want string
-	}{
+}
+
+func TestNotKernel(t *testing.T) {
+	testBad(t, []badKernel{
 		{"empty", nil, Auto, "empty"},
 		{"text", []byte("#!/bin/sh\necho hello\n"), Auto, "but text"},
 		{"noise", bytes.Repeat([]byte{0x9c, 3}, 700), Auto, "neither bzImage nor ELF"},
@@ -47,7 +45,15 @@ func TestKernelErrors(t *testing.T) {
 		{"arm64", append(make([]byte, 0x38), "ARM\x64...."...), Auto, "arm64"},
 		{"efi program", append([]byte("MZ"), make([]byte, 600)...), Auto, "EFI program"},
 		{"disk", append(make([]byte, 510), 0x55, 0xaa), Auto, "disk image"},
+	})
+}
 
+func TestBzImageErrors(t *testing.T) {
+	good, lz4 := packed(t, "gzip"), packed(t, "lz4")
+	set := func(edit func(setup)) []byte { return bzImage(good, edit) }
+	noNote := newELF()
+	noNote.bodies[2] = nil
+	testBad(t, []badKernel{
 		{"old protocol", set(func(s setup) { s.put16(protocolVersion, 0x20b) }), Auto, "protocol 2.11 is too old"},
 		{"zImage", set(func(s setup) { s[loadFlags] = 0 }), Auto, "zImage"},
 		{"32-bit", set(func(s setup) { s.put16(xloadFlags, 0) }), Auto, "32-bit kernel"},
@@ -63,9 +69,23 @@ func TestKernelErrors(t *testing.T) {
 		{"corrupt", bzImage(flip(good, 500)), Auto, "corrupt payload (gzip:"},
 		{"corrupt lz4", bzImage(append(bytes.Clone(lz4[:2000]), lz4[len(lz4)-4:]...)), Auto, "corrupt payload (lz4:"},
 		{"too big unpacked", bzImage(good, func(s setup) { s.put32(initSize, 0x2000) }), Auto, "corrupt payload (gzip: unpacked size"},
-		{"no PVH note", bzImage(gzipped(t, changed(func(k *elfImage) { k.bodies[2] = nil }))), PVH, "no PVH entry"},
+		{"no PVH note", bzImage(gzipped(t, noNote.bytes())), PVH, "no PVH entry"},
 		{"unknown payload", bzImage([]byte("????????")), Direct, "no known compression"},
+	})
+}
 
+func TestELFErrors(t *testing.T) {
+	changed := func(edit func(*elfImage)) []byte {
+		k := newELF()
+		edit(k)
+		return k.bytes()
+	}
+	header := func(off int, v ...byte) []byte {
+		b := tinyELF()
+		copy(b[off:], v)
+		return b
+	}
+	testBad(t, []badKernel{
 		{"ELF, bzimage", tinyELF(), BzImage, "cannot unpack itself"},
 		{"ELF, no PVH note", changed(func(k *elfImage) { k.bodies[2] = nil }), PVH, "no PVH entry"},
 		{"ELF, PVH outside", changed(func(k *elfImage) { k.bodies[2] = note("Xen", 18, le32(0x100)) }), PVH, "no PVH entry"},
@@ -88,13 +108,7 @@ func TestKernelErrors(t *testing.T) {
 		{"ELF at the end", changed(func(k *elfImage) { k.progs[1].Paddr = ^uint64(0) - 100 }), Auto, "not a kernel"},
 		{"ELF nothing", changed(func(k *elfImage) { k.progs, k.bodies = k.progs[2:], k.bodies[2:] }), Auto, "without anything to load"},
 		{"ELF notes", changed(func(k *elfImage) { k.bodies[2] = make([]byte, 2<<20) }), Auto, "ELF notes of"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			path := writeFile(t, "vmlinuz", test.file)
-			_, err := Load(ram(t, 64), Params{Kernel: path, Mode: test.mode})
-			checkError(t, err, "kernel "+path+": ", test.want)
-		})
-	}
+	})
 }
 
 // checkError checks that err is the user's, of one line.
