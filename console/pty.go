@@ -153,8 +153,8 @@ func (p *pty) send(b []byte) error {
 		p.f.SetWriteDeadline(time.Now().Add(absent))
 		n, err := p.f.Write(b)
 		b = b[n:]
-		if errors.Is(err, os.ErrClosed) {
-			return os.ErrClosed
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			break // closed, by them or by us
 		}
 	}
 	if len(b) > 0 {
