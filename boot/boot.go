@@ -80,7 +80,7 @@ type Entry struct {
 	Cached  bool          // the unpacked kernel came from the cache
 	Took    time.Duration // of Load
 
-	finish func() error
+	finish func(keep bool) error // what Finish does, or only frees
 }
 
 // InputError reports a kernel, initrd or command line that cannot be used, in
@@ -101,21 +101,22 @@ func (e *InputError) Error() string {
 // Unwrap returns the cause.
 func (e *InputError) Unwrap() error { return e.Err }
 
-// errUnsupported marks a kernel that may start by itself although this package
-// cannot unpack it.
-var errUnsupported = errors.New("cannot be unpacked here")
+// errUnsupported marks a bzImage that may well start, but not from here.
+var errUnsupported = errors.New("only mode bzimage can start it")
 
 // Finish does what can wait until the guest runs: it brings the cache up to
 // date and frees what that took. The caller calls it once after every Load that
 // succeeded, on any goroutine; it may take a second. Its error is a reason for a
 // log line, not for an end.
-func (e *Entry) Finish() error {
+func (e *Entry) Finish() error { return e.end(true) }
+
+func (e *Entry) end(keep bool) error {
 	f := e.finish
 	e.finish = nil
 	if f == nil {
 		return nil
 	}
-	return f()
+	return f(keep)
 }
 
 // loader is one call of Load.
@@ -150,7 +151,7 @@ func Load(m *mem.Memory, p Params) (*Entry, error) {
 		l.layOut, l.open, l.checkCmdline, l.loadKernel, l.loadInitrds, l.writeStructures,
 	} {
 		if err := step(); err != nil {
-			l.entry.Finish()
+			l.entry.end(false)
 			return nil, err
 		}
 	}

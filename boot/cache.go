@@ -189,6 +189,9 @@ func (s *store) add(name string, e *entry) error {
 func (s *store) use(name, key string) error {
 	now := time.Now()
 	err := s.root.Chtimes(name, now, now)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // evicted by another process
+	}
 	if target, _ := s.root.Readlink(key); key != "" && target != name {
 		err = errors.Join(err, s.link(key, name))
 	}

@@ -57,8 +57,9 @@ func parseELF(r io.ReaderAt, size int64) (*image, error) {
 	if err := img.check(); err != nil {
 		return nil, err
 	}
-	// A kernel whose entry is a virtual address is none that starts this way.
-	if h.class == elf.ELFCLASS64 && img.has(h.entry) {
+	// A kernel whose entry is a virtual address is none that starts this way, nor
+	// one above what the page tables map.
+	if h.class == elf.ELFCLASS64 && img.has(h.entry) && h.entry < uint64(fourGiB) {
 		img.entry = h.entry
 	}
 	if !img.has(uint64(img.pvh)) {

@@ -89,7 +89,7 @@ func TestELFErrors(t *testing.T) {
 		{"ELF, bzimage", tinyELF(), BzImage, "cannot unpack itself"},
 		{"ELF, no PVH note", changed(func(k *elfImage) { k.bodies[2] = nil }), PVH, "no PVH entry"},
 		{"ELF, PVH outside", changed(func(k *elfImage) { k.bodies[2] = note("Xen", 18, le32(0x100)) }), PVH, "no PVH entry"},
-		{"ELF, virtual entry", changed(func(k *elfImage) { k.header.Entry, k.bodies[2] = 0xffffffff81000000, nil }), Auto, "no 64-bit entry"},
+		{"ELF, virtual entry", changed(func(k *elfImage) { k.header.Entry, k.bodies[2] = 0xffffffff81000000, nil }), Auto, "neither at a physical address"},
 		{"ELF 32", tinyELF32(nil), Auto, "32-bit ELF"},
 		{"ELF arm64", header(18, byte(elf.EM_AARCH64)), Auto, "EM_AARCH64"},
 		{"ELF big-endian", header(5, 2), Auto, "big-endian"},

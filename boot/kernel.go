@@ -46,7 +46,11 @@ func (l *loader) loadImage(img *image) error {
 	case l.Mode == PVH, img.entry == 0 && img.pvh != 0:
 		l.entry.Mode, l.entry.IP = PVH, uint64(img.pvh)
 	case img.entry == 0:
-		return l.kernel.bad(fmt.Errorf("%w: no 64-bit entry; take a Linux kernel for x86-64", errUnsupported))
+		err := errors.New("an ELF that is entered neither at a physical address nor by PVH: take a Linux kernel")
+		if l.isBzImage {
+			err = fmt.Errorf("its payload has no 64-bit entry: %w", errUnsupported)
+		}
+		return l.kernel.bad(err)
 	default:
 		l.entry.Mode, l.entry.IP = Direct, img.entry
 	}
@@ -61,7 +65,7 @@ func (l *loader) loadImage(img *image) error {
 		return l.kernel.bad(err)
 	}
 	if l.Cache == nil {
-		return l.entry.Finish() // nothing to wait for
+		return l.entry.end(false) // nothing to keep
 	}
 	return nil
 }

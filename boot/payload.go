@@ -30,7 +30,7 @@ func (l *loader) unpacked() (*image, error) {
 	w := &work{store: s, key: l.key(), payload: payload, data: data}
 	l.entry.finish = w.finish
 	if w.image, err = parseELF(bytes.NewReader(data), int64(len(data))); err != nil {
-		return nil, l.kernel.bad(fmt.Errorf("%w: its payload: %w", errUnsupported, err))
+		return nil, l.kernel.bad(fmt.Errorf("its payload is %w: %w", err, errUnsupported))
 	}
 	return w.image, nil
 }
@@ -39,9 +39,12 @@ func (l *loader) unpacked() (*image, error) {
 func (l *loader) cached(s *store, img *image, name string) (*image, error) {
 	l.entry.Cached = true
 	key := l.key()
-	l.entry.finish = func() error {
+	l.entry.finish = func(keep bool) error {
 		defer s.close()
 		img.close()
+		if !keep {
+			return nil
+		}
 		return s.use(name, key)
 	}
 	return img, nil
@@ -83,14 +86,13 @@ type work struct {
 	image         *image // or nil
 }
 
-func (w *work) finish() error {
+func (w *work) finish(keep bool) error {
 	defer w.payload.free()
 	defer w.data.free()
-	if w.store == nil || w.image == nil {
-		w.store.close()
+	defer w.store.close()
+	if !keep || w.store == nil || w.image == nil {
 		return nil
 	}
-	defer w.store.close()
 	name := imageName(w.payload)
 	if err := w.store.add(name, newEntry(w.image, w.data)); err != nil {
 		return fmt.Errorf("kernel cache: %w", err)

@@ -78,6 +78,34 @@ func benchmarkLoad(b *testing.B, path, how string) {
 	}
 }
 
+// BenchmarkFinish measures how long the cache's work takes, beside the guest.
+func BenchmarkFinish(b *testing.B) {
+	for _, path := range kernels(b) {
+		b.Run(filepath.Base(path), func(b *testing.B) {
+			for b.Loop() {
+				b.StopTimer()
+				c := &boot.Cache{Dir: filepath.Join(b.TempDir(), "kernels")}
+				m, err := mem.Map(mem.Range{Base: 0, Size: 256 << 20})
+				if err != nil {
+					b.Fatal(err)
+				}
+				e, err := boot.Load(m, boot.Params{Kernel: path, Cache: c})
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+				if err := e.Finish(); err != nil {
+					b.Fatal(err)
+				}
+				b.StopTimer()
+				m.Close()
+				os.RemoveAll(c.Dir)
+				b.StartTimer()
+			}
+		})
+	}
+}
+
 // load runs Load on fresh memory; start is called just before.
 func load(tb testing.TB, p boot.Params, check func(*boot.Entry), start func()) {
 	m, err := mem.Map(mem.Range{Base: 0, Size: 256 << 20})

@@ -127,7 +127,7 @@ func (s setup) payload(size int64) (off, n int64, err error) {
 	off, n = s.codeOffset()+int64(s.u32(payloadOffset)), int64(s.u32(payloadLength))
 	switch {
 	case n == 0:
-		return 0, 0, fmt.Errorf("%w: its setup header names no payload", errUnsupported)
+		return 0, 0, fmt.Errorf("its setup header names no payload: %w", errUnsupported)
 	case off+n > size:
 		return 0, 0, fmt.Errorf("truncated: %d bytes of %d; copy it again", size, off+n)
 	case n > int64(s.u32(initSize)):

@@ -65,7 +65,7 @@ func unpack(payload []byte, limit int64) (scratch, error) {
 		}
 	}
 	if f == nil || len(payload) < trailer {
-		return nil, fmt.Errorf("%w: payload begins with % x, which is no known compression", errUnsupported, payload[:min(len(payload), 6)])
+		return nil, fmt.Errorf("its payload begins with % x, which is no known compression: %w", payload[:min(len(payload), 6)], errUnsupported)
 	}
 	body := payload[:len(payload)-trailer]
 	size := int64(binary.LittleEndian.Uint32(payload[len(body):]))
