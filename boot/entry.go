@@ -23,34 +23,21 @@ type header struct {
 }
 
 var (
-	headerMagic8 = [8]byte([]byte("vmmkrnl1"))
+	imageMagic = [8]byte([]byte("vmmkrnl1"))
 	headerBytes  = binary.Size(header{})
 )
 
-// zeroRun is how many zeros are worth a mapping of their own.
-const zeroRun = 256 << 10
-
-var zeroPageBytes [mem.PageSize]byte
-
-// An entry is an image on its way into the cache. Long runs of zeros stay
-// behind: fresh guest memory has them.
+// An entry is an image on its way into the cache.
 type entry struct {
 	header header
-	data   []byte // what the image was parsed from
-	from   []uint64
+	data   []byte   // what the image was parsed from
+	from   []uint64 // where the segments are in data
 }
 
 func newEntry(img *image, data []byte) *entry {
-	var pieces []segment
-	for _, s := range img.segments {
-		pieces = append(pieces, s.split(data[s.Off:s.Off+s.FileSize])...)
-	}
-	if len(pieces) > maxSegments {
-		pieces = img.segments
-	}
-	e := &entry{data: data, header: header{Magic: headerMagic8, Entry: img.entry, PVH: img.pvh, Count: uint32(len(pieces))}}
+	e := &entry{data: data, header: header{Magic: imageMagic, Entry: img.entry, PVH: img.pvh, Count: uint32(len(img.segments))}}
 	size := uint64(mem.PageSize)
-	for i, s := range pieces {
+	for i, s := range img.segments {
 		e.from = append(e.from, s.Off)
 		s.Off = size + s.Addr%mem.PageSize
 		size = alignUp(s.Off+s.FileSize, mem.PageSize)
@@ -58,44 +45,6 @@ func newEntry(img *image, data []byte) *entry {
 	}
 	e.header.Size = size
 	return e
-}
-
-// split returns s, whose bytes are data, without its long runs of zero pages.
-func (s segment) split(data []byte) []segment {
-	if s.Addr%mem.PageSize != 0 {
-		return []segment{s}
-	}
-	var out []segment
-	begin, size := 0, len(data)
-	piece := func(end, next int) {
-		out = append(out, segment{s.Addr + uint64(begin), s.Off + uint64(begin), uint64(end - begin), uint64(next - begin)})
-		begin = next
-	}
-	for at := 0; at < size; {
-		next := at + zeroPages(data[at:])
-		if next-at >= zeroRun {
-			piece(at, next)
-		}
-		at = max(next, at+mem.PageSize)
-	}
-	if begin < size || len(out) == 0 {
-		piece(size, int(s.MemSize))
-	} else {
-		out[len(out)-1].MemSize += s.MemSize - s.FileSize
-	}
-	return out
-}
-
-// zeroPages returns how many bytes the zero pages at the start of data have.
-func zeroPages(data []byte) (n int) {
-	for n < len(data) {
-		page := data[n:min(len(data), n+mem.PageSize)]
-		if string(page) != string(zeroPageBytes[:len(page)]) {
-			break
-		}
-		n += len(page)
-	}
-	return n
 }
 
 // write writes the entry to a new file.
@@ -156,7 +105,7 @@ func parseHeader(b []byte, size uint64) (*image, error) {
 	if _, err := binary.Decode(b, binary.LittleEndian, &h); err != nil {
 		return nil, err
 	}
-	if h.Magic != headerMagic8 || h.Size != size || h.Count > maxSegments {
+	if h.Magic != imageMagic || h.Size != size || h.Count > maxSegments {
 		return nil, damaged
 	}
 	img := &image{entry: h.Entry, pvh: h.PVH, segments: h.Segments[:h.Count]}

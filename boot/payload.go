@@ -32,6 +32,7 @@ func (l *loader) unpacked() (*image, error) {
 	if w.image, err = parseELF(bytes.NewReader(data), int64(len(data))); err != nil {
 		return nil, l.kernel.bad(fmt.Errorf("its payload is %w: %w", err, errUnsupported))
 	}
+	w.image.compact(data)
 	return w.image, nil
 }
 
