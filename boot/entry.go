@@ -23,8 +23,8 @@ type header struct {
 }
 
 var (
-	imageMagic = [8]byte([]byte("vmmkrnl1"))
-	headerBytes  = binary.Size(header{})
+	imageMagic  = [8]byte([]byte("vmmkrnl1"))
+	headerBytes = binary.Size(header{})
 )
 
 // An entry is an image on its way into the cache.
