@@ -155,7 +155,7 @@ func addInit(ctx context.Context, a *initramfs.Archive) error {
 		return fmt.Errorf("guest: %w", err)
 	}
 	a.File("init", 0o755, init)
-	for _, name := range []string{"poweroff", "halt", "reboot", "shutdown"} {
+	for _, name := range []string{"sh", "poweroff", "halt", "reboot", "shutdown"} {
 		a.Link("bin/"+name, "../init")
 	}
 	a.Link("sbin/modprobe", "../init") // where the kernel looks for it

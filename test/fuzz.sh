@@ -5,7 +5,8 @@ set -eu
 
 time=${1:-3000x}
 GO=${GO:-go}
-"$GO" test -list '^Fuzz' ./... | awk '
+listed=$("$GO" test -list '^Fuzz' ./...)
+printf '%s\n' "$listed" | awk '
 	/^Fuzz/ { targets[n++] = $1 }
 	/^ok/   { for (i = 0; i < n; i++) print $2, targets[i]; n = 0 }
 ' | {

@@ -26,6 +26,8 @@ func main() {
 	g := &guest{children: make(chan os.Signal, 1), requests: make(chan os.Signal, 4), button: make(chan struct{}, 1)}
 	signal.Notify(g.children, unix.SIGCHLD)
 	signal.Notify(g.requests, requests...)
+	// Without a receiver these would end process 1, and with it the kernel.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGQUIT)
 	g.mount()
 	g.options = readOptions()
 	g.coldplug()

@@ -94,6 +94,10 @@ func unescape(s string) string {
 // applet is this program under another name than /init.
 func applet(name string, args []string) int {
 	switch name {
+	case "sh":
+		// u-root's one binary knows itself as gosh only.
+		complain(shell, unix.Exec(shell, append([]string{"gosh"}, args...), os.Environ()))
+		return 127
 	case "modprobe":
 		return modprobe(args)
 	case "reboot":
@@ -106,7 +110,7 @@ func applet(name string, args []string) int {
 		}
 		return ask(unix.SIGUSR2)
 	}
-	fmt.Fprintf(os.Stderr, "%s: this is the guest's process 1; as a command it is poweroff, halt, reboot, shutdown or modprobe\n", name)
+	fmt.Fprintf(os.Stderr, "%s: this is the guest's process 1; as a command it is sh, poweroff, halt, reboot, shutdown or modprobe\n", name)
 	return 2
 }
 

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	shell = "/bin/sh"
+	shell = "/bbin/gosh"
 	// A shell that fails this often in a row, each time at once, will not work.
 	quickLimit = 10
 )
@@ -19,7 +19,7 @@ const (
 // serve runs the session and does what is asked of process 1. It ends with the
 // machine.
 func (g *guest) serve() {
-	g.console = openConsole()
+	g.openConsole()
 	if !g.options.quiet && g.options.exec == "" {
 		g.greet()
 	}
@@ -43,7 +43,7 @@ func (g *guest) serve() {
 		case s := <-g.requests:
 			g.stop(commandFor(s), 0)
 		case <-g.button:
-			fmt.Fprintln(g.console, "vmm-init: power button")
+			fmt.Println("vmm-init: power button")
 			g.stop(unix.LINUX_REBOOT_CMD_POWER_OFF, 0)
 		}
 	}
@@ -65,8 +65,8 @@ func exitStatus(s unix.WaitStatus) int {
 	return s.ExitStatus()
 }
 
-// start starts the session on the console, which becomes its controlling
-// terminal, so that Ctrl-C reaches what runs there and not this process.
+// start starts the session in the foreground of the console, so that Ctrl-C
+// reaches what runs there and not this process.
 func (g *guest) start() {
 	argv := []string{shell}
 	if g.options.exec != "" {
@@ -77,7 +77,7 @@ func (g *guest) start() {
 	console := g.console.Fd()
 	pid, err := syscall.ForkExec(shell, argv, &syscall.ProcAttr{
 		Dir: home, Env: environment(os.Environ()), Files: []uintptr{console, console, console},
-		Sys: &syscall.SysProcAttr{Setsid: true, Setctty: true},
+		Sys: &syscall.SysProcAttr{Setpgid: true, Foreground: true, Ctty: int(console)},
 	})
 	if err != nil {
 		complain(shell, err)
@@ -89,7 +89,7 @@ func (g *guest) start() {
 // environment is that of the session. The kernel passes the words of its
 // command line that it does not know, TERM=... among them.
 func environment(fromKernel []string) []string {
-	env := []string{"PATH=/bin:/bbin", "HOME=/root", "USER=root", "SHELL=" + shell}
+	env := []string{"PATH=/bin:/bbin", "HOME=/root", "USER=root", "SHELL=/bin/sh"}
 	term := "TERM=vt100"
 	for _, e := range fromKernel {
 		if strings.HasPrefix(e, "TERM=") && e != "TERM=linux" { // linux is what it says by itself
@@ -115,18 +115,26 @@ func (g *guest) reap() (status unix.WaitStatus, sessionEnded bool) {
 }
 
 // openConsole opens the terminal behind /dev/console, which cannot be a
-// controlling terminal itself.
-func openConsole() *os.File {
+// controlling terminal itself, and makes it that of this process. The shell is
+// not the one to own it: the end of an owner hangs the terminal up, and what
+// was typed ahead is lost.
+func (g *guest) openConsole() {
+	path := "/dev/console"
 	active, err := os.ReadFile("/sys/class/tty/console/active")
 	complain("console", err)
 	if names := strings.Fields(string(active)); len(names) > 0 {
-		fd, err := unix.Open("/dev/"+names[len(names)-1], unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-		if err == nil {
-			return os.NewFile(uintptr(fd), names[len(names)-1])
-		}
-		complain("console", err)
+		path = "/dev/" + names[len(names)-1]
 	}
-	return os.Stdout
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		complain(path, err)
+		g.console = os.Stdin
+		return
+	}
+	g.console = os.NewFile(uintptr(fd), path)
+	_, err = unix.Setsid()
+	complain("session", err)
+	complain(path, unix.IoctlSetInt(fd, unix.TIOCSCTTY, 0))
 }
 
 func (g *guest) greet() {
@@ -134,6 +142,6 @@ func (g *guest) greet() {
 	var info unix.Sysinfo_t
 	unix.Uname(&name)
 	unix.Sysinfo(&info)
-	fmt.Fprintf(g.console, "Linux %s, %d MiB. \"poweroff\" or Ctrl-D ends.\n",
+	fmt.Printf("Linux %s, %d MiB. \"poweroff\" or Ctrl-D ends.\n",
 		unix.ByteSliceToString(name.Release[:]), info.Totalram*uint64(info.Unit)>>20)
 }
