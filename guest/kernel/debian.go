@@ -38,30 +38,30 @@ func debian(meta string) func(context.Context, string, string) (string, error) {
 }
 
 // pick takes the kernel and its modules out of the unpacked package in into/x.
+// Debian moved /lib into /usr with release 13.
 func pick(into string) error {
 	x := filepath.Join(into, "x")
-	for pattern, name := range map[string]string{"boot/vmlinuz-*": "vmlinuz", "boot/config-*": "config", "{usr/,}lib/modules/*": "modules"} {
+	for name, patterns := range map[string][]string{
+		"vmlinuz": {"boot/vmlinuz-*"},
+		"config":  {"boot/config-*"},
+		"modules": {"lib/modules/*", "usr/lib/modules/*"},
+	} {
 		var found []string
-		for _, p := range braces(pattern) {
-			more, _ := filepath.Glob(filepath.Join(x, p))
-			found = append(found, more...)
+		for _, pattern := range patterns {
+			paths, err := filepath.Glob(filepath.Join(x, pattern))
+			if err != nil {
+				return err
+			}
+			found = append(found, paths...)
 		}
 		if len(found) != 1 {
-			return fmt.Errorf("the package has %d of %s, want 1", len(found), pattern)
+			return fmt.Errorf("the package has %d of %s, want 1", len(found), patterns[0])
 		}
 		if err := os.Rename(found[0], filepath.Join(into, name)); err != nil {
 			return err
 		}
 	}
 	return os.RemoveAll(x)
-}
-
-// braces expands the "{usr/,}" of a pattern: Debian moved /lib in release 13.
-func braces(pattern string) []string {
-	if rest, ok := strings.CutPrefix(pattern, "{usr/,}"); ok {
-		return []string{"usr/" + rest, rest}
-	}
-	return []string{pattern}
 }
 
 // resolve returns the package of the kernel itself.
