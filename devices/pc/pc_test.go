@@ -3,6 +3,7 @@ package pc_test
 import (
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -99,4 +100,25 @@ func TestGarbage(t *testing.T) {
 			}
 		}
 	}
+}
+
+// FuzzLoad loads any state; one that is accepted must work.
+func FuzzLoad(f *testing.F) {
+	f.Add([]byte(`{"Index":9,"Offset":-9223372036854775808,"RAM":"` + strings.Repeat("////", 42) + `//8="}`))
+	f.Add([]byte(`{"Index":11,"Offset":9223372036854775807,"RAM":"` + strings.Repeat("AAAA", 42) + `AAA="}`))
+	f.Add([]byte(`{"Config":116,"Status":255,"Data":85,"Next":209}`))
+	f.Fuzz(func(t *testing.T, state []byte) {
+		c, k := pc.NewCMOS(time.Now), pc.NewI8042(func() {})
+		if c.Load(state) == nil {
+			for i := range byte(128) {
+				put(c, i, get(c, i)+1)
+			}
+		}
+		if k.Load(state) == nil {
+			for i := range 256 {
+				out(k, 4, byte(i))
+				out(k, 0, in(k, 0))
+			}
+		}
+	})
 }

@@ -41,6 +41,28 @@ func FuzzRegisters(f *testing.F) {
 	})
 }
 
+// FuzzLoad loads any state; one that is accepted must work.
+func FuzzLoad(f *testing.F) {
+	f.Add([]byte(`{"UART":{"IER":15,"LCR":3,"MCR":11,"FCR":193,"LSR":16,"MSR":176,"Lines":176,"Divisor":1,"RX":[97,4096],"RXLen":2,"Timeout":true},"Input":"YWJj","Break":true,"Ahead":2}`))
+	f.Add([]byte(`{"UART":{"RXLen":1,"TxBusy":true,"TxEmpty":true}}`))
+	f.Fuzz(func(t *testing.T, state []byte) {
+		irq := newPin(t)
+		d := New(irq, nil, discard{})
+		if d.Load(state) != nil {
+			return
+		}
+		d.Resume()
+		check(t, d, irq)
+		for reg := range uint64(Size) {
+			p := []byte{0xff}
+			d.Read(reg, p)
+			d.Write(reg, p)
+			event(t, d, byte(reg), func() byte { return p[0] })
+			check(t, d, irq)
+		}
+	})
+}
+
 type discard struct{}
 
 func (discard) Write(p []byte) (int, error) { return len(p), nil }
