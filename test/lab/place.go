@@ -28,8 +28,8 @@ func newPlace(ctx context.Context, o options) (place, error) {
 	if !o.force && hasVirtualization() {
 		return here{}, nil
 	}
-	e := &emulated{config: o.Config}
-	return e, e.start(ctx)
+	e := &emulated{log: o.Log, start: func(ctx context.Context) (machine, error) { return startL1(ctx, o.Config) }}
+	return e, e.boot(ctx)
 }
 
 // hasVirtualization tells whether the processor has VT-x or AMD-V.
@@ -83,33 +83,45 @@ func (here) run(ctx context.Context, j wire.Job, s l1.Streams) (wire.Exit, error
 	return exit, nil
 }
 
+// machine is what emulated needs of an *l1.Machine; tests bring their own.
+type machine interface {
+	Run(context.Context, wire.Job, l1.Streams) (wire.Exit, error)
+	Close() error
+}
+
 // emulated runs jobs in L1. If L1 is lost it starts another one, once in all,
 // and says so.
 type emulated struct {
-	config  l1.Config
-	machine *l1.Machine
+	start   func(context.Context) (machine, error)
+	log     string  // the console of L1
+	machine machine // nil before the first
 	retried bool
 	notes   []string // what went wrong with the lab itself
 }
 
-func (e *emulated) start(ctx context.Context) error {
-	err := e.boot(ctx)
-	if errors.Is(err, l1.ErrLost) && e.mayRetry(err) {
-		err = e.boot(ctx)
+func startL1(ctx context.Context, c l1.Config) (machine, error) {
+	began := time.Now()
+	m, err := l1.Start(ctx, c)
+	if err != nil {
+		return nil, err
 	}
-	return err
+	progress("L1 is up after %.1f s: Linux %s, %d CPUs, %d MiB", time.Since(began).Seconds(), m.Up.Release, c.CPUs, c.Memory)
+	return m, nil
 }
 
+// boot starts L1, in place of the one that may be there.
 func (e *emulated) boot(ctx context.Context) error {
-	e.close()
-	began := time.Now()
-	m, err := l1.Start(ctx, e.config)
-	if err != nil {
-		return err
+	for {
+		e.close()
+		m, err := e.start(ctx)
+		if err == nil {
+			e.machine = m
+			return nil
+		}
+		if !errors.Is(err, l1.ErrLost) || !e.mayRetry(err) {
+			return err
+		}
 	}
-	e.machine = m
-	progress("L1 is up after %.1f s: Linux %s, %d CPUs, %d MiB", time.Since(began).Seconds(), m.Up.Release, e.config.CPUs, e.config.Memory)
-	return nil
 }
 
 // mayRetry allows one retry in the life of the lab.
@@ -139,7 +151,7 @@ func (e *emulated) close() {
 	if e.machine != nil {
 		e.machine.Close()
 		e.machine = nil
-		os.Remove(e.config.Log)
+		os.Remove(e.log)
 	}
 }
 

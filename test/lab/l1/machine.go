@@ -44,7 +44,8 @@ type Config struct {
 
 // Machine is a running L1. It runs one job at a time.
 type Machine struct {
-	Up      wire.Up // what it said of itself
+	Up      wire.Up       // what it said of itself
+	silent  time.Duration // silentLimit, but for a test
 	config  Config
 	dir     string // temporary files
 	qemu    *exec.Cmd
@@ -70,7 +71,7 @@ func Start(ctx context.Context, c Config) (*Machine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
-	m := &Machine{config: c, dir: dir, ended: make(chan struct{}), replies: make(chan wire.Reply, 16)}
+	m := &Machine{silent: silentLimit, config: c, dir: dir, ended: make(chan struct{}), replies: make(chan wire.Reply, 16)}
 	if err := m.boot(ctx); err != nil {
 		m.Close()
 		return nil, err
@@ -162,7 +163,7 @@ func (m *Machine) receive() {
 func (m *Machine) send(r wire.Request) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.conn.SetWriteDeadline(time.Now().Add(silentLimit))
+	m.conn.SetWriteDeadline(time.Now().Add(m.silent))
 	if err := m.request.Encode(r); err != nil {
 		return m.lost(err.Error())
 	}

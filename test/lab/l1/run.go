@@ -10,7 +10,7 @@ import (
 )
 
 // Streams are the ends of a job's standard streams on this side. A nil Input
-// is an empty one.
+// is an empty one; what goes to a nil Output or Error is lost.
 type Streams struct {
 	Input         io.Reader
 	Output, Error io.Writer
@@ -27,6 +27,7 @@ func (e *TimeoutError) Error() string { return fmt.Sprintf("killed: not done aft
 // when Run returns.
 func (m *Machine) Run(ctx context.Context, j wire.Job, s Streams) (wire.Exit, error) {
 	j.Share = m.config.Out
+	s.Output, s.Error = orDiscard(s.Output), orDiscard(s.Error)
 	m.job++
 	number := m.job
 	if err := m.send(wire.Request{Job: number, Run: &j}); err != nil {
@@ -43,7 +44,7 @@ func (m *Machine) Run(ctx context.Context, j wire.Job, s Streams) (wire.Exit, er
 		deadline = timer.C
 	}
 	var killed error
-	silent := time.NewTimer(silentLimit)
+	silent := time.NewTimer(m.silent)
 	defer silent.Stop()
 	for {
 		select {
@@ -51,7 +52,7 @@ func (m *Machine) Run(ctx context.Context, j wire.Job, s Streams) (wire.Exit, er
 			if !ok {
 				return wire.Exit{}, m.lost("it ended while a job ran")
 			}
-			silent.Reset(silentLimit)
+			silent.Reset(m.silent)
 			if r.Job != number {
 				continue
 			}
@@ -62,7 +63,7 @@ func (m *Machine) Run(ctx context.Context, j wire.Job, s Streams) (wire.Exit, er
 		case size := <-s.Resize:
 			m.send(wire.Request{Job: number, Resize: &size})
 		case <-silent.C:
-			return wire.Exit{}, m.lost(fmt.Sprintf("no sign of life for %v", silentLimit))
+			return wire.Exit{}, m.lost(fmt.Sprintf("no sign of life for %v", m.silent))
 		case <-deadline:
 			if killed != nil {
 				return wire.Exit{}, m.lost(fmt.Sprintf("a killed job has not ended after %v", killLimit))
@@ -74,6 +75,13 @@ func (m *Machine) Run(ctx context.Context, j wire.Job, s Streams) (wire.Exit, er
 			return wire.Exit{}, ctx.Err()
 		}
 	}
+}
+
+func orDiscard(w io.Writer) io.Writer {
+	if w == nil {
+		return io.Discard
+	}
+	return w
 }
 
 func deliver(r wire.Reply, s Streams, taken chan<- struct{}) {

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"vmm/test/lab/l1"
+	"vmm/test/lab/wire"
+)
+
+// fakeL1 is lost as often as it is told, then answers with the status that is
+// the job's first argument's length.
+type fakeL1 struct{ losses *int }
+
+func (f fakeL1) Run(_ context.Context, j wire.Job, s l1.Streams) (wire.Exit, error) {
+	if *f.losses > 0 {
+		*f.losses--
+		return wire.Exit{}, l1.ErrLost
+	}
+	return wire.Exit{Status: len(j.Argv[0])}, nil
+}
+
+func (fakeL1) Close() error { return nil }
+
+func newFake(losses int) (*emulated, *int) {
+	boots := 0
+	return &emulated{start: func(context.Context) (machine, error) {
+		boots++
+		return fakeL1{&losses}, nil
+	}}, &boots
+}
+
+// TestRetry: one, and never in silence.
+func TestRetry(t *testing.T) {
+	for _, test := range []struct {
+		losses, boots, notes int
+		job                  wire.Job
+		input                bool
+		ok                   bool
+	}{
+		{0, 1, 0, wire.Job{}, false, true},
+		{1, 2, 1, wire.Job{}, false, true},
+		{2, 2, 1, wire.Job{}, false, false},
+		{1, 1, 0, wire.Job{Terminal: &wire.Size{}}, false, false}, // nobody can type again
+		{1, 1, 0, wire.Job{}, true, false},                        // what was read is gone
+	} {
+		e, boots := newFake(test.losses)
+		if err := e.boot(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		test.job.Argv = []string{"xyz"}
+		var s l1.Streams
+		if test.input {
+			s.Input = strings.NewReader("")
+		}
+		exit, err := e.run(t.Context(), test.job, s)
+		if *boots != test.boots || len(e.notes) != test.notes || (err == nil) != test.ok || test.ok && exit.Status != 3 {
+			t.Errorf("%+v: %d boots, notes %q, %+v, %v", test, *boots, e.notes, exit, err)
+		}
+		if err != nil && !errors.Is(err, l1.ErrLost) {
+			t.Error(err)
+		}
+	}
+}
+
+func TestJobs(t *testing.T) {
+	dir := t.TempDir()
+	o := options{jobs: filepath.Join(dir, "jobs"), timeout: 5 * time.Second}
+	o.Out = dir
+	file := `[{"Name": "good", "Argv": ["true"]}, {"Argv": ["sh", "-c", "echo said; exit 4"]},
+		{"Name": "late", "Argv": ["sleep", "1000"], "Timeout": 100000000}, {"Argv": ["no-such-command"]}]`
+	if err := os.WriteFile(o.jobs, []byte(file), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	status, err := runFile(t.Context(), here{}, o)
+	if err != nil || status != 1 {
+		t.Fatalf("status %d, %v", status, err)
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "results.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all report
+	if err := json.Unmarshal(b, &all); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]int{}
+	for _, r := range all.Results {
+		got[r.Name] = r.Status
+	}
+	if want := map[string]int{"good": 0, "sh": 4, "late": 124, "no-such-command": 127}; !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if said, _ := os.ReadFile(filepath.Join(dir, "sh.log")); string(said) != "said\n" {
+		t.Errorf("output %q", said)
+	}
+}
+
+func TestReadJobsBad(t *testing.T) {
+	o := options{jobs: filepath.Join(t.TempDir(), "jobs")}
+	for _, file := range []string{"", "{}", `[{"Name": "x"}]`, `[{"Name": "../x", "Argv": ["y"]}]`, `[{"Argw": ["y"]}]`} {
+		if err := os.WriteFile(o.jobs, []byte(file), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readJobs(o); err == nil {
+			t.Errorf("%q was read", file)
+		}
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	t.Setenv("VMM_LAB", "no")
+	t.Setenv("VMM_TEST", "yes")
+	t.Setenv("GOFLAGS", "-x")
+	t.Setenv("SECRET", "kept")
+	got := strings.Join(environment("/out"), "\n")
+	for text, want := range map[string]bool{"VMM_LAB=1": true, "VMM_LAB=no": false, "VMM_LAB_OUT=/out": true, "VMM_TEST=yes": true, "GOFLAGS=-x": true, "SECRET": false} {
+		if strings.Contains(got, text) != want {
+			t.Errorf("%s: %v, want %v", text, !want, want)
+		}
+	}
+}
