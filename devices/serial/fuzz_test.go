@@ -2,6 +2,7 @@ package serial
 
 import (
 	"testing"
+	"time"
 )
 
 // FuzzRegisters plays any sequence of accesses and host events on the device,
@@ -13,8 +14,7 @@ func FuzzRegisters(f *testing.F) {
 	f.Add([]byte{0x14, 0x08, 0x11, 2, 2, 0x10, 'x', 0x10, 'y', 2, 0x23, 0x24})          // print
 	f.Add([]byte{0x14, 0x1a, 0x12, 7, 0x10, 'x', 0x13, 0x40, 5, 0, 6, 0x25})            // loopback
 	f.Fuzz(func(t *testing.T, ops []byte) {
-		irq := newPin(t)
-		d := New(irq, nil, discard{})
+		d, irq := still(t)
 		d.running = true
 		next := func() (v byte) {
 			if len(ops) > 0 {
@@ -41,13 +41,21 @@ func FuzzRegisters(f *testing.F) {
 	})
 }
 
+// still returns a device on which nothing happens by itself: its timer runs
+// out without a call.
+func still(t *testing.T) (*Device, *pin) {
+	irq := newPin(t)
+	d := New(irq, nil, discard{})
+	d.timer = time.NewTimer(time.Hour)
+	return d, irq
+}
+
 // FuzzLoad loads any state; one that is accepted must work.
 func FuzzLoad(f *testing.F) {
 	f.Add([]byte(`{"UART":{"IER":15,"LCR":3,"MCR":11,"FCR":193,"LSR":16,"MSR":176,"Lines":176,"Divisor":1,"RX":[97,4096],"RXLen":2,"Timeout":true},"Input":"YWJj","Break":true,"Ahead":2}`))
 	f.Add([]byte(`{"UART":{"RXLen":1,"TxBusy":true,"TxEmpty":true}}`))
 	f.Fuzz(func(t *testing.T, state []byte) {
-		irq := newPin(t)
-		d := New(irq, nil, discard{})
+		d, irq := still(t)
 		if d.Load(state) != nil {
 			return
 		}
