@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/synctest"
 )
 
 func TestEscape(t *testing.T) {
@@ -84,6 +85,29 @@ func FuzzKeyboard(f *testing.F) {
 		if want, q, h := read(string(typed)); string(got) != want || quits != q || helps != h {
 			t.Errorf("%q, %d quits, %d helps; want %q, %d, %d", got, quits, helps, want, q, h)
 		}
+	})
+}
+
+// TestTypedAhead: what the guest does not take is bounded, and not lost.
+func TestTypedAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		want := bytes.Repeat([]byte("0123456789"), typedSize/8)
+		k := newKeyboard(Options{}, nil)
+		src := bytes.NewReader(want)
+		go k.run(src.Read)
+		synctest.Wait()
+		if n := len(k.typed); n != typedSize {
+			t.Errorf("%d bytes are typed ahead, want %d", n, typedSize)
+		}
+		if got, err := io.ReadAll(k); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%d bytes, %v; want %d", len(got), err, len(want))
+		}
+
+		k = newKeyboard(Options{}, nil)
+		src.Reset(want)
+		go k.run(src.Read)
+		synctest.Wait()
+		k.close() // ends run; else synctest complains
 	})
 }
 
