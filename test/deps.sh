@@ -37,8 +37,8 @@ if [ -n "$missing" ]; then
 fi
 
 # go.mod says which Go; since 1.21 the go command fetches a newer one by itself.
-if ! go version >/dev/null 2>&1; then
-	echo "deps: $(go version 2>&1 | tail -1)" >&2
-	echo "deps: this needs the Go that go.mod names, or any since 1.21 and a network: https://go.dev/dl" >&2
+if ! out=$(cd "$(dirname "$0")/.." && go list -m 2>&1); then
+	echo "deps: $(go version): $out" >&2
+	echo "deps: install the Go that go.mod names, or any since 1.21: https://go.dev/doc/install" >&2
 	exit 1
 fi

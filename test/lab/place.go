@@ -93,9 +93,10 @@ type machine interface {
 // and says so.
 type emulated struct {
 	start   func(context.Context) (machine, error)
-	log     string  // the console of L1
+	log     string  // file of L1's console; kept if an L1 was lost
 	machine machine // nil before the first
 	retried bool
+	lost    bool
 	notes   []string // what went wrong with the lab itself
 }
 
@@ -126,6 +127,7 @@ func (e *emulated) boot(ctx context.Context) error {
 
 // mayRetry allows one retry in the life of the lab.
 func (e *emulated) mayRetry(err error) bool {
+	e.lost = true
 	e.notes = append(e.notes, err.Error())
 	if e.retried {
 		return false
@@ -138,7 +140,11 @@ func (e *emulated) mayRetry(err error) bool {
 
 func (e *emulated) run(ctx context.Context, j wire.Job, s l1.Streams) (wire.Exit, error) {
 	exit, err := e.machine.Run(ctx, j, s)
-	if !errors.Is(err, l1.ErrLost) || j.Terminal != nil || s.Input != nil || !e.mayRetry(err) {
+	if !errors.Is(err, l1.ErrLost) {
+		return exit, err
+	}
+	e.lost = true
+	if j.Terminal != nil || s.Input != nil || !e.mayRetry(err) {
 		return exit, err
 	}
 	if err := e.boot(ctx); err != nil {
@@ -151,7 +157,9 @@ func (e *emulated) close() {
 	if e.machine != nil {
 		e.machine.Close()
 		e.machine = nil
-		os.Remove(e.log)
+		if !e.lost {
+			os.Remove(e.log)
+		}
 	}
 }
 
