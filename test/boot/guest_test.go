@@ -1,0 +1,289 @@
+// Package boot boots real kernels in the vmm binary and drives their consoles
+// as a person would. It needs hardware virtualization, bin/vmm and what
+// 'make guest kernels' brings; 'make test' runs it in the lab where the host has none.
+package boot
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/creack/pty"
+
+	"vmm/machine"
+)
+
+// patience is the deadline of every wait; a boot in the lab takes 6 s.
+const patience = 60 * time.Second
+
+var (
+	root  = findRoot()
+	vmm   = filepath.Join(root, "bin", "vmm")
+	cache = filepath.Join(root, ".cache")
+)
+
+// findRoot returns the folder of go.mod.
+func findRoot() string {
+	dir, _ := os.Getwd()
+	for ; dir != "/"; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+	}
+	return "."
+}
+
+func TestMain(m *testing.M) {
+	// The cache of unpacked kernels must not be the user's.
+	dir, err := os.MkdirTemp("", "boot")
+	if err != nil {
+		panic(err)
+	}
+	os.Setenv("XDG_CACHE_HOME", dir)
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// kernel is one that 'make kernels' fetches.
+type kernel string
+
+const (
+	cloud   kernel = "cloud"
+	generic kernel = "generic"
+	cpu     kernel = "cpu" // of u-root/cpu: no kvmclock, no modules
+)
+
+func (k kernel) image() string  { return filepath.Join(cache, "kernels", string(k), "vmlinuz") }
+func (k kernel) initrd() string { return filepath.Join(cache, "guest", "initrd-"+string(k)+".cpio") }
+
+// args returns the arguments that boot k.
+func (k kernel) args(more ...string) []string {
+	return append([]string{"run", "--kernel", k.image(), "--initrd", k.initrd()}, more...)
+}
+
+// tool returns an initrd with the program that the guest runs for a test.
+func tool(t *testing.T) string {
+	program, err := os.ReadFile(filepath.Join(root, "bin", "guesttool"))
+	if err != nil {
+		t.Skipf("%v; 'make boots' makes it", err)
+	}
+	path := filepath.Join(t.TempDir(), "tool.cpio")
+	if err := os.WriteFile(path, newc("tool", string(program)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// need skips where no guest can run.
+func need(t *testing.T, kernels ...kernel) {
+	if flag, err := machine.HardwareFlag(machine.CPUInfo); err != nil || flag == "" {
+		t.Skip("this host has neither vmx nor svm; 'make test' runs this in the lab")
+	}
+	files := []string{vmm}
+	for _, k := range kernels {
+		files = append(files, k.image(), k.initrd())
+	}
+	for _, f := range files {
+		if _, err := os.Stat(f); err != nil {
+			t.Skipf("%v; 'make build guest kernels' makes it", err)
+		}
+	}
+}
+
+// guest is a running vmm and what is known of its console.
+type guest struct {
+	cmd    *exec.Cmd
+	input  io.WriteCloser
+	tty    *os.File      // input and output of a guest on a terminal
+	exited chan struct{} // closed once vmm has ended
+	err    error         // of its Wait; set before exited is closed
+
+	mu     sync.Mutex
+	output bytes.Buffer // guarded by mu; all that vmm wrote
+	seen   int          // guarded by mu; expect goes on from here
+	news   chan struct{}
+}
+
+// failure is what ends an attempt.
+type failure struct {
+	late bool // a deadline passed: the lab may have stalled
+	text string
+}
+
+func fail(late bool, format string, args ...any) {
+	panic(failure{late, fmt.Sprintf(format, args...)})
+}
+
+// attempt runs f with a guest, and once more, saying so, if a deadline passed:
+// the lab stalls now and then.
+func attempt(t *testing.T, start func() *guest, f func(g *guest)) {
+	t.Helper()
+	first := try(start, f)
+	if first == nil {
+		return
+	}
+	if !first.late {
+		t.Fatal(first.text)
+	}
+	fmt.Printf("RETRY %s: %s\n", t.Name(), first.text)
+	if second := try(start, f); second != nil {
+		t.Fatalf("twice: %s", second.text)
+	}
+}
+
+func try(start func() *guest, f func(g *guest)) (failed *failure) {
+	g := start()
+	defer func() {
+		g.cmd.Process.Kill()
+		<-g.exited
+		if r := recover(); r != nil {
+			text, ok := r.(failure)
+			if !ok {
+				panic(r)
+			}
+			text.text += "\n--- console:\n" + g.tail(4000)
+			failed = &text
+		}
+	}()
+	f(g)
+	return nil
+}
+
+// onPipes starts vmm with pipes for standard input and output.
+func onPipes(args ...string) *guest {
+	g := &guest{cmd: exec.Command(vmm, args...), exited: make(chan struct{}), news: make(chan struct{}, 1)}
+	g.input, _ = g.cmd.StdinPipe()
+	g.cmd.Stdout, g.cmd.Stderr = g, g
+	g.start()
+	return g
+}
+
+// onTerminal starts vmm on a terminal of its own.
+func onTerminal(args ...string) *guest {
+	g := &guest{cmd: exec.Command(vmm, args...), exited: make(chan struct{}), news: make(chan struct{}, 1)}
+	terminal, err := pty.Start(g.cmd)
+	if err != nil {
+		panic(err)
+	}
+	g.tty, g.input = terminal, terminal
+	go io.Copy(g, terminal)
+	go g.wait()
+	return g
+}
+
+func (g *guest) start() {
+	if err := g.cmd.Start(); err != nil {
+		panic(err)
+	}
+	go g.wait()
+}
+
+func (g *guest) wait() {
+	g.err = g.cmd.Wait()
+	close(g.exited)
+}
+
+// Write takes vmm's output.
+func (g *guest) Write(p []byte) (int, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.output.Write(p)
+	select {
+	case g.news <- struct{}{}:
+	default:
+	}
+	return len(p), nil
+}
+
+func (g *guest) tail(n int) string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	b := g.output.Bytes()
+	return string(b[max(0, len(b)-n):])
+}
+
+// expect waits until the console shows text, behind what was expected before.
+func (g *guest) expect(text string) {
+	deadline := time.After(patience)
+	for {
+		g.mu.Lock()
+		i := bytes.Index(g.output.Bytes()[g.seen:], []byte(text))
+		if i >= 0 {
+			g.seen += i + len(text)
+		}
+		g.mu.Unlock()
+		if i >= 0 {
+			return
+		}
+		select {
+		case <-g.news:
+		case <-g.exited:
+			if g.shows(text) {
+				continue // it came with the end
+			}
+			fail(false, "vmm ended (%v) and the console never showed %q", g.err, text)
+		case <-deadline:
+			fail(true, "after %v the console does not show %q", patience, text)
+		}
+	}
+}
+
+// shows says whether text is there, behind what was expected before.
+func (g *guest) shows(text string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return bytes.Contains(g.output.Bytes()[g.seen:], []byte(text))
+}
+
+const prompt = "$ "
+
+func (g *guest) prompt() { g.expect(prompt) }
+
+// send types text.
+func (g *guest) send(text string) {
+	if _, err := io.WriteString(g.input, text); err != nil {
+		fail(false, "typing %q: %v", text, err)
+	}
+}
+
+// do types a command at the prompt and waits for text in what it prints.
+func (g *guest) do(command, text string) {
+	g.send(command + "\n")
+	g.expect(command)
+	g.expect(text)
+	g.prompt()
+}
+
+// status waits for the end of vmm and checks that its exit status is one of want.
+func (g *guest) status(want ...int) {
+	select {
+	case <-g.exited:
+		if got := g.cmd.ProcessState.ExitCode(); !slices.Contains(want, got) {
+			fail(false, "exit status %d, want %v", got, want)
+		}
+	case <-time.After(patience):
+		fail(true, "vmm has not ended after %v", patience)
+	}
+}
+
+func (g *guest) signal(s syscall.Signal) {
+	if err := g.cmd.Process.Signal(s); err != nil {
+		fail(false, "signal %v: %v", s, err)
+	}
+}
+
+// execution returns the word for the command line that makes the guest run a
+// command and end with its status, which becomes vmm's plus 64.
+func execution(command string) string {
+	return fmt.Sprintf(`vmm.exit=0x501 vmm.exec="%s"`, strings.ReplaceAll(command, `"`, ""))
+}
