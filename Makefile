@@ -39,6 +39,7 @@ lab: ## build bin/lab, which runs a command where KVM works (docs/lab.md)
 deps: ## install the programs of the host that are missing, by apt
 	@sh test/deps.sh
 
+# The limits sum up to 25 minutes.
 # $(call suite,NAME,SECONDS,COMMANDS) runs a part of the tests within its time.
 define suite
 	@echo "=== $(1): at most $(2) s"; began=$$(date +%s); \
@@ -52,7 +53,7 @@ test: deps style unit fuzz emulated boots ## run all tests, each suite within a 
 	@echo "=== all tests passed"
 
 style: ## gofmt and go vet
-	$(call suite,style,240, \
+	$(call suite,style,180, \
 		unformatted=$$(gofmt -l $$(git ls-files "*.go")); \
 		if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted"; exit 1; fi; \
 		$(GO) vet ./...)
@@ -60,23 +61,23 @@ style: ## gofmt and go vet
 # Everything that needs no other kernel than the host's, with the race detector
 # (which needs cgo). The tests of kvm and machine use /dev/kvm directly.
 unit: ## the tests of all packages, with the race detector
-	$(call suite,unit,420, \
-		CGO_ENABLED=1 $(GO) test -race -timeout 400s $$($(GO) list ./... | grep -v "^vmm/test/"))
+	$(call suite,unit,240, \
+		CGO_ENABLED=1 $(GO) test -race -timeout 230s $$($(GO) list ./... | grep -v "^vmm/test/"))
 
 fuzz: ## each fuzz target for FUZZ inputs
-	$(call suite,fuzz,300,GO=$(GO) sh test/fuzz.sh $(FUZZ)x)
+	$(call suite,fuzz,180,GO=$(GO) sh test/fuzz.sh $(FUZZ)x)
 
 # The lab itself, and the initramfs as QEMU boots it: if these fail, what the
 # next suite says is worth nothing.
 emulated: ## the lab and the guest, without vmm
-	$(call suite,emulated,300,$(GO) test -timeout 290s ./test/fetch/... ./test/guest/... ./test/lab/...)
+	$(call suite,emulated,240,$(GO) test -timeout 230s ./test/fetch/... ./test/guest/... ./test/lab/...)
 
 # Real kernels in vmm, where KVM works: here, or in the lab.
 boots: build lab ## real kernels in vmm
-	$(call suite,boots,420, \
+	$(call suite,boots,660, \
 		$(GO) run ./guest/mkinitrd cloud cpu generic; \
 		$(GO) test -c -o bin/boot.test ./test/boot; \
-		cd test/boot; ../../bin/lab -total 400s -- ../../bin/boot.test -test.v -test.timeout 390s)
+		cd test/boot; ../../bin/lab -timeout 150s -tests ../../bin/boot.test)
 
 soak: build lab ## the boots ROUNDS times
 	$(GO) run ./guest/mkinitrd cloud cpu generic

@@ -96,10 +96,11 @@ func TestExec(t *testing.T) {
 		{"echo out; exit 5", "out", 5},
 		{"lsmod", "virtio_net", 0}, // the driver of a device that is there
 		{"kill -9 $$", "up", 137},
+		{"ping -c 1 10.0.2.2", "from 10.0.2.2", 0}, // QEMU's own gateway
 	} {
 		t.Run(test.command, func(t *testing.T) {
-			s := boot(t, "cloud", `quiet vmm.exit=0x501 vmm.exec="`+test.command+`"`,
-				"-device", "isa-debug-exit,iobase=0x501,iosize=1", "-device", "virtio-net-pci")
+			s := boot(t, "cloud", `quiet vmm.exit=0x501 vmm.ip=10.0.2.15/24,10.0.2.2 vmm.exec="`+test.command+`"`,
+				"-device", "isa-debug-exit,iobase=0x501,iosize=1", "-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n")
 			s.expect(test.says)
 			if status := s.end(); status != (test.want*2+1)&0xff {
 				t.Errorf("QEMU ended with %d, want %d: %s", status, (test.want*2+1)&0xff, s.said.String())

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -30,13 +31,10 @@ type report struct {
 	Lab     []string `json:",omitempty"` // what went wrong with the lab itself
 }
 
-// runFile runs the jobs in a file, one after another, and writes their output
-// and results.json into the results folder.
-func runFile(ctx context.Context, p place, o options) (int, error) {
-	jobs, err := readJobs(o)
-	if err != nil {
-		return 0, err
-	}
+// runJobs runs jobs, one after another, and writes their output and
+// results.json into the results folder. What a job that fails has said is also
+// shown.
+func runJobs(ctx context.Context, p place, o options, jobs []wire.Job) (int, error) {
 	var all report
 	status := 0
 	for _, j := range jobs {
@@ -49,6 +47,9 @@ func runFile(ctx context.Context, p place, o options) (int, error) {
 		}
 		all.Results = append(all.Results, r)
 		progress("%-4s %7.1f s  %s%s", verdict(r.Status), r.Seconds, r.Name, suffix(r.Why))
+		if r.Status != 0 {
+			show(filepath.Join(o.Out, r.Output))
+		}
 		if err != nil {
 			break // there is no L1 any more
 		}
@@ -63,8 +64,45 @@ func runFile(ctx context.Context, p place, o options) (int, error) {
 	return status, os.WriteFile(filepath.Join(o.Out, "results.json"), append(b, '\n'), 0o644)
 }
 
-func readJobs(o options) ([]wire.Job, error) {
-	f, err := os.Open(o.jobs)
+// readJobs reads the file that -jobs names, or makes a job of each test in the
+// test binary that -tests names: a test whose L1 is lost then runs again alone.
+func readJobs(ctx context.Context, o options) ([]wire.Job, error) {
+	var jobs []wire.Job
+	var err error
+	if o.jobs != "" {
+		jobs, err = decodeJobs(o.jobs)
+	} else {
+		jobs, err = listTests(ctx, o.tests)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return jobs, complete(jobs, o)
+}
+
+func listTests(ctx context.Context, binary string) ([]wire.Job, error) {
+	binary, err := filepath.Abs(binary)
+	if err != nil {
+		return nil, err
+	}
+	list, err := exec.CommandContext(ctx, binary, "-test.list", ".").Output()
+	if err != nil {
+		return nil, fmt.Errorf("%s -test.list: %w", binary, err)
+	}
+	var jobs []wire.Job
+	for name := range strings.FieldsSeq(string(list)) {
+		if strings.HasPrefix(name, "Test") {
+			jobs = append(jobs, wire.Job{Name: name, Argv: []string{binary, "-test.v", "-test.run", "^" + name + "$"}})
+		}
+	}
+	if len(jobs) == 0 {
+		return nil, fmt.Errorf("%s has no tests", binary)
+	}
+	return jobs, nil
+}
+
+func decodeJobs(path string) ([]wire.Job, error) {
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
@@ -73,19 +111,27 @@ func readJobs(o options) ([]wire.Job, error) {
 	in := json.NewDecoder(f)
 	in.DisallowUnknownFields()
 	if err := in.Decode(&jobs); err != nil {
-		return nil, fmt.Errorf("%s: %w", o.jobs, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return jobs, nil
+}
+
+// complete checks jobs and fills in what they leave out.
+func complete(jobs []wire.Job, o options) error {
+	if len(jobs) == 0 {
+		return errors.New("there are no jobs")
 	}
 	dir, err := os.Getwd()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for i := range jobs {
 		j := &jobs[i]
 		if len(j.Argv) == 0 {
-			return nil, fmt.Errorf("%s: job %d has no Argv", o.jobs, i)
+			return fmt.Errorf("job %d has no Argv", i)
 		}
 		if j.Name = jobName(*j); strings.Contains(j.Name, "/") {
-			return nil, fmt.Errorf("%s: job %q: a name becomes a file's, so it must not have a slash", o.jobs, j.Name)
+			return fmt.Errorf("job %q: a name becomes a file's, so it must not have a slash", j.Name)
 		}
 		if j.Timeout == 0 {
 			j.Timeout = o.timeout
@@ -93,7 +139,7 @@ func readJobs(o options) ([]wire.Job, error) {
 		j.Dir = filepath.Join(dir, j.Dir)
 		j.Env = append(environment(o.Out), j.Env...)
 	}
-	return jobs, nil
+	return nil
 }
 
 func runJob(ctx context.Context, p place, o options, j wire.Job) (result, error) {
@@ -113,6 +159,13 @@ func runJob(ctx context.Context, p place, o options, j wire.Job) (result, error)
 		r.Status, r.Why, err = exitTimeout, late.Error(), nil
 	}
 	return r, err
+}
+
+// show copies a file to standard output.
+func show(path string) {
+	if b, err := os.ReadFile(path); err == nil {
+		os.Stdout.Write(b)
+	}
 }
 
 func verdict(status int) string {

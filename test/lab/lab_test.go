@@ -79,7 +79,11 @@ func TestJobs(t *testing.T) {
 	if err := os.WriteFile(o.jobs, []byte(file), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	status, err := runFile(t.Context(), here{}, o)
+	jobs, err := readJobs(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, err := runJobs(t.Context(), here{}, o, jobs)
 	if err != nil || status != 1 {
 		t.Fatalf("status %d, %v", status, err)
 	}
@@ -105,11 +109,11 @@ func TestJobs(t *testing.T) {
 
 func TestReadJobsBad(t *testing.T) {
 	o := options{jobs: filepath.Join(t.TempDir(), "jobs")}
-	for _, file := range []string{"", "{}", `[{"Name": "x"}]`, `[{"Name": "../x", "Argv": ["y"]}]`, `[{"Argw": ["y"]}]`} {
+	for _, file := range []string{"", "{}", "null", "[]", `[{"Name": "x"}]`, `[{"Name": "../x", "Argv": ["y"]}]`, `[{"Argw": ["y"]}]`} {
 		if err := os.WriteFile(o.jobs, []byte(file), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := readJobs(o); err == nil {
+		if _, err := readJobs(t.Context(), o); err == nil {
 			t.Errorf("%q was read", file)
 		}
 	}
@@ -126,4 +130,18 @@ func TestEnvironment(t *testing.T) {
 			t.Errorf("%s: %v, want %v", text, !want, want)
 		}
 	}
+}
+
+// TestListTests: this very binary has tests.
+func TestListTests(t *testing.T) {
+	jobs, err := listTests(t.Context(), os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, j := range jobs {
+		if j.Name == "TestListTests" && j.Argv[len(j.Argv)-1] == "^TestListTests$" {
+			return
+		}
+	}
+	t.Errorf("not in %v", jobs)
 }

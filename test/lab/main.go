@@ -3,9 +3,10 @@
 //
 //	lab [flags] -- COMMAND [ARGUMENT...]
 //	lab [flags] -jobs FILE
+//	lab [flags] -tests BINARY
 //
 // The exit status is that of the command; 124 after -timeout, 125 if the lab
-// itself did not work. With -jobs it is 0 if every job's is.
+// itself did not work. With -jobs and -tests it is 0 if every job's is.
 package main
 
 import (
@@ -21,6 +22,7 @@ import (
 
 	"vmm/guest/kernel"
 	"vmm/test/lab/l1"
+	"vmm/test/lab/wire"
 )
 
 // Exit statuses that are not the command's.
@@ -32,7 +34,7 @@ const (
 type options struct {
 	l1.Config
 	interactive, force bool
-	jobs               string
+	jobs, tests        string
 	timeout, total     time.Duration
 }
 
@@ -51,7 +53,7 @@ func main() {
 func parse() (options, []string, error) {
 	var o options
 	flag.Usage = func() {
-		fmt.Fprintln(os.Stderr, "usage: lab [flags] -- COMMAND [ARGUMENT...]\n       lab [flags] -jobs FILE")
+		fmt.Fprintln(os.Stderr, "usage: lab [flags] -- COMMAND [ARGUMENT...]\n       lab [flags] -jobs FILE\n       lab [flags] -tests BINARY")
 		flag.PrintDefaults()
 	}
 	flag.IntVar(&o.CPUs, "cpus", 2, "CPUs of L1")
@@ -60,12 +62,19 @@ func parse() (options, []string, error) {
 	flag.BoolVar(&o.interactive, "i", false, "give the command a terminal, which is this one")
 	flag.BoolVar(&o.force, "force", false, "use the emulated machine even if this host has VT-x or AMD-V")
 	flag.StringVar(&o.jobs, "jobs", "", "run the jobs in a JSON `file`: [{\"Name\", \"Argv\", \"Dir\", \"Env\", \"Timeout\"}]")
+	flag.StringVar(&o.tests, "tests", "", "run each test of a test `binary` as a job of its own")
 	flag.DurationVar(&o.timeout, "timeout", 0, "kill a command after this `time`")
 	flag.DurationVar(&o.total, "total", 0, "give up after this `time` altogether")
 	flag.Parse()
-	if (flag.NArg() == 0) == (o.jobs == "") || o.interactive && o.jobs != "" {
+	forms := 0
+	for _, given := range []bool{flag.NArg() > 0, o.jobs != "", o.tests != ""} {
+		if given {
+			forms++
+		}
+	}
+	if forms != 1 || o.interactive && flag.NArg() == 0 {
 		flag.Usage()
-		return o, nil, errors.New("want either a command or -jobs")
+		return o, nil, errors.New("want one of a command, -jobs and -tests")
 	}
 	return o, flag.Args(), o.prepareOut()
 }
@@ -95,13 +104,20 @@ func run(o options, argv []string) (int, error) {
 		ctx, cancel = context.WithTimeout(ctx, o.total)
 		defer cancel()
 	}
+	var jobs []wire.Job
+	if len(argv) == 0 {
+		var err error
+		if jobs, err = readJobs(ctx, o); err != nil {
+			return 0, err
+		}
+	}
 	place, err := newPlace(ctx, o)
 	if err != nil {
 		return 0, err
 	}
 	defer place.close()
-	if o.jobs != "" {
-		return runFile(ctx, place, o)
+	if jobs != nil {
+		return runJobs(ctx, place, o, jobs)
 	}
 	return runOne(ctx, place, o, argv)
 }
