@@ -37,6 +37,9 @@ type Config struct {
 	// KernelCache is the directory of unpacked kernels; "" keeps none.
 	KernelCache string `json:",omitempty"`
 
+	// KVMDevice is the path of the KVM device; "" is the constant of that name.
+	KVMDevice string `json:"-"`
+
 	// ConsoleIn and ConsoleOut are the far end of COM1; nil is not connected.
 	// They are the caller's to close, after Machine.Close.
 	ConsoleIn  io.Reader `json:"-"`

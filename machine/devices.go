@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"time"
@@ -83,8 +84,8 @@ func (d *devices) release() { d.com1.Pause() }
 func (d *devices) resume() { d.com1.Resume() }
 
 // stop ends the devices; no vCPU runs any more. What they still had for the
-// host is delivered first.
-func (d *devices) stop() error { return d.com1.Close() }
+// host is delivered first, unless ctx is done before.
+func (d *devices) stop(ctx context.Context) error { return d.com1.Close(ctx) }
 
 // line is an input of the I/O APIC.
 type line struct {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"syscall"
 
 	"vmm/kvm"
 )
@@ -46,26 +47,41 @@ var required = []struct {
 	{kvm.CapImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"},
 }
 
+// KVMDevice is where the kernel offers KVM.
+const KVMDevice = kvm.Device
+
 // OpenKVM opens the KVM device at path and checks that it has what a machine
 // needs. Its errors are *HostError.
 func OpenKVM(path string) (*kvm.System, error) {
 	sys, err := kvm.Open(path)
-	var version *kvm.VersionError
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, &HostError{path + " does not exist", "load the module kvm_intel or kvm_amd, or enable virtualization in the firmware; in a virtual machine or container, pass the device in", nil}
-	case errors.Is(err, fs.ErrPermission):
-		return nil, &HostError{"no permission to open " + path, "join the group " + groupOf(path) + " (sudo usermod -aG " + groupOf(path) + " $USER) and log in again", nil}
-	case errors.As(err, &version):
-		return nil, &HostError{err.Error(), "this host's kernel is too old or not Linux's KVM: use Linux 4.13 or later", nil}
-	case err != nil:
-		return nil, &HostError{path + " is not usable", "run 'vmm doctor'", err}
+	if err != nil {
+		return nil, openError(path, err)
 	}
 	if missing := missingCaps(sys.Check); missing != "" {
 		sys.Close()
 		return nil, &HostError{path + ": KVM lacks " + missing, "use Linux 4.13 or later", nil}
 	}
 	return sys, nil
+}
+
+// openError says what to do about an error of kvm.Open.
+func openError(path string, err error) *HostError {
+	const load = "load the module kvm_intel or kvm_amd, or enable virtualization in the firmware; in a virtual machine or container, pass the device in"
+	var version *kvm.VersionError
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return &HostError{path + " does not exist", load, nil}
+	case errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.ENXIO): // a node without its driver
+		return &HostError{path + " has no driver", load, nil}
+	case errors.Is(err, fs.ErrPermission):
+		group := groupOf(path)
+		return &HostError{"no permission to open " + path, "join the group " + group + " (sudo usermod -aG " + group + " $USER) and log in again", nil}
+	case errors.As(err, &version):
+		return &HostError{err.Error(), "this host's kernel is too old or not Linux's KVM: use Linux 4.13 or later", nil}
+	case errors.Is(err, syscall.ENOTTY):
+		return &HostError{path + " is not the KVM device", "see what made it (ls -l " + path + "), remove it and load the module kvm_intel or kvm_amd", nil}
+	}
+	return &HostError{err.Error(), "see the kernel's log (dmesg)", nil}
 }
 
 func missingCaps(check func(kvm.Cap) int) string {
@@ -79,10 +95,12 @@ func missingCaps(check func(kvm.Cap) int) string {
 }
 
 // MaxVCPUs returns how many vCPUs a machine can have on this host.
-func MaxVCPUs(sys *kvm.System) int {
-	n := sys.Check(kvm.CapMaxVCPUs)
+func MaxVCPUs(sys *kvm.System) int { return maxVCPUs(sys.Check) }
+
+func maxVCPUs(check func(kvm.Cap) int) int {
+	n := check(kvm.CapMaxVCPUs)
 	if n == 0 {
-		n = max(sys.Check(kvm.CapNRVCPUs), 4) // api.rst, KVM_CREATE_VCPU
+		n = max(check(kvm.CapNRVCPUs), 4) // api.rst, KVM_CREATE_VCPU
 	}
 	return min(n, MaxCPUs)
 }

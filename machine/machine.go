@@ -3,6 +3,7 @@
 package machine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"vmm/boot"
 	"vmm/kvm"
@@ -78,7 +80,7 @@ func New(c Config) (*Machine, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	sys, err := OpenKVM(kvm.Device)
+	sys, err := OpenKVM(cmp.Or(c.KVMDevice, KVMDevice))
 	if err != nil {
 		return nil, err
 	}
@@ -193,9 +195,13 @@ func (m *Machine) addCPUs(sys *kvm.System) (tscKHz uint32, err error) {
 	return p.tscKHz, nil
 }
 
+// lastOutput is how long a stopped machine's output may take to be written.
+const lastOutput = 2 * time.Second
+
 // Run starts the guest and returns how it ended, once: when the guest ends
 // itself, when ctx is cancelled (Stopped), or with an error when the guest can
-// not go on. Everything that the guest printed is written by then.
+// not go on. Everything that the guest printed is written by then, however slow
+// its reader: only the end of ctx cuts that short.
 func (m *Machine) Run(ctx context.Context) (End, error) {
 	ctx, err := m.begin(ctx)
 	if err != nil {
@@ -231,11 +237,23 @@ func (m *Machine) Run(ctx context.Context) (End, error) {
 		v.stop()
 	}
 	threads.Wait()
-	if err := m.devices.stop(); err != nil {
+	ctx, cancel := lastWords(ctx)
+	defer cancel()
+	if err := m.devices.stop(ctx); err != nil {
 		m.log.Warn("the guest's last output", "err", err)
 	}
 	m.log.Debug("ended", "how", e.end, "err", e.err)
 	return e.end, e.err
+}
+
+// lastWords returns the time in which the guest's last output is delivered: a
+// guest that ended itself waits for its reader as long as ctx lasts; whoever
+// has stopped it does not wait long.
+func lastWords(ctx context.Context) (context.Context, context.CancelFunc) {
+	if ctx.Err() != nil {
+		return context.WithTimeout(context.Background(), lastOutput)
+	}
+	return ctx, func() {}
 }
 
 // begin moves from created to running.

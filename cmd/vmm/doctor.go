@@ -10,25 +10,23 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"vmm/kvm"
 	"vmm/machine"
 )
 
 // finding is one line of the doctor's report.
 type finding struct {
-	state string // ok, note or FAIL
+	state string // ok, note, LIMIT (full kernels do not run) or FAIL (no guest does)
 	what  string
 	do    string // what to do about it; empty for ok
 }
 
-func newDoctor() *cobra.Command {
+func (p *program) newDoctor() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "Tell whether this host can run guests, and if not, why and what to do",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			found := examine(kvm.Device, machine.CPUInfo)
-			if !report(cmd.OutOrStdout(), found) {
+			if !report(cmd.OutOrStdout(), examine(p.kvm, p.cpuinfo)) {
 				return &statusError{code: exitHost}
 			}
 			return nil
@@ -46,7 +44,7 @@ func examine(device, cpuinfo string) []finding {
 	}
 	defer sys.Close()
 	return append(found,
-		finding{"ok", fmt.Sprintf("%s: KVM API version %d, all that a machine needs", device, kvm.Version), ""},
+		finding{"ok", device + " offers all that a machine needs", ""},
 		finding{"ok", fmt.Sprintf("up to %d vCPUs a guest; this host has %d CPUs", machine.MaxVCPUs(sys), runtime.NumCPU()), ""},
 		examineHugePages("/sys/kernel/mm/transparent_hugepage/enabled"),
 		examineMemory("/proc/meminfo"),
@@ -60,7 +58,7 @@ func examineCPU(cpuinfo string) finding {
 		return finding{"note", err.Error(), "mount /proc"}
 	case flag == "":
 		why, do, _ := strings.Cut(machine.InterpretedWarning, "; ")
-		return finding{"note", why, do}
+		return finding{"LIMIT", why, do}
 	}
 	return finding{"ok", "the processor virtualizes (" + flag + ")", ""}
 }
@@ -87,22 +85,25 @@ func examineMemory(path string) finding {
 	return finding{"note", path + " does not tell how much memory is available", "mind it yourself"}
 }
 
-// report prints the findings and says whether guests can run.
+// report prints the findings and says whether full kernels can run.
 func report(w io.Writer, found []finding) bool {
-	can := true
+	is := map[string]bool{}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, f := range found {
-		can = can && f.state != "FAIL"
+		is[f.state] = true
 		fmt.Fprintf(t, "%s\t%s\n", f.state, f.what)
 		if f.do != "" {
 			fmt.Fprintf(t, "\t-> %s\n", f.do)
 		}
 	}
 	t.Flush()
-	if can {
-		fmt.Fprintln(w, "This host can run guests.")
-	} else {
+	switch {
+	case is["FAIL"]:
 		fmt.Fprintln(w, "This host cannot run guests.")
+	case is["LIMIT"]:
+		fmt.Fprintln(w, "This host can run small test guests, but full kernels will not run.")
+	default:
+		fmt.Fprintln(w, "This host can run guests.")
 	}
-	return can
+	return !is["FAIL"] && !is["LIMIT"]
 }

@@ -9,42 +9,49 @@ import (
 const inboxSize = 4 << 10
 
 // inbox lends the console's input to one machine after another. A read of the
-// console cannot be taken back, so what a goroutine of the inbox has read waits
-// here until some machine wants it: no key is lost when the guest restarts.
+// console cannot be taken back, so what fill has read waits here until some
+// machine wants it: no key is lost when the guest restarts.
 type inbox struct {
 	mu      sync.Mutex
 	changed sync.Cond // of all below
 	data    []byte
 	err     error // of the console's Read, for good
+	wanted  bool  // a machine waits for more than data
 	current *session
 }
 
 // session is one machine's turn to read.
 type session struct{ in *inbox }
 
-func newInbox(console io.Reader) *inbox {
+func newInbox() *inbox {
 	in := new(inbox)
 	in.changed.L = &in.mu
-	go in.fill(console)
 	return in
 }
 
+// fill reads the console until it ends. It reads only when a machine waits for
+// more, which is when the guest has all that came before: so a break that the
+// console finds in a Read (console.Options.Break) comes in its place.
 func (in *inbox) fill(console io.Reader) {
 	b := make([]byte, inboxSize)
-	for {
+	for in.awaitWant() {
 		n, err := console.Read(b)
 		in.mu.Lock()
-		for len(in.data) > 0 && n > 0 {
-			in.changed.Wait()
-		}
 		in.data = append(in.data, b[:n]...)
-		in.err = err
+		in.err, in.wanted = err, false
 		in.changed.Broadcast()
 		in.mu.Unlock()
-		if err != nil {
-			return
-		}
 	}
+}
+
+// awaitWant returns once a machine waits for input, or false after an error.
+func (in *inbox) awaitWant() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for !in.wanted && in.err == nil {
+		in.changed.Wait()
+	}
+	return in.err == nil
 }
 
 // open begins a session and ends the one before.
@@ -62,6 +69,8 @@ func (s *session) Read(p []byte) (int, error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for in.current == s && len(in.data) == 0 && in.err == nil {
+		in.wanted = true
+		in.changed.Broadcast()
 		in.changed.Wait()
 	}
 	switch {

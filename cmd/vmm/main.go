@@ -7,20 +7,38 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
+	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
+
+	"vmm/machine"
 )
 
-func main() { os.Exit(execute(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() {
+	p := &program{os.Stdin, os.Stdout, os.Stderr, machine.KVMDevice, machine.CPUInfo}
+	os.Exit(p.execute(os.Args[1:]))
+}
+
+// program is the command and what it finds around itself, of which tests bring
+// their own.
+type program struct {
+	in       io.Reader
+	out, err io.Writer
+	kvm      string // path of the KVM device
+	cpuinfo  string // path of what describes the processor
+}
 
 // execute runs one command line and returns the exit status.
-func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	root := newRoot()
+func (p *program) execute(args []string) int { return p.executeRoot(p.newRoot(), args) }
+
+func (p *program) executeRoot(root *cobra.Command, args []string) int {
+	defer rescue(nil)
 	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetIn(p.in)
+	root.SetOut(p.out)
+	root.SetErr(p.err)
 	err := root.ExecuteContext(context.Background())
 	if err == nil {
 		return exitPowerOff
@@ -28,15 +46,34 @@ func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	var status *statusError
 	if !errors.As(err, &status) {
 		// What cobra itself finds wrong with a command line.
-		status = &statusError{exitUsage, err}
+		status = &statusError{exitUsage, fmt.Errorf("%w; see 'vmm --help'", err)}
 	}
-	if status.err != nil {
-		fmt.Fprintf(stderr, "vmm: %v\n", status.err)
+	var internal *machine.PanicError
+	switch {
+	case status.err == nil:
+	case errors.As(status.err, &internal):
+		fmt.Fprintf(p.err, "vmm: %v\n", status.err) // with its stack
+	default:
+		fmt.Fprintf(p.err, "vmm: %s\n", oneLine(status.err.Error()))
 	}
 	return status.code
 }
 
-func newRoot() *cobra.Command {
+// oneLine escapes what would break a line or reach the terminal as a command:
+// the names of flags and files are the user's, and may be a stranger's.
+func oneLine(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
+}
+
+func (p *program) newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "vmm",
 		Short: "Run virtual machines on Linux KVM",
@@ -44,56 +81,65 @@ func newRoot() *cobra.Command {
 			"Exit status of 'vmm run' and all others: see 'vmm help exit-status'.",
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          knownCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.CompletionOptions.HiddenDefaultCmd = false
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newRun(), newDoctor(), newVersion(), exitStatusTopic())
+	root.AddCommand(p.newRun(), p.newDoctor(), newVersion(), exitStatusTopic())
+	root.SetHelpCommand(newHelp())
 	return root
 }
 
-// flagError adds the nearest flag to the complaint about one that is unknown.
-func flagError(cmd *cobra.Command, err error) error {
-	var unknown *pflag.NotExistError
-	if errors.As(err, &unknown) {
-		if near := nearestFlag(cmd.Flags(), unknown.GetSpecifiedName()); near != "" {
-			err = fmt.Errorf("%w; did you mean --%s?", err, near)
-		} else {
-			err = fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath())
-		}
-	}
-	return &statusError{exitUsage, err}
-}
-
-// nearestFlag returns the flag whose name is most like name, or "".
-func nearestFlag(flags *pflag.FlagSet, name string) string {
-	best, bestDistance := "", 1+len(name)/2
-	flags.VisitAll(func(f *pflag.Flag) {
-		if d := distance(name, f.Name); !f.Hidden && d < bestDistance {
-			best, bestDistance = f.Name, d
-		}
-	})
-	return best
-}
-
-// distance is how many letters must be added, dropped or changed to make a of b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
+// newHelp is cobra's help command, but for a topic that does not exist: that is
+// an error.
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND or TOPIC]",
+		Short: "Help about a command or a topic",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			switch {
+			case err != nil:
+				return err
+			case len(rest) > 0:
+				return knownCommand(about, rest)
 			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
+			about.InitDefaultHelpFlag() // so that it is shown
+			return about.Help()
+		},
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			var names []string
+			for _, c := range cmd.Root().Commands() {
+				if len(args) == 0 {
+					names = append(names, cobra.CompletionWithDesc(c.Name(), c.Short))
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
 	}
-	return row[len(b)]
+}
+
+// knownCommand refuses the name of a subcommand that cmd does not have.
+func knownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	var names []string
+	for _, c := range cmd.Commands() {
+		names = append(names, c.Name())
+	}
+	path := cmd.CommandPath()
+	advice := fmt.Sprintf("see '%s --help'", path)
+	if near := nearest(names, args[0]); near != "" {
+		advice = fmt.Sprintf("did you mean '%s %s'?", path, near)
+	}
+	return &statusError{exitUsage, fmt.Errorf("unknown command %q; %s", args[0], advice)}
+}
+
+// noArgs refuses arguments that are no flags.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return &statusError{exitUsage, fmt.Errorf("unexpected argument %q; see '%s --help'", args[0], cmd.CommandPath())}
+	}
+	return nil
 }

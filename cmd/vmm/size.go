@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math/bits"
 	"strconv"
@@ -22,12 +23,12 @@ func (s *size) Set(text string) error {
 		unit = strings.IndexByte(units, t[len(t)-1])
 	}
 	if unit < 0 {
-		return fmt.Errorf("%q has no unit: write it as 512M or 2G", text)
+		return errors.New("has no unit; write it as 512M or 2G")
 	}
 	n, err := strconv.ParseUint(t[:len(t)-1], 10, 64)
 	shift := 10 * (unit + 1)
 	if err != nil || bits.Len64(n)+shift > 64 {
-		return fmt.Errorf("%q is not a size: write it as 512M or 2G", text)
+		return errors.New("is not a size; write it as 512M or 2G")
 	}
 	*s = size(n << shift)
 	return nil

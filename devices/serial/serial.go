@@ -6,6 +6,7 @@
 package serial
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -183,16 +184,13 @@ func (d *Device) Resume() {
 	d.settle()
 }
 
-// closeTime is how long Close waits for a slow host.
-const closeTime = 2 * time.Second
-
-// Close writes what the guest has printed to the host, waiting two seconds at
-// most, and ends the device: later output is dropped. It returns the first
-// error of out, or says how much a host that does not read has missed.
+// Close writes what the guest has printed to the host, waiting for a slow one
+// until ctx is done, and ends the device: later output is dropped. It returns
+// the first error of out, or says how much a host that does not read has missed.
 //
 // A Read of in that blocks cannot be interrupted from here. Its goroutine
 // ends, without touching the device, once the caller closes in or a byte comes.
-func (d *Device) Close() error {
+func (d *Device) Close(ctx context.Context) error {
 	d.mu.Lock()
 	first := !d.closed
 	d.running, d.closed = false, true
@@ -204,12 +202,10 @@ func (d *Device) Close() error {
 	if first {
 		close(d.done)
 	}
-	timeout := time.NewTimer(closeTime)
-	defer timeout.Stop()
 	if started {
 		select {
 		case <-d.sent:
-		case <-timeout.C:
+		case <-ctx.Done():
 		}
 	}
 	d.mu.Lock()

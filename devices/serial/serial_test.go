@@ -2,6 +2,7 @@ package serial
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -30,7 +31,7 @@ func start(t testing.TB, in io.Reader, out io.Writer) (*Device, *driver) {
 
 func closeDevice(t testing.TB, d *Device) {
 	t.Helper()
-	if err := d.Close(); err != nil {
+	if err := d.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
 }
@@ -160,11 +161,16 @@ func finished(c chan struct{}) bool {
 	}
 }
 
+// closeTime is how long the host has to read the last output.
+const closeTime = 2 * time.Second
+
 func TestBlockedWriter(t *testing.T) {
 	for name, release := range map[string]func(*Device){
 		"pause": (*Device).Pause,
 		"close": func(d *Device) {
-			if err := d.Close(); err == nil || !strings.Contains(err.Error(), "did not read the last") {
+			ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+			defer cancel()
+			if err := d.Close(ctx); err == nil || !strings.Contains(err.Error(), "did not read the last") {
 				t.Errorf("Close: %v", err)
 			}
 		},
@@ -193,10 +199,37 @@ func TestBlockedWriter(t *testing.T) {
 					t.Errorf("%d bytes of output", n)
 				}
 				r.Close()
-				d.Close()
+				d.Close(t.Context())
 			})
 		})
 	}
+}
+
+// TestCloseWaits: all that the guest printed is delivered, however slow the
+// host is.
+func TestCloseWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, w := io.Pipe()
+		d, g := start(t, nil, w)
+		want := noise(outputSize)
+		g.poll(want)
+		closed := make(chan error, 1)
+		go func() { closed <- d.Close(context.Background()) }()
+		time.Sleep(time.Hour) // which synctest makes short
+		select {
+		case err := <-closed:
+			t.Fatalf("Close did not wait: %v", err)
+		default:
+		}
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(r, got); err != nil {
+			t.Fatal(err)
+		}
+		equal(t, got, want)
+		if err := <-closed; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestPauseResume pauses with a full output, a running driver and input on its
@@ -398,7 +431,7 @@ func TestHostGone(t *testing.T) {
 	g.poll(noise(10 * outputSize))
 	g.print(noise(100))
 	g.until(g.printed)
-	if err := d.Close(); !errors.Is(err, os.ErrClosed) && (err == nil || !strings.Contains(err.Error(), "broken pipe")) {
+	if err := d.Close(t.Context()); !errors.Is(err, os.ErrClosed) && (err == nil || !strings.Contains(err.Error(), "broken pipe")) {
 		t.Errorf("Close: %v", err)
 	}
 	w.Close()
@@ -458,7 +491,7 @@ func BenchmarkPrint(b *testing.B) {
 	for b.Loop() {
 		d.Write(regTHR, p)
 	}
-	d.Close()
+	d.Close(b.Context())
 }
 
 func BenchmarkReadLSR(b *testing.B) {
@@ -467,7 +500,7 @@ func BenchmarkReadLSR(b *testing.B) {
 	for b.Loop() {
 		d.Read(regLSR, p)
 	}
-	d.Close()
+	d.Close(b.Context())
 }
 
 // BenchmarkPaste is the rate from the host to an interrupt-driven guest.
@@ -478,6 +511,6 @@ func BenchmarkPaste(b *testing.B) {
 		d, g := start(b, bytes.NewReader(want), nil)
 		g.open()
 		g.until(func() bool { return len(g.rx) == len(want) })
-		d.Close()
+		d.Close(b.Context())
 	}
 }

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// wants says what a flag takes, by the type of its value.
+var wants = map[string]string{
+	"int":      "must be a whole number, like 2",
+	"duration": "must be a time with its unit, like 30s",
+	"mode":     "must be auto, direct, bzimage or pvh",
+	"bool":     "must be true or false",
+}
+
+// flagError says what is wrong with a flag, and what to do, in our words.
+func flagError(cmd *cobra.Command, err error) error {
+	var (
+		unknown *pflag.NotExistError
+		missing *pflag.ValueRequiredError
+		invalid *pflag.InvalidValueError
+		syntax  *pflag.InvalidSyntaxError
+	)
+	help := fmt.Sprintf("see '%s --help'", cmd.CommandPath())
+	switch {
+	case errors.As(err, &unknown):
+		err = unknownFlag(cmd.Flags(), unknown, help)
+	case errors.As(err, &missing):
+		err = fmt.Errorf("--%s: its value is missing; %s", missing.GetFlag().Name, help)
+	case errors.As(err, &invalid):
+		err = invalidValue(invalid)
+	case errors.As(err, &syntax):
+		err = fmt.Errorf("%q is not a flag; %s", syntax.GetSpecifiedFlag(), help)
+	default:
+		err = fmt.Errorf("%w; %s", err, help)
+	}
+	return &statusError{exitUsage, err}
+}
+
+func unknownFlag(flags *pflag.FlagSet, e *pflag.NotExistError, help string) error {
+	name := e.GetSpecifiedName()
+	if letters := e.GetSpecifiedShortnames(); letters != "" {
+		return fmt.Errorf("unknown flag -%s; %s", name, help)
+	}
+	if near := nearestFlag(flags, name); near != "" {
+		help = fmt.Sprintf("did you mean --%s?", near)
+	}
+	return fmt.Errorf("unknown flag --%s; %s", name, help)
+}
+
+func invalidValue(e *pflag.InvalidValueError) error {
+	f := e.GetFlag()
+	why := e.Unwrap().Error()
+	if w := wants[f.Value.Type()]; w != "" {
+		why = w
+	}
+	if errors.Is(e, strconv.ErrRange) {
+		why = "is out of all bounds; choose a smaller number"
+	}
+	return fmt.Errorf("--%s %q: %s", f.Name, e.GetValue(), why)
+}
+
+// nearestFlag returns the flag whose name is most like name, or "".
+func nearestFlag(flags *pflag.FlagSet, name string) string {
+	var names []string
+	flags.VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			names = append(names, f.Name)
+		}
+	})
+	return nearest(names, name)
+}
+
+// nearest returns that of names which is most like name, or "" if none is: at
+// most half of it may be mistyped.
+func nearest(names []string, name string) string {
+	best, bestDistance := "", 1+len(name)/2
+	for _, n := range names {
+		// No name is so long that more of it must be compared.
+		if d := distance(name[:min(len(name), 64)], n); d < bestDistance {
+			best, bestDistance = n, d
+		}
+	}
+	return best
+}
+
+// distance is how many letters must be added, dropped or changed to make a of b.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
