@@ -1,11 +1,13 @@
 #!/bin/sh
-# fuzz.sh TIME runs every fuzz target of the module for TIME, which is what
-# go test -fuzztime takes: 3000x or 10s.
+# fuzz.sh [TIME [PACKAGE...]] runs every fuzz target of the packages (default:
+# all) for TIME, which is what go test -fuzztime takes: 3000x or 10s.
 set -eu
 
 time=${1:-3000x}
+[ $# -gt 0 ] && shift
+[ $# -gt 0 ] || set -- ./...
 GO=${GO:-go}
-listed=$("$GO" test -list '^Fuzz' ./...)
+listed=$("$GO" test -list '^Fuzz' "$@")
 printf '%s\n' "$listed" | awk '
 	/^Fuzz/ { targets[n++] = $1 }
 	/^ok/   { for (i = 0; i < n; i++) print $2, targets[i]; n = 0 }
