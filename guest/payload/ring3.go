@@ -17,7 +17,9 @@ const (
 )
 
 // A task-state segment grants the ports: its bitmap, all zero, begins behind
-// the segment's fixed part and ends with a byte of ones.
+// the segment's fixed part and ends with a byte of ones. So does IOPL 3, which
+// not every KVM without hardware keeps, as QEMU's emulated processor does not
+// take this segment.
 const (
 	tssFixed  = 0x68
 	tssBitmap = 0x66 // where the bitmap's offset is
@@ -60,6 +62,6 @@ func Ring3(m *mem.Memory, code []byte, base kvm.Sregs) (kvm.Regs, kvm.Sregs, err
 	data := kvm.Segment{Limit: 0xffff_ffff, Selector: 0x2b, Type: 3, Present: 1, DPL: 3, S: 1, DB: 1, G: 1}
 	s.CS, s.SS, s.DS, s.ES, s.FS, s.GS = code64, data, data, data, data, data
 	s.TR = kvm.Segment{Base: uint64(tss), Limit: tssSize - 1, Selector: 0x40, Type: 11, Present: 1}
-	const reserved = 2
-	return kvm.Regs{RIP: uint64(Origin), RSP: stack, RFlags: reserved}, s, nil
+	const reserved, iopl3 = 2, 3 << 12
+	return kvm.Regs{RIP: uint64(Origin), RSP: stack, RFlags: reserved | iopl3}, s, nil
 }
