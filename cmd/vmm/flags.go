@@ -3,7 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
-	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -11,7 +11,7 @@ import (
 
 // wants says what a flag takes, by the type of its value.
 var wants = map[string]string{
-	"int":      "must be a whole number, like 2",
+	"int":      "must be a whole number of a few digits, like 2",
 	"duration": "must be a time with its unit, like 30s",
 	"mode":     "must be auto, direct, bzimage or pvh",
 	"bool":     "must be true or false",
@@ -27,6 +27,9 @@ func flagError(cmd *cobra.Command, err error) error {
 	)
 	help := fmt.Sprintf("see '%s --help'", cmd.CommandPath())
 	switch {
+	case !cmd.HasParent() && cmd.Flags().NArg() > 0:
+		// It is the flag of a command that does not exist.
+		return knownCommand(cmd, cmd.Flags().Args())
 	case errors.As(err, &unknown):
 		err = unknownFlag(cmd.Flags(), unknown, help)
 	case errors.As(err, &missing):
@@ -58,9 +61,6 @@ func invalidValue(e *pflag.InvalidValueError) error {
 	if w := wants[f.Value.Type()]; w != "" {
 		why = w
 	}
-	if errors.Is(e, strconv.ErrRange) {
-		why = "is out of all bounds; choose a smaller number"
-	}
 	return fmt.Errorf("--%s %q: %s", f.Name, e.GetValue(), why)
 }
 
@@ -75,11 +75,14 @@ func nearestFlag(flags *pflag.FlagSet, name string) string {
 	return nearest(names, name)
 }
 
-// nearest returns that of names which is most like name, or "" if none is: at
-// most half of it may be mistyped.
+// nearest returns that of names which is most like name, or "" if none is: one
+// that it begins, or one of which at most half is mistyped.
 func nearest(names []string, name string) string {
 	best, bestDistance := "", 1+len(name)/2
 	for _, n := range names {
+		if len(name) > 1 && strings.HasPrefix(n, name) {
+			return n
+		}
 		// No name is so long that more of it must be compared.
 		if d := distance(name[:min(len(name), 64)], n); d < bestDistance {
 			best, bestDistance = n, d

@@ -87,6 +87,12 @@ func (p *program) newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(p.newRun(), p.newDoctor(), newVersion(), exitStatusTopic())
 	root.SetHelpCommand(newHelp())
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if !c.Runnable() && c.HasSubCommands() { // cobra's completion
+			c.Args, c.RunE = knownCommand, root.RunE
+		}
+	}
 	return root
 }
 

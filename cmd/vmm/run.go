@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -110,7 +111,7 @@ func (o *runOptions) run(cmd *cobra.Command) error {
 	g := &guest{log: o.config.Log, timeout: o.stopTimeout}
 	con, err := console.Open(o.serial, console.Options{Quit: g.quit, Break: g.sendBreak})
 	if err != nil {
-		return serialStatus(err)
+		return serialStatus(o.serial, err)
 	}
 	defer con.Close()
 	g.console = con
@@ -148,11 +149,15 @@ func (o *runOptions) warn() {
 }
 
 // serialStatus tells a spec that is wrong from a host that refuses.
-func serialStatus(err error) error {
-	if errno := syscall.Errno(0); errors.As(err, &errno) {
-		return &statusError{exitHost, fmt.Errorf("--serial: %w; choose another", err)}
+func serialStatus(spec string, err error) error {
+	kind, path, _ := strings.Cut(spec, ":")
+	switch {
+	case path == "" && kind != "stdio" && kind != "pty", kind != "file" && kind != "unix" && path != "":
+		return &statusError{exitUsage, fmt.Errorf("--serial: %w", err)}
+	case errors.As(err, new(syscall.Errno)):
+		err = fmt.Errorf("%w; choose another", err)
 	}
-	return &statusError{exitUsage, fmt.Errorf("--serial: %w", err)}
+	return &statusError{exitHost, fmt.Errorf("--serial: %w", err)}
 }
 
 // flagName says with flags what a *machine.ConfigError says with fields.

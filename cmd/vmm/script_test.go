@@ -1,0 +1,151 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"vmm/machine"
+)
+
+// TestMain makes commands of this binary for the scripts: the program itself,
+// and what tests it in a terminal.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"vmm":      vmm,
+		"terminal": terminalMain,
+		"talk":     talkMain,
+		"crash":    crashMain,
+	})
+}
+
+// vmm is main on a host that $KVM and $CPUINFO may stand for.
+func vmm() {
+	p := &program{os.Stdin, os.Stdout, os.Stderr,
+		cmp.Or(os.Getenv("KVM"), machine.KVMDevice), cmp.Or(os.Getenv("CPUINFO"), machine.CPUInfo)}
+	os.Exit(p.execute(os.Args[1:]))
+}
+
+// TestScript runs testdata/script/*.txt. Beside testscript's own commands and
+// conditions, a script has
+//
+//	ends N COMMAND ...   run it; its exit status must be N
+//	says LINE            the last command printed to stderr this line, and no other
+//	prints TEXT          the last command printed to stdout this text, and no other;
+//	                     "\n" in it ends a line
+//	[kvm]                guests can be run here
+//	[interpreted]        and their kernels are interpreted
+//
+// and in its directory the kernels of kernels_test.go, a cpuinfo of a processor
+// that virtualizes, which $CPUINFO names, and one that does not.
+func TestScript(t *testing.T) {
+	sys, noKVM := machine.OpenKVM(machine.KVMDevice)
+	if noKVM == nil {
+		sys.Close()
+	} else {
+		t.Log("scripts that run guests are skipped:", noKVM)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                "testdata/script",
+		RequireUniqueNames: true,
+		Setup:              setUp,
+		Condition: func(condition string) (bool, error) {
+			switch condition {
+			case "kvm":
+				return noKVM == nil, nil
+			case "interpreted":
+				flag, err := machine.HardwareFlag(machine.CPUInfo)
+				return err == nil && flag == "", nil
+			case "root":
+				return os.Getuid() == 0, nil
+			}
+			return false, fmt.Errorf("no such condition: %s", condition)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"ends": ends, "says": says, "prints": prints, "cut": cut, "patch": patch,
+		},
+	})
+}
+
+func setUp(e *testscript.Env) error {
+	e.Setenv("HOME", e.WorkDir) // for the cache of kernels
+	e.Setenv("CPUINFO", filepath.Join(e.WorkDir, "cpuinfo"))
+	files := map[string][]byte{
+		"cpuinfo":       []byte("processor\t: 0\nflags\t\t: fpu vme svm\n"),
+		"cpuinfo-plain": []byte("processor\t: 0\nflags\t\t: fpu vme\n"),
+	}
+	for name, code := range kernels() {
+		files[name] = code
+	}
+	for name, b := range files {
+		if err := os.WriteFile(filepath.Join(e.WorkDir, name), b, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func need(ts *testscript.TestScript, ok bool, usage string) {
+	if !ok {
+		ts.Fatalf("usage: %s", usage)
+	}
+}
+
+func ends(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) >= 2, "ends N COMMAND ...")
+	err := ts.Exec(args[1], args[2:]...)
+	status := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		status = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if strconv.Itoa(status) != args[0] {
+		ts.Fatalf("exit status %d, not %s; stderr:\n%s", status, args[0], ts.ReadFile("stderr"))
+	}
+}
+
+func says(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) == 1, "says LINE")
+	if got := ts.ReadFile("stderr"); got != args[0]+"\n" {
+		ts.Fatalf("it says:\n%snot:\n%s\n", got, args[0])
+	}
+}
+
+func prints(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) == 1, "prints TEXT")
+	if got, want := ts.ReadFile("stdout"), strings.ReplaceAll(args[0], `\n`, "\n"); got != want {
+		ts.Fatalf("it prints %q, not %q; stderr:\n%s", got, want, ts.ReadFile("stderr"))
+	}
+}
+
+// cut FILE N NEW makes NEW of the first N bytes of FILE.
+func cut(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) == 3, "cut FILE N NEW")
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	b := []byte(ts.ReadFile(args[0]))
+	need(ts, n < len(b), fmt.Sprintf("cut: %s has %d bytes only", args[0], len(b)))
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), b[:n], 0o644))
+}
+
+// patch FILE OFFSET HEX NEW makes NEW of FILE with other bytes at an offset.
+func patch(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) == 4, "patch FILE OFFSET HEX NEW")
+	off, err := strconv.ParseUint(args[1], 0, 31)
+	ts.Check(err)
+	v, err := strconv.ParseUint(args[2], 16, 8)
+	ts.Check(err)
+	b := []byte(ts.ReadFile(args[0]))
+	b[off] = byte(v)
+	ts.Check(os.WriteFile(ts.MkAbs(args[3]), b, 0o644))
+}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vmm/console"
+)
+
+// terminalMain is the command
+//
+//	terminal TEXT KEYS COMMAND ...
+//
+// It runs the command in a new terminal, types the keys (quoted as in Go) once
+// the text was printed there, and prints what else appears. Its exit status is
+// the command's. It fails if the terminal was not raw when it typed, or is not
+// as before at the end.
+func terminalMain() {
+	status, err := inTerminal(os.Args[1], os.Args[2], os.Args[3:])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "terminal:", err)
+		os.Exit(99)
+	}
+	os.Exit(status)
+}
+
+func inTerminal(text, keys string, args []string) (status int, err error) {
+	keys, err = strconv.Unquote(`"` + keys + `"`)
+	if err != nil {
+		return 0, err
+	}
+	ptmx, tty, err := openTerminal()
+	if err != nil {
+		return 0, err
+	}
+	before, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
+	if err != nil {
+		return 0, err
+	}
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	ended := make(chan error, 1)
+	typed, shown := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(shown)
+		typed <- typeAfter(ptmx, tty, text, keys)
+		io.Copy(os.Stdout, ptmx) // until nobody has the terminal
+	}()
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err = <-ended:
+	case <-time.After(20 * time.Second):
+		cmd.Process.Kill()
+		return 0, errors.New("the command does not end")
+	}
+	if typeErr := <-typed; typeErr != nil {
+		return 0, typeErr
+	}
+	after, err2 := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
+	if err2 != nil {
+		return 0, err2
+	}
+	tty.Close()
+	<-shown
+	if *before != *after {
+		return 0, fmt.Errorf("not restored: %+v was %+v", after, before)
+	}
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return 0, err
+	}
+	return cmd.ProcessState.ExitCode(), nil
+}
+
+// typeAfter shows the terminal's output until the text is there, and types the
+// keys.
+func typeAfter(ptmx, tty *os.File, text, keys string) error {
+	var seen []byte
+	b := make([]byte, 4096)
+	ptmx.SetReadDeadline(time.Now().Add(20 * time.Second))
+	for !bytes.Contains(seen, []byte(text)) {
+		n, err := ptmx.Read(b)
+		if err != nil {
+			return fmt.Errorf("waiting for %q: %w after %q", text, err, seen)
+		}
+		os.Stdout.Write(b[:n])
+		seen = append(seen, b[:n]...)
+	}
+	t, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
+	if err != nil {
+		return err
+	}
+	if keys != "" && t.Lflag&(unix.ICANON|unix.ECHO|unix.ISIG) != 0 {
+		return errors.New("not raw")
+	}
+	if _, err := ptmx.WriteString(keys); err != nil {
+		return err
+	}
+	return nil
+}
+
+// openTerminal returns both ends of a new terminal.
+func openTerminal() (ptmx, tty *os.File, err error) {
+	ptmx, err = os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	raw, err := ptmx.SyscallConn() // Fd would make it blocking
+	if err != nil {
+		return nil, nil, err
+	}
+	number := 0
+	if e := raw.Control(func(fd uintptr) {
+		if err = unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0); err == nil {
+			number, err = unix.IoctlGetInt(int(fd), unix.TIOCGPTN)
+		}
+	}); e != nil || err != nil {
+		return nil, nil, errors.Join(e, err)
+	}
+	tty, err = os.OpenFile(fmt.Sprint("/dev/pts/", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	return ptmx, tty, err
+}
+
+// talkMain is the command
+//
+//	talk SOCKET KEYS
+//
+// which sends the keys and prints what comes until the other side closes.
+func talkMain() {
+	c, err := net.Dial("unix", os.Args[1])
+	if err == nil {
+		_, err = io.WriteString(c, os.Args[2])
+	}
+	if err == nil {
+		_, err = io.Copy(os.Stdout, c)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "talk:", err)
+		os.Exit(1)
+	}
+}
+
+// crashMain is the command
+//
+//	crash main|goroutine
+//
+// which opens the console and goes wrong, in main or in a goroutine that has
+// the console in its care.
+func crashMain() {
+	defer rescue(nil) // as executeRoot does
+	con, err := console.Open("stdio", console.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer con.Close()
+	fmt.Println("hello")
+	if slices.Contains(os.Args, "main") {
+		panic("on purpose")
+	}
+	go func() {
+		defer rescue(con)
+		panic("on purpose")
+	}()
+	select {}
+}
