@@ -78,13 +78,13 @@ func nearestFlag(flags *pflag.FlagSet, name string) string {
 // nearest returns that of names which is most like name, or "" if none is: one
 // that it begins, or one of which at most half is mistyped.
 func nearest(names []string, name string) string {
+	name = name[:min(len(name), 64)] // no name is so long
 	best, bestDistance := "", 1+len(name)/2
 	for _, n := range names {
 		if len(name) > 1 && strings.HasPrefix(n, name) {
 			return n
 		}
-		// No name is so long that more of it must be compared.
-		if d := distance(name[:min(len(name), 64)], n); d < bestDistance {
+		if d := distance(name, n); d < bestDistance {
 			best, bestDistance = n, d
 		}
 	}

@@ -36,9 +36,6 @@ func (p *program) execute(args []string) int { return p.executeRoot(p.newRoot(),
 func (p *program) executeRoot(root *cobra.Command, args []string) int {
 	defer rescue(nil)
 	root.SetArgs(args)
-	root.SetIn(p.in)
-	root.SetOut(p.out)
-	root.SetErr(p.err)
 	err := root.ExecuteContext(context.Background())
 	if err == nil {
 		return exitPowerOff
@@ -84,6 +81,9 @@ func (p *program) newRoot() *cobra.Command {
 		Args:          knownCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SetIn(p.in)
+	root.SetOut(p.out) // now: the completions remember it
+	root.SetErr(p.err)
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(p.newRun(), p.newDoctor(), newVersion(), exitStatusTopic())
 	root.SetHelpCommand(newHelp())

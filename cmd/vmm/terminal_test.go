@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
 
 	"vmm/console"
@@ -40,7 +41,7 @@ func inTerminal(text, keys string, args []string) (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	ptmx, tty, err := openTerminal()
+	ptmx, tty, err := pty.Open()
 	if err != nil {
 		return 0, err
 	}
@@ -112,28 +113,6 @@ func typeAfter(ptmx, tty *os.File, text, keys string) error {
 		return err
 	}
 	return nil
-}
-
-// openTerminal returns both ends of a new terminal.
-func openTerminal() (ptmx, tty *os.File, err error) {
-	ptmx, err = os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	raw, err := ptmx.SyscallConn() // Fd would make it blocking
-	if err != nil {
-		return nil, nil, err
-	}
-	number := 0
-	if e := raw.Control(func(fd uintptr) {
-		if err = unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0); err == nil {
-			number, err = unix.IoctlGetInt(int(fd), unix.TIOCGPTN)
-		}
-	}); e != nil || err != nil {
-		return nil, nil, errors.Join(e, err)
-	}
-	tty, err = os.OpenFile(fmt.Sprint("/dev/pts/", number), os.O_RDWR|unix.O_NOCTTY, 0)
-	return ptmx, tty, err
 }
 
 // talkMain is the command
