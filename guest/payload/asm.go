@@ -71,3 +71,10 @@ func port16(port uint16) []byte { return []byte{0x66, 0xba, byte(port), byte(por
 func imm32(opcode byte, v uint32) []byte { return append([]byte{opcode}, u32(v)...) }
 
 func u32(v uint32) []byte { return le.AppendUint32(nil, v) }
+
+// Repeat is MOV ECX, n; then body, DEC ECX, JNZ, n times in all. body leaves
+// ECX alone.
+func Repeat(n uint32, body []byte) []byte {
+	loop := Code(body, []byte{0xff, 0xc9})
+	return Code(imm32(0xb9, n), loop, []byte{0x0f, 0x85}, u32(uint32(-int32(len(loop)+6))))
+}
