@@ -237,12 +237,12 @@ func (m *Machine) Run(ctx context.Context) (End, error) {
 		v.stop()
 	}
 	threads.Wait()
+	m.log.Debug("ended", "how", e.end, "err", e.err)
 	ctx, cancel := lastWords(ctx)
 	defer cancel()
 	if err := m.devices.stop(ctx); err != nil {
 		m.log.Warn("the guest's last output", "err", err)
 	}
-	m.log.Debug("ended", "how", e.end, "err", e.err)
 	return e.end, e.err
 }
 

@@ -77,6 +77,7 @@ func TestScript(t *testing.T) {
 
 func setUp(e *testscript.Env) error {
 	e.Setenv("HOME", e.WorkDir) // for the cache of kernels
+	e.Setenv("GORACE", "atexit_sleep_ms=0") // or each command takes a second more
 	e.Setenv("CPUINFO", filepath.Join(e.WorkDir, "cpuinfo"))
 	files := map[string][]byte{
 		"cpuinfo":       []byte("processor\t: 0\nflags\t\t: fpu vme svm\n"),
