@@ -86,6 +86,7 @@ func exitStatusTopic() *cobra.Command {
 		Long: `Exit status:
     0  the guest powered off (ACPI S5), and nothing else
     1  this host cannot run it: KVM, memory, a file or socket of the host
+       (and of 'vmm doctor': full kernels will not run here)
     2  the command line is wrong
     3  the kernel, an initrd or the guest's command line cannot be used
     4  vmm itself went wrong (a bug: please report what it printed)

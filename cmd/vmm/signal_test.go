@@ -14,15 +14,14 @@ import (
 	"vmm/machine"
 )
 
-// TestSignalUnread: one signal ends vmm when nobody reads what the guest, which
-// has powered off, has printed. (That vmm waits for a reader otherwise is in
-// testdata/script/output.txt.)
-func TestSignalUnread(t *testing.T) {
-	sys, err := machine.OpenKVM(machine.KVMDevice)
-	if err != nil {
-		t.Skip(err)
-	}
-	sys.Close()
+// unread is a vmm whose output nobody reads.
+type unread struct {
+	*exec.Cmd
+	log string // path of its standard error
+}
+
+func startUnread(t *testing.T) *unread {
+	t.Helper()
 	dir := t.TempDir()
 	kernel, log := filepath.Join(dir, "kernel"), filepath.Join(dir, "log")
 	if err := os.WriteFile(kernel, kernels()["prints-more"], 0o600); err != nil {
@@ -32,13 +31,11 @@ func TestSignalUnread(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer stderr.Close()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close()
-	defer w.Close()
+	t.Cleanup(func() { stderr.Close(); r.Close(); w.Close() })
 	if _, err := unix.FcntlInt(w.Fd(), unix.F_SETPIPE_SZ, 4096); err != nil {
 		t.Fatal(err)
 	}
@@ -47,17 +44,33 @@ func TestSignalUnread(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	deadline := time.After(20 * time.Second)
-	said := func(text string) bool {
-		b, err := os.ReadFile(log)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return bytes.Contains(b, []byte(text))
+	return &unread{cmd, log}
+}
+
+// said tells whether it has logged the text.
+func (u *unread) said(t *testing.T, text string) bool {
+	t.Helper()
+	b, err := os.ReadFile(u.log)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for !said("msg=ended") {
+	return bytes.Contains(b, []byte(text))
+}
+
+// TestSignalUnread: one signal ends vmm when nobody reads what the guest, which
+// has powered off, has printed. (That vmm waits for a reader otherwise is in
+// testdata/script/output.txt.)
+func TestSignalUnread(t *testing.T) {
+	sys, err := machine.OpenKVM(machine.KVMDevice)
+	if err != nil {
+		t.Skip(err)
+	}
+	sys.Close()
+	u := startUnread(t)
+	ended := make(chan error, 1)
+	go func() { ended <- u.Wait() }()
+	deadline := time.After(20 * time.Second)
+	for !u.said(t, "msg=ended") {
 		select {
 		case <-time.After(5 * time.Millisecond):
 		case <-deadline:
@@ -69,7 +82,7 @@ func TestSignalUnread(t *testing.T) {
 		t.Fatalf("vmm has not waited for its reader: %v", err)
 	default:
 	}
-	cmd.Process.Signal(syscall.SIGTERM)
+	u.Process.Signal(syscall.SIGTERM)
 	select {
 	case err := <-ended:
 		if err != nil {
@@ -78,7 +91,7 @@ func TestSignalUnread(t *testing.T) {
 	case <-deadline:
 		t.Fatal("vmm goes on")
 	}
-	if !said("the host did not read the last") {
+	if !u.said(t, "the host did not read the last") {
 		t.Error("vmm does not say that something was lost")
 	}
 }
