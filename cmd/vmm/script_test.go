@@ -41,8 +41,11 @@ func vmm() {
 //	says LINE            the last command printed to stderr this line, and no other
 //	prints TEXT          the last command printed to stdout this text, and no other;
 //	                     "\n" in it ends a line
+//	cut FILE N NEW       make NEW of the first N bytes of FILE
+//	patch FILE N HH NEW  make NEW of FILE with the byte HH at offset N
 //	[kvm]                guests can be run here
 //	[interpreted]        and their kernels are interpreted
+//	[root]               the test may open everything
 //
 // and in its directory the kernels of kernels_test.go, a cpuinfo of a processor
 // that virtualizes, which $CPUINFO names, and one that does not.
@@ -76,7 +79,7 @@ func TestScript(t *testing.T) {
 }
 
 func setUp(e *testscript.Env) error {
-	e.Setenv("HOME", e.WorkDir) // for the cache of kernels
+	e.Setenv("HOME", e.WorkDir)             // for the cache of kernels
 	e.Setenv("GORACE", "atexit_sleep_ms=0") // or each command takes a second more
 	e.Setenv("CPUINFO", filepath.Join(e.WorkDir, "cpuinfo"))
 	files := map[string][]byte{
@@ -129,7 +132,6 @@ func prints(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// cut FILE N NEW makes NEW of the first N bytes of FILE.
 func cut(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, !neg && len(args) == 3, "cut FILE N NEW")
 	n, err := strconv.Atoi(args[1])
@@ -139,9 +141,8 @@ func cut(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[2]), b[:n], 0o644))
 }
 
-// patch FILE OFFSET HEX NEW makes NEW of FILE with other bytes at an offset.
 func patch(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, !neg && len(args) == 4, "patch FILE OFFSET HEX NEW")
+	need(ts, !neg && len(args) == 4, "patch FILE N HH NEW")
 	off, err := strconv.ParseUint(args[1], 0, 31)
 	ts.Check(err)
 	v, err := strconv.ParseUint(args[2], 16, 8)
