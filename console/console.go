@@ -3,10 +3,13 @@
 package console
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Specs lists what Open understands.
@@ -91,8 +94,11 @@ type file struct{ *os.File }
 func (file) Read([]byte) (int, error) { return 0, io.EOF }
 
 func openFile(path string) (*Console, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
+	// Without O_NONBLOCK a FIFO would keep us here until it has a reader.
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NONBLOCK, 0o600)
+	if errors.Is(err, unix.ENXIO) {
+		return nil, fmt.Errorf("console: %w: nobody reads this FIFO; start its reader first", err)
+	} else if err != nil {
 		return nil, fmt.Errorf("console: %w", err)
 	}
 	return &Console{end: file{f}, name: path}, nil

@@ -146,6 +146,7 @@ func TestStdioPipe(t *testing.T) {
 	c.Write([]byte("hello"))
 	expect(t, outR, "hello")
 	inW.Close()
+	expect(t, c, "\x04") // the end, as a person would type it
 	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("EOF of the pipe: %v", err)
 	}
@@ -185,7 +186,7 @@ func TestStdioFiles(t *testing.T) {
 	if err := os.WriteFile(in, []byte("typed"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, test := range []struct{ in, want string }{{in, "typed"}, {os.DevNull, ""}} {
+	for _, test := range []struct{ in, want string }{{in, "typed\x04"}, {os.DevNull, ""}} {
 		r, err := os.Open(test.in)
 		if err != nil {
 			t.Fatal(err)

@@ -23,6 +23,7 @@ type stdio struct {
 	closer  *os.File  // its other end
 	term    *terminal // nil, and keyboard too, if the input is not a terminal
 	keys    *keyboard
+	typed   bool // input that is no terminal has had bytes
 }
 
 func openStdio(o Options) (*Console, error) {
@@ -51,7 +52,15 @@ func openStdio(o Options) (*Console, error) {
 			return nil, err
 		}
 		s.keys = newKeyboard(o, s.help)
-		go s.keys.run(s.read)
+		go func() {
+			defer func() {
+				if r := recover(); r != nil {
+					s.term.restore()
+					panic(r)
+				}
+			}()
+			s.keys.run(s.read)
+		}()
 	}
 	return &Console{end: s, term: s.term}, nil
 }
@@ -82,11 +91,33 @@ func (s *stdio) wait(fd int, events int16) error {
 	}
 }
 
+// endOfInput is Ctrl-d.
+const endOfInput = 4
+
+// Read reads the keyboard, or whatever is the input. A serial line knows no
+// end, so that of a pipe or file becomes the key that a person would press: the
+// guest's shell ends, and with it, mostly, the guest. An input that was empty
+// from the start, such as /dev/null, presses nothing: there is no one there.
 func (s *stdio) Read(p []byte) (int, error) {
 	if s.keys != nil {
 		return s.keys.Read(p)
 	}
-	return s.read(p)
+	n, err := s.read(p)
+	if n > 0 {
+		s.typed = true
+	} else if err == io.EOF && s.typed && len(p) > 0 && !s.closed() {
+		s.typed = false
+		p[0] = endOfInput
+		return 1, nil
+	}
+	return n, err
+}
+
+// closed says that Close was called.
+func (s *stdio) closed() bool {
+	fds := []unix.PollFd{{Fd: int32(s.closeFD)}}
+	n, _ := unix.Poll(fds, 0)
+	return n > 0
 }
 
 // help shows the keys at the terminal.

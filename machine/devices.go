@@ -26,6 +26,7 @@ func (m *Machine) addDevices() error {
 	d := &m.devices
 	in, out := m.config.ConsoleIn, m.config.ConsoleOut
 	d.com1 = serial.New(m.line(gsiCOM1), in, out)
+	d.com1.Rescue = m.rescue
 	d.powerButton = &button{m.line(gsiPowerButton)}
 	reset := func() { m.end(End{Reason: Reset}) }
 	pm := &pc.PM{PowerOff: func() { m.end(End{Reason: PowerOff}) }, Reset: reset}

@@ -220,6 +220,7 @@ func (m *Machine) Run(ctx context.Context) (End, error) {
 		threads.Go(func() { m.runCPU(id) })
 	}
 	threads.Go(func() {
+		defer m.rescue()
 		if err := m.entry.Finish(); err != nil {
 			m.log.Warn("the unpacked kernel is not cached", "err", err)
 		}
@@ -279,11 +280,7 @@ func (m *Machine) setEnded() {
 
 // runCPU is the goroutine, and the thread, of one vCPU.
 func (m *Machine) runCPU(id int) {
-	defer func() {
-		if r := recover(); r != nil {
-			m.finish(ending{err: &PanicError{r, debug.Stack()}})
-		}
-	}()
+	defer m.rescue()
 	err := m.vcpus[id].loop()
 	var in *endError
 	var bad *CPUError
@@ -302,6 +299,14 @@ func (m *Machine) runCPU(id int) {
 		err = fmt.Errorf("vCPU %d: %w", id, err)
 	}
 	m.finish(ending{err: err})
+}
+
+// rescue makes a panic of the goroutine that defers it the machine's end, and
+// not the whole program's: that may have a terminal to restore.
+func (m *Machine) rescue() {
+	if r := recover(); r != nil {
+		m.finish(ending{err: &PanicError{r, debug.Stack()}})
+	}
 }
 
 // end ends the machine in order. Devices call it, from a vCPU's thread: no

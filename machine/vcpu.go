@@ -163,8 +163,9 @@ func (e *CPUError) Error() string {
 	if e.Exit == kvm.ExitInternalError && e.Code == kvm.InternalErrorEmulation {
 		what = "KVM cannot emulate the instruction"
 		if n := len(e.Data); n >= 24 { // flags, then the size and up to 15 bytes of the instruction
-			size := min(int(e.Data[8]), 15, n-9)
-			what += fmt.Sprintf(" % x", e.Data[9:9+size])
+			if size := min(int(e.Data[8]), 15, n-9); size > 0 {
+				what += fmt.Sprintf(" % x", e.Data[9:9+size])
+			}
 		}
 	}
 	return fmt.Sprintf("vCPU %d: %s, at RIP %#x", e.CPU, what, e.RIP)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -77,6 +78,16 @@ func endStatus(e machine.End, sig syscall.Signal) int {
 		return exitDebug + int(min(e.Code, 63))
 	}
 	return exitSignal + int(sig)
+}
+
+// endError is what to tell of how a guest ended: nothing of what somebody asked
+// for.
+func endError(e machine.End) error {
+	switch e.Reason {
+	case machine.Reset, machine.TripleFault, machine.Panic:
+		return fmt.Errorf("the guest ended: %v", e)
+	}
+	return nil
 }
 
 func exitStatusTopic() *cobra.Command {

@@ -135,7 +135,7 @@ func (o *runOptions) run(cmd *cobra.Command) error {
 		}
 		again := end.Reason == machine.Reset || end.Reason == machine.TripleFault
 		if !again || o.onReboot != "restart" {
-			return &statusError{code: endStatus(end, g.stoppedBy())}
+			return &statusError{endStatus(end, g.stoppedBy()), endError(end)}
 		}
 		o.config.Log.Info("restarting", "after", end)
 	}

@@ -25,6 +25,10 @@ const Size = 8
 //	                   |         |
 //	                   +--> Close <
 type Device struct {
+	// Rescue, if set before Start, is deferred by every goroutine of the
+	// device: it may recover a panic.
+	Rescue func()
+
 	irq bus.Line
 	in  io.Reader // nil: nothing comes in
 	out io.Writer // nil: what the guest prints is dropped
@@ -68,7 +72,7 @@ func New(irq bus.Line, in io.Reader, out io.Writer) *Device {
 	}
 	d.fed = sync.NewCond(&d.mu)
 	d.room = sync.NewCond(&d.mu)
-	d.timer = time.AfterFunc(time.Hour, d.timeout)
+	d.timer = time.AfterFunc(time.Hour, func() { d.rescued(d.timeout) })
 	d.timer.Stop()
 	d.uart.Lines = d.carrier()
 	d.uart.reset()
@@ -154,12 +158,20 @@ func (d *Device) Start() {
 	d.started = true
 	d.mu.Unlock()
 	if d.out != nil {
-		go d.transmit()
+		go d.rescued(d.transmit)
 	} else {
 		close(d.sent)
 	}
-	go d.receive()
+	go d.rescued(d.receive)
 	d.Resume()
+}
+
+// rescued runs f, a goroutine of the device.
+func (d *Device) rescued(f func()) {
+	if d.Rescue != nil {
+		defer d.Rescue()
+	}
+	f()
 }
 
 // Pause freezes the registers against the host: nothing comes in and no
