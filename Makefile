@@ -16,7 +16,7 @@ export CGO_ENABLED = 0
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help build run test style unit fuzz emulated boots guest kernels lab deps soak bench-boot clean
+.PHONY: help build run test style unit fuzz emulated boots boot-tests guest kernels lab deps soak bench-boot clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -75,14 +75,20 @@ emulated: ## the lab and the guest, without vmm
 # Real kernels in vmm, where KVM works: here, or in the lab.
 boots: build lab ## real kernels in vmm
 	$(call suite,boots,660, \
-		$(GO) run ./guest/mkinitrd cloud cpu generic; \
-		$(GO) test -c -o bin/boot.test ./test/boot; \
+		$(MAKE) --no-print-directory boot-tests; \
 		cd test/boot; ../../bin/lab -timeout 150s -tests ../../bin/boot.test)
 
-soak: build lab ## the boots ROUNDS times
+# What the boots need: kernels, initramfs, the tests and their tool in the guest.
+boot-tests:
 	$(GO) run ./guest/mkinitrd cloud cpu generic
+	$(GO) build $(STATIC) -o bin/guesttool ./test/boot/tool
 	$(GO) test -c -o bin/boot.test ./test/boot
-	cd test/boot && ../../bin/lab -- ../../bin/boot.test -test.v -test.count $(ROUNDS) -test.timeout 0
+
+soak: export VMM_SOAK = 1
+soak: build lab boot-tests ## long counts: 10,000 pauses, fuzzing, a MiB over the serial port, ROUNDS times the boots
+	CGO_ENABLED=1 $(GO) test -race -v -run Pause -timeout 30m ./machine
+	GO=$(GO) sh test/fuzz.sh 60s
+	cd test/boot && for i in $$(seq $(ROUNDS)); do ../../bin/lab -timeout 900s -tests ../../bin/boot.test </dev/null || exit 1; done
 
 bench-boot: build lab ## how long a guest takes to its first line
 	$(GO) run ./guest/mkinitrd cloud

@@ -3,9 +3,6 @@ package pattern
 
 import "fmt"
 
-// MiB is how much of it.
-const MiB = 1 << 20
-
 // Bytes returns n bytes of lines that each tell where they belong.
 func Bytes(n int) []byte {
 	var b []byte

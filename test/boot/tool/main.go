@@ -1,7 +1,8 @@
 // Tool runs inside the guest of a boot test:
 //
-//	tool print   prints a MiB of a known pattern
-//	tool hash    reads a MiB from the console and prints its hash
+//	tool print N  prints N bytes of a known pattern
+//	tool hash N   reads N bytes from the console and prints their hash
+//	tool memory   prints how much memory there is
 package main
 
 import (
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -16,31 +18,47 @@ import (
 )
 
 func main() {
-	if err := run(os.Args[1]); err != nil {
+	n := 0
+	if len(os.Args) > 2 {
+		n, _ = strconv.Atoi(os.Args[2])
+	}
+	if err := run(os.Args[1], n); err != nil {
 		fmt.Println("tool:", err)
 		os.Exit(1)
 	}
 }
 
-func run(what string) error {
+func memory() error {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return err
+	}
+	fmt.Printf("MEMORY %d MiB\n", uint64(info.Totalram)*uint64(info.Unit)>>20)
+	return nil
+}
+
+func run(what string, n int) error {
+	if what == "memory" {
+		return memory()
+	}
 	if err := raw(); err != nil {
 		return err
 	}
 	switch what {
 	case "print":
-		fmt.Print("MIB-BEGIN\r\n")
-		if _, err := os.Stdout.Write(pattern.Bytes(pattern.MiB)); err != nil {
+		fmt.Print("DATA-BEGIN\r\n")
+		if _, err := os.Stdout.Write(pattern.Bytes(n)); err != nil {
 			return err
 		}
-		fmt.Print("MIB-END\r\n")
+		fmt.Print("DATA-END\r\n")
 		return nil
 	case "hash":
-		fmt.Print("MIB-READY\r\n")
+		fmt.Print("DATA-READY\r\n")
 		h := sha256.New()
-		if _, err := io.CopyN(h, os.Stdin, pattern.MiB); err != nil {
+		if _, err := io.CopyN(h, os.Stdin, int64(n)); err != nil {
 			return err
 		}
-		fmt.Printf("MIB-HASH %x\r\n", h.Sum(nil))
+		fmt.Printf("DATA-HASH %x\r\n", h.Sum(nil))
 		return nil
 	}
 	return fmt.Errorf("no command %q", what)
