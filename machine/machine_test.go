@@ -148,8 +148,12 @@ func TestStates(t *testing.T) {
 // every call returns, and none claims a pause of a machine that is gone.
 func TestPauseAgainstPowerOff(t *testing.T) {
 	needKVM(t)
-	for i := range 50 {
-		body := payload.Print(com1, strings.Repeat(".", 1+i*4))
+	n := 50
+	if os.Getenv("VMM_SOAK") != "" {
+		n = 1000
+	}
+	for i := range n {
+		body := payload.Print(com1, strings.Repeat(".", 1+i%50*4))
 		c := kernel(t, body, powerOff, payload.Spin())
 		c.CPUs = 2
 		m, err := machine.New(c)
@@ -243,6 +247,15 @@ func TestBadConfig(t *testing.T) {
 	var input *boot.InputError
 	if _, err := machine.New(c); !errors.As(err, &input) {
 		t.Errorf("an absent kernel: %v", err)
+	}
+}
+
+// TestManyCPUs: vCPUs that the guest never starts cost nothing and end with it.
+func TestManyCPUs(t *testing.T) {
+	c := kernel(t, powerOff)
+	c.CPUs = 64
+	if end, err := run(t, c); err != nil || end.Reason != machine.PowerOff {
+		t.Errorf("%v, %v", end, err)
 	}
 }
 
