@@ -90,10 +90,8 @@ soak: build lab boot-tests ## long counts: 10,000 pauses, fuzzing, a MiB over th
 	GO=$(GO) sh test/fuzz.sh 60s
 	cd test/boot && for i in $$(seq $(ROUNDS)); do ../../bin/lab -timeout 900s -tests ../../bin/boot.test </dev/null || exit 1; done
 
-bench-boot: build lab ## how long a guest takes to its first line
-	$(GO) run ./guest/mkinitrd cloud
-	$(GO) test -c -o bin/boot.test ./test/boot
-	cd test/boot && ../../bin/lab -- ../../bin/boot.test -test.run '^$$' -test.bench Boot -test.count 5
+bench-boot: ## how long a guest takes to its first line, beside QEMU and gokvm (docs/bench.md)
+	$(GO) run ./test/bench boot
 
 clean: ## remove what was built; the downloads stay (rm -r .cache removes them)
 	rm -rf bin .cache/guest .cache/lab

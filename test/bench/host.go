@@ -1,0 +1,68 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+)
+
+// host is where figures come from: they mean little elsewhere.
+type host struct {
+	Lab     bool // an emulated processor (docs/lab.md): ratios count, seconds do not
+	CPU     string
+	CPUs    int
+	Kernel  string
+	Go      string
+	QEMU    string `json:",omitempty"`
+	Version string `json:",omitempty"` // of vmm, as vmm says
+}
+
+func thisHost(f files) host {
+	h := host{Lab: os.Getenv("VMM_LAB") != "" && emulated(), CPUs: runtime.NumCPU(), Go: runtime.Version()}
+	h.CPU = cpuModel()
+	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
+		h.Kernel = strings.TrimSpace(string(b))
+	}
+	h.QEMU = firstLine(qemu, "--version")
+	h.Version = firstLine(f.vmm, "version")
+	return h
+}
+
+func (h host) String() string {
+	where := "natively"
+	if h.Lab {
+		where = "in the lab, an emulated processor: only ratios mean anything"
+	}
+	return fmt.Sprintf("%s; %d x %s, Linux %s; %s; %s", where, h.CPUs, h.CPU, h.Kernel, h.Version, h.QEMU)
+}
+
+// emulated tells the lab's L1 from a host on which bin/lab runs commands
+// directly and sets VMM_LAB too.
+func emulated() bool { return strings.HasPrefix(cpuModel(), "QEMU") }
+
+func cpuModel() string {
+	f, err := os.Open("/proc/cpuinfo")
+	if err != nil {
+		return "unknown"
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if key, model, _ := strings.Cut(lines.Text(), ":"); strings.TrimSpace(key) == "model name" {
+			return strings.TrimSpace(model)
+		}
+	}
+	return "unknown"
+}
+
+// firstLine is what a command prints first, or "" if it does not run.
+func firstLine(argv ...string) string {
+	out, err := exec.Command(argv[0], argv[1:]...).Output()
+	if err != nil {
+		return ""
+	}
+	line, _, _ := strings.Cut(string(out), "\n")
+	return line
+}

@@ -1,0 +1,115 @@
+// Bench measures vmm beside its rivals (docs/bench.md):
+//
+//	bench boot    process start to the guest's first line, in the lab
+//	bench rss     resident memory of an idle guest's VMM, in the lab
+//	bench start   process start to the first KVM_RUN, on this host
+//	bench pio     one exit to a port and back, on this host
+//
+// It has two halves. Outside, it builds what is measured and starts bin/lab
+// with a static copy of itself; inside, that copy measures, prints a table and
+// writes NAME.json into .cache/bench.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"regexp"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// benches are the subcommands.
+var benches = map[string]struct {
+	new   func(files) *report
+	inLab bool // it boots real kernels
+}{
+	"boot": {newBoot, true},
+}
+
+type options struct {
+	bench  string
+	rounds int
+	only   *regexp.Regexp
+	inside bool
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := execute(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func execute(ctx context.Context, args []string) error {
+	o, err := parse(args)
+	if err != nil {
+		return err
+	}
+	f, err := where()
+	if err != nil {
+		return err
+	}
+	if o.inside {
+		return measure(ctx, o, f)
+	}
+	if err := f.build(ctx); err != nil {
+		return err
+	}
+	if !benches[o.bench].inLab {
+		return measure(ctx, o, f)
+	}
+	return command(ctx, f.lab(), "-out", f.results, "--", f.self, "-inside",
+		"-rounds", strconv.Itoa(o.rounds), "-only", o.only.String(), o.bench)
+}
+
+func parse(args []string) (o options, err error) {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.Usage = func() {
+		fmt.Fprintln(flags.Output(), "usage: bench [flags] boot|rss|start|pio")
+		flags.PrintDefaults()
+	}
+	flags.IntVar(&o.rounds, "rounds", 5, "measure everything so often, after one warm-up")
+	only := flags.String("only", "", "measure only entries whose names match this `expression`")
+	flags.BoolVar(&o.inside, "inside", false, "measure here, with what the outside has built")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	o.bench = flags.Arg(0)
+	if _, ok := benches[o.bench]; !ok || flags.NArg() != 1 {
+		flags.Usage()
+		return o, errors.New("want the name of one benchmark")
+	}
+	if o.rounds < 1 {
+		return o, fmt.Errorf("-rounds %d: at least 1", o.rounds)
+	}
+	o.only, err = regexp.Compile(*only)
+	return o, err
+}
+
+// measure is the inside.
+func measure(ctx context.Context, o options, f files) (err error) {
+	if f.scratch, err = os.MkdirTemp("", "bench"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(f.scratch)
+	r := benches[o.bench].new(f)
+	if err := r.keep(o.only.MatchString); err != nil {
+		return err
+	}
+	r.Began, r.Host = time.Now().UTC(), thisHost(f)
+	if err := fillCache(ctx, f); err != nil {
+		return fmt.Errorf("kernel cache: %w", err)
+	}
+	err = r.interleave(ctx, o.rounds, func() error { return r.save(f.results) })
+	fmt.Println(r.table())
+	return err
+}
+
+func progress(format string, a ...any) { fmt.Fprintf(os.Stderr, "bench: "+format+"\n", a...) }

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"regexp"
+	"time"
+)
+
+// process is a running rival. Its standard output and error are one pipe, its
+// standard input another, in which nothing ever comes: every rival takes these
+// for the guest's console, and none needs a terminal.
+type process struct {
+	cmd    *exec.Cmd
+	began  time.Time
+	input  io.Closer
+	chunks chan chunk // closed once nobody writes any more
+	output []byte     // what expect has seen
+}
+
+type chunk struct {
+	at   time.Time
+	data []byte
+}
+
+// launch starts argv. The clock starts right before.
+func launch(argv []string, inherit ...*os.File) (*process, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer w.Close()
+	p := &process{cmd: exec.Command(argv[0], argv[1:]...), chunks: make(chan chunk, 64)}
+	p.cmd.Stdout, p.cmd.Stderr, p.cmd.ExtraFiles = w, w, inherit
+	if p.input, err = p.cmd.StdinPipe(); err != nil {
+		r.Close()
+		return nil, err
+	}
+	p.began = time.Now()
+	if err := p.cmd.Start(); err != nil {
+		r.Close()
+		return nil, err
+	}
+	go p.read(r)
+	return p, nil
+}
+
+func (p *process) read(r *os.File) {
+	defer r.Close()
+	defer close(p.chunks)
+	for {
+		b := make([]byte, 4096)
+		n, err := r.Read(b)
+		if err != nil {
+			return
+		}
+		p.chunks <- chunk{time.Now(), b[:n]}
+	}
+}
+
+// expect waits for a match in what was printed since the last one, and returns
+// its groups and when its last byte came. It gives up when ctx ends.
+func (p *process) expect(ctx context.Context, re *regexp.Regexp) (groups []string, at time.Time, err error) {
+	for {
+		if m := re.FindSubmatchIndex(p.output); m != nil {
+			for i := 0; i < len(m); i += 2 {
+				groups = append(groups, string(p.output[m[i]:m[i+1]]))
+			}
+			p.output = p.output[m[1]:]
+			return groups, at, nil
+		}
+		select {
+		case c, ok := <-p.chunks:
+			if !ok {
+				return nil, at, fmt.Errorf("it ended and never printed %q; its last words: %s", re, p.tail())
+			}
+			p.output, at = append(p.output, c.data...), c.at
+		case <-ctx.Done():
+			return nil, at, fmt.Errorf("stalled (%v after %.1f s) before it printed %q; its last words: %s",
+				context.Cause(ctx), time.Since(p.began).Seconds(), re, p.tail())
+		}
+	}
+}
+
+// tail is the end of the output on one line.
+func (p *process) tail() string {
+	const most = 300
+	t := bytes.TrimSpace(p.output[max(0, len(p.output)-most):])
+	return string(bytes.Join(bytes.Fields(t), []byte(" ")))
+}
+
+// kill ends the process and waits until it is gone, with all that it held.
+func (p *process) kill() {
+	p.cmd.Process.Kill()
+	p.input.Close()
+	for range p.chunks { // a writer must not wait for us
+	}
+	p.cmd.Wait()
+}

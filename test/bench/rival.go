@@ -1,0 +1,94 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+)
+
+const qemu = "qemu-system-x86_64"
+
+// cmdline is the guest kernel's, the same for all: vmm's default without the
+// frequency of the time-stamp counter, which no rival tells its guest there.
+const cmdline = "console=ttyS0 panic=-1"
+
+// files are what is measured and what it boots.
+type files struct {
+	vmm, gokvm, self, pio string // programs
+	kernel, vmlinux       string // the same kernel, packed and not
+	initrd                string
+	results               string // folder
+	scratch               string // folder that is removed in the end
+}
+
+// warm is the cache with the kernel in it.
+func (f files) warm() string { return filepath.Join(f.scratch, "warm") }
+
+// rival is one way to run the guest, with one vCPU.
+type rival struct {
+	name string
+	note string
+	argv func(f files, mib int) ([]string, error)
+}
+
+// rivals are all ways to boot that are compared, each in its best configuration
+// but for what its note says. Names before the first blank group them.
+func rivals() []rival {
+	return []rival{
+		{"vmm", "the unpacked kernel is mapped from the cache", vmm("direct", files.warm)},
+		{"vmm cold", "the cache is empty: vmm unpacks the kernel, and writes the cache while the guest boots", vmm("direct", cold)},
+		{"vmm bzimage", "the guest unpacks its kernel", vmm("bzimage", noCache)},
+		{"qemu-microvm", "ACPI, SeaBIOS", qemuMachine("microvm,acpi=on")},
+		{"qemu-microvm qboot", "ACPI, qboot, no option ROMs, no PIT, PIC or RTC",
+			qemuMachine("microvm,acpi=on,x-option-roms=off,pit=off,pic=off,rtc=off", "-bios", "qboot.rom")},
+		{"qemu-microvm noacpi", "ACPI off, qboot; the kernel finds no I/O APIC", qemuMachine("microvm,acpi=off")},
+		{"qemu-microvm pvh", "ACPI; the kernel is given unpacked, and entered by PVH", vmlinux(qemuMachine("microvm,acpi=on"))},
+		{"qemu-q35", "", qemuMachine("q35")},
+		{"gokvm", "more on the command line, without which it does not boot: " + gokvmNeeds, gokvm},
+	}
+}
+
+func noCache(files) string { return "" }
+
+// cold is a cache that does not exist yet.
+func cold(f files) string {
+	dir := filepath.Join(f.scratch, "cold")
+	os.RemoveAll(dir) // what is left of it, vmm would find
+	return dir
+}
+
+func vmm(mode string, cache func(files) string) func(files, int) ([]string, error) {
+	return func(f files, mib int) ([]string, error) {
+		return []string{f.vmm, "run", "--kernel", f.kernel, "--initrd", f.initrd, "--cmdline", cmdline,
+			"--memory", fmt.Sprintf("%dM", mib), "--cpus", "1", "--boot", mode, "--kernel-cache", cache(f)}, nil
+	}
+}
+
+func qemuMachine(machine string, more ...string) func(files, int) ([]string, error) {
+	return func(f files, mib int) ([]string, error) {
+		return append([]string{qemu, "-M", machine, "-accel", "kvm", "-cpu", "host", "-m", strconv.Itoa(mib), "-smp", "1",
+			"-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
+			"-kernel", f.kernel, "-initrd", f.initrd, "-append", cmdline}, more...), nil
+	}
+}
+
+// vmlinux gives a rival the unpacked kernel.
+func vmlinux(argv func(files, int) ([]string, error)) func(files, int) ([]string, error) {
+	return func(f files, mib int) ([]string, error) {
+		if f.vmlinux == "" {
+			return nil, fmt.Errorf("no unpacked kernel")
+		}
+		f.kernel = f.vmlinux
+		return argv(f, mib)
+	}
+}
+
+// gokvmNeeds are those words of gokvm's own default command line that the kernel
+// cannot do without: it has no ACPI, no I/O APIC for Linux, and no PIT that
+// the time-stamp counter could be measured with.
+const gokvmNeeds = "noapic noacpi notsc lapic tsc_early_khz=2000 pci=realloc=off"
+
+func gokvm(f files, mib int) ([]string, error) {
+	return []string{f.gokvm, "boot", "-k", f.kernel, "-i", f.initrd, "-m", fmt.Sprintf("%dM", mib), "-c", "1", "-p", cmdline + " " + gokvmNeeds}, nil
+}
