@@ -162,7 +162,7 @@ func (m *Machine) load(cmdline string) error {
 		RSDP: acpiBase, Reserved: []mem.Range{{Base: acpiBase, Size: acpiSize}}, Log: m.log,
 	}
 	if m.config.KernelCache != "" {
-		p.Cache = &boot.Cache{Dir: m.config.KernelCache}
+		p.Cache = &boot.Cache{Dir: m.config.KernelCache, Copy: !m.config.MapKernel}
 	}
 	var err error
 	m.entry, err = boot.Load(m.mem, p)
@@ -215,6 +215,7 @@ func (m *Machine) Run(ctx context.Context) (End, error) {
 		runtime.GOMAXPROCS(n)
 	}
 	m.devices.start()
+	m.log.Debug("the guest starts") // the bench harness times this line
 	var threads sync.WaitGroup
 	for id := range m.vcpus {
 		threads.Go(func() { m.runCPU(id) })
@@ -238,7 +239,9 @@ func (m *Machine) Run(ctx context.Context) (End, error) {
 		v.stop()
 	}
 	threads.Wait()
-	m.log.Debug("ended", "how", e.end, "err", e.err)
+	if e.err == nil {
+		m.log.Debug("the guest ended", "how", e.end)
+	}
 	ctx, cancel := lastWords(ctx)
 	defer cancel()
 	if err := m.devices.stop(ctx); err != nil {
