@@ -27,15 +27,16 @@ func where() (files, error) {
 	bin := filepath.Join(root, "bin", "bench")
 	cache := filepath.Join(root, ".cache")
 	return files{
-		vmm: filepath.Join(bin, "vmm"), gokvm: filepath.Join(bin, "gokvm"), self: filepath.Join(bin, "bench"), pio: filepath.Join(bin, "pio"),
+		source: filepath.Join(root, "test", "bench"),
+		vmm:    filepath.Join(bin, "vmm"), gokvm: filepath.Join(bin, "gokvm"), self: filepath.Join(bin, "bench"), pio: filepath.Join(bin, "pio"),
 		kernel: filepath.Join(cache, "kernels", "cloud", "vmlinuz"), vmlinux: filepath.Join(cache, "bench", "vmlinux"),
 		initrd: filepath.Join(cache, "guest", "initrd-cloud.cpio"), results: filepath.Join(cache, "bench"),
 	}, nil
 }
 
 // build makes all programs, static and in a folder of their own, where nobody
-// replaces them while they are measured, and brings kernel and initrd.
-func (f files) build(ctx context.Context) error {
+// replaces them while they are measured, and if need be brings kernel and initrd.
+func (f files) build(ctx context.Context, kernels bool) error {
 	if err := os.MkdirAll(f.results, 0o755); err != nil {
 		return err
 	}
@@ -46,6 +47,19 @@ func (f files) build(ctx context.Context) error {
 			return err
 		}
 	}
+	if kernels {
+		if err := f.bring(ctx); err != nil {
+			return err
+		}
+	}
+	if _, err := exec.LookPath("cc"); err != nil {
+		return nil // the entry that needs it says so
+	}
+	return command(ctx, "cc", "-O2", "-Wall", "-Wextra", "-o", f.pio, filepath.Join(f.source, "native", "pio.c"))
+}
+
+// bring fetches the kernel, unpacks it, and builds the initrd.
+func (f files) bring(ctx context.Context) error {
 	if _, err := kernel.Fetch(ctx, "cloud"); err != nil {
 		return err
 	}

@@ -25,10 +25,14 @@ import (
 
 // benches are the subcommands.
 var benches = map[string]struct {
-	new   func(files) *report
-	inLab bool // it boots real kernels
+	new     func(files) *report
+	kernels bool // it needs the guest
+	inLab   bool // it boots it
 }{
-	"boot": {newBoot, true},
+	"boot":  {newBoot, true, true},
+	"start": {newStart, true, false},
+	"pio":   {newPIO, false, false},
+	"rss":   {newRSS, true, true},
 }
 
 type options struct {
@@ -48,6 +52,9 @@ func main() {
 }
 
 func execute(ctx context.Context, args []string) error {
+	if len(args) > 0 && args[0] == "trap" {
+		return trap(args[1:])
+	}
 	o, err := parse(args)
 	if err != nil {
 		return err
@@ -59,10 +66,11 @@ func execute(ctx context.Context, args []string) error {
 	if o.inside {
 		return measure(ctx, o, f)
 	}
-	if err := f.build(ctx); err != nil {
+	b := benches[o.bench]
+	if err := f.build(ctx, b.kernels); err != nil {
 		return err
 	}
-	if !benches[o.bench].inLab {
+	if !b.inLab {
 		return measure(ctx, o, f)
 	}
 	return command(ctx, f.lab(), "-out", f.results, "--", f.self, "-inside",
@@ -104,8 +112,10 @@ func measure(ctx context.Context, o options, f files) (err error) {
 		return err
 	}
 	r.Began, r.Host = time.Now().UTC(), thisHost(f)
-	if err := fillCache(ctx, f); err != nil {
-		return fmt.Errorf("kernel cache: %w", err)
+	if benches[o.bench].kernels {
+		if err := fillCache(ctx, f); err != nil {
+			return fmt.Errorf("kernel cache: %w", err)
+		}
 	}
 	err = r.interleave(ctx, o.rounds, func() error { return r.save(f.results) })
 	fmt.Println(r.table())

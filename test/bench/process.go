@@ -93,6 +93,21 @@ func (p *process) tail() string {
 	return string(bytes.Join(bytes.Fields(t), []byte(" ")))
 }
 
+// rest is the tail of all that was printed until now.
+func (p *process) rest() string {
+	for {
+		select {
+		case c, ok := <-p.chunks:
+			if ok {
+				p.output = append(p.output, c.data...)
+				continue
+			}
+		default:
+		}
+		return p.tail()
+	}
+}
+
 // kill ends the process and waits until it is gone, with all that it held.
 func (p *process) kill() {
 	p.cmd.Process.Kill()

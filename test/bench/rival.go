@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 )
@@ -18,6 +19,7 @@ type files struct {
 	vmm, gokvm, self, pio string // programs
 	kernel, vmlinux       string // the same kernel, packed and not
 	initrd                string
+	source                string // folder of this package
 	results               string // folder
 	scratch               string // folder that is removed in the end
 }
@@ -67,10 +69,18 @@ func vmm(mode string, cache func(files) string) func(files, int) ([]string, erro
 
 func qemuMachine(machine string, more ...string) func(files, int) ([]string, error) {
 	return func(f files, mib int) ([]string, error) {
-		return append([]string{qemu, "-M", machine, "-accel", "kvm", "-cpu", "host", "-m", strconv.Itoa(mib), "-smp", "1",
+		return append([]string{qemuPath(), "-M", machine, "-accel", "kvm", "-cpu", "host", "-m", strconv.Itoa(mib), "-smp", "1",
 			"-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
 			"-kernel", f.kernel, "-initrd", f.initrd, "-append", cmdline}, more...), nil
 	}
+}
+
+// qemuPath is absolute where QEMU is installed.
+func qemuPath() string {
+	if path, err := exec.LookPath(qemu); err == nil {
+		return path
+	}
+	return qemu
 }
 
 // vmlinux gives a rival the unpacked kernel.
