@@ -94,11 +94,17 @@ func vmlinux(argv func(files, int) ([]string, error)) func(files, int) ([]string
 	}
 }
 
+// gokvmLeast is the least memory that gokvm takes: it puts the initrd at 240 MiB.
+const gokvmLeast = 256 // MiB
+
 // gokvmNeeds are those words of gokvm's own default command line that the kernel
 // cannot do without: it has no ACPI, no I/O APIC for Linux, and no PIT that
 // the time-stamp counter could be measured with.
 const gokvmNeeds = "noapic noacpi notsc lapic tsc_early_khz=2000 pci=realloc=off"
 
 func gokvm(f files, mib int) ([]string, error) {
+	if mib < gokvmLeast {
+		return nil, fmt.Errorf("gokvm: %d MiB are too few: the initrd lies at 240 MiB", mib)
+	}
 	return []string{f.gokvm, "boot", "-k", f.kernel, "-i", f.initrd, "-m", fmt.Sprintf("%dM", mib), "-c", "1", "-p", cmdline + " " + gokvmNeeds}, nil
 }
