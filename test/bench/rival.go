@@ -38,7 +38,8 @@ type rival struct {
 // but for what its note says. Names before the first blank group them.
 func rivals() []rival {
 	return []rival{
-		{"vmm", "the unpacked kernel is mapped from the cache", vmm("direct", files.warm)},
+		{"vmm", "the unpacked kernel is read from the cache", vmm("direct", files.warm)},
+		{"vmm mapped", "--map-kernel: it is mapped instead", vmm("direct", files.warm, "--map-kernel")},
 		{"vmm cold", "the cache is empty: vmm unpacks the kernel, and writes the cache while the guest boots", vmm("direct", cold)},
 		{"vmm bzimage", "the guest unpacks its kernel", vmm("bzimage", noCache)},
 		{"qemu-microvm", "ACPI, SeaBIOS", qemuMachine("microvm,acpi=on")},
@@ -47,7 +48,7 @@ func rivals() []rival {
 		{"qemu-microvm noacpi", "ACPI off, qboot; the kernel finds no I/O APIC", qemuMachine("microvm,acpi=off")},
 		{"qemu-microvm pvh", "ACPI; the kernel is given unpacked, and entered by PVH", vmlinux(qemuMachine("microvm,acpi=on"))},
 		{"qemu-q35", "", qemuMachine("q35")},
-		{"gokvm", "more on the command line, without which it does not boot: " + gokvmNeeds, gokvm},
+		{"gokvm", "without these words more on the command line it does not boot: " + gokvmNeeds + "; with them its guest's clock is wrong, and so is what its kernel counts", gokvm},
 	}
 }
 
@@ -60,10 +61,10 @@ func cold(f files) string {
 	return dir
 }
 
-func vmm(mode string, cache func(files) string) func(files, int) ([]string, error) {
+func vmm(mode string, cache func(files) string, more ...string) func(files, int) ([]string, error) {
 	return func(f files, mib int) ([]string, error) {
-		return []string{f.vmm, "run", "--kernel", f.kernel, "--initrd", f.initrd, "--cmdline", cmdline,
-			"--memory", fmt.Sprintf("%dM", mib), "--cpus", "1", "--boot", mode, "--kernel-cache", cache(f)}, nil
+		return append([]string{f.vmm, "run", "--kernel", f.kernel, "--initrd", f.initrd, "--cmdline", cmdline,
+			"--memory", fmt.Sprintf("%dM", mib), "--cpus", "1", "--boot", mode, "--kernel-cache", cache(f)}, more...), nil
 	}
 }
 

@@ -24,15 +24,15 @@ var prompt = regexp.MustCompile(`vmm-init: up [0-9.]+\r?\n(?s:.*)\$ `)
 
 // newRSS compares what a VMM keeps in memory besides its guest's RAM.
 func newRSS(f files) *report {
-	r := &report{Bench: "rss", Unit: "KiB", parts: []string{"private", "guest RAM", "kernel cache"}, against: []string{"vmm", "qemu-microvm*", "gokvm"},
+	r := &report{Bench: "rss", Unit: "KiB", parts: []string{"dirty", "guest RAM", "kernel cache"}, against: []string{"vmm", "qemu-microvm*", "gokvm"},
 		Notes: []string{
 			fmt.Sprintf("Rss of all mappings but the guest's RAM, of an idle guest of %d MiB at its prompt (/proc/PID/smaps).", rssMemory),
-			"private: the part that no other process shares; the rest is mostly the program's text.",
+			"dirty: what one more VMM costs (Private_Dirty); the rest is mostly the program's text, which all of a kind share.",
 			"guest RAM, kernel cache: what is not in the value; the cache's file is mapped into the RAM, a clean page of it is the host's page cache.",
 		}}
 	for _, v := range rivals() {
 		switch v.name {
-		case "vmm", "vmm bzimage", "qemu-microvm", "qemu-q35", "gokvm":
+		case "vmm", "vmm mapped", "vmm bzimage", "qemu-microvm", "qemu-q35", "gokvm":
 		default:
 			continue // they differ in how they boot only
 		}
@@ -84,9 +84,9 @@ func rss(ctx context.Context, argv []string, mib int) (run, error) {
 
 // mapping is one of /proc/PID/smaps (proc(5)).
 type mapping struct {
-	start, end   uint64
-	mode, path   string
-	rss, private uint64 // KiB
+	start, end uint64
+	mode, path string
+	rss, dirty uint64 // KiB
 }
 
 func readSmaps(r io.Reader) (all []mapping, err error) {
@@ -123,8 +123,8 @@ func (m *mapping) count(key, value string) error {
 	switch key {
 	case "Rss":
 		to = &m.rss
-	case "Private_Clean", "Private_Dirty":
-		to = &m.private
+	case "Private_Dirty":
+		to = &m.dirty
 	default:
 		return nil
 	}
@@ -143,12 +143,12 @@ func footprint(all []mapping, ram uint64) (run, error) {
 	if !ok {
 		return run{}, errors.New("smaps: no mappings of the size of the guest's RAM")
 	}
-	var rest, private, guest, cache uint64
+	var rest, dirty, guest, cache uint64
 	for i, m := range all {
 		switch {
 		case i < from || i >= to:
 			rest += m.rss
-			private += m.private
+			dirty += m.dirty
 		case strings.HasPrefix(m.path, "/") && strings.Contains(m.path, ".image"):
 			cache += m.rss
 		default:
@@ -156,7 +156,7 @@ func footprint(all []mapping, ram uint64) (run, error) {
 		}
 	}
 	return run{Value: float64(rest), Parts: map[string]float64{
-		"private": float64(private), "guest RAM": float64(guest), "kernel cache": float64(cache),
+		"dirty": float64(dirty), "guest RAM": float64(guest), "kernel cache": float64(cache),
 	}}, nil
 }
 

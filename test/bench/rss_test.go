@@ -11,8 +11,8 @@ import (
 const smaps = `00400000-00500000 r-xp 00000000 08:01 77   /usr/bin/vmm
 Size:               1024 kB
 Rss:                 700 kB
-Shared_Clean:        700 kB
-Private_Clean:         0 kB
+Shared_Clean:        600 kB
+Private_Clean:       100 kB
 VmFlags: rd ex mr mw me
 c000000000-c000008000 rw-p 00000000 00:00 0
 Rss:                   4 kB
@@ -42,7 +42,7 @@ func TestFootprint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Value != 700+4+4 || got.Parts["private"] != 5 || got.Parts["guest RAM"] != 12 || got.Parts["kernel cache"] != 12 {
+	if got.Value != 700+4+4 || got.Parts["dirty"] != 5 || got.Parts["guest RAM"] != 12 || got.Parts["kernel cache"] != 12 {
 		t.Errorf("%+v", got)
 	}
 	if _, err := footprint(all, 7*4096); err == nil {
