@@ -89,6 +89,22 @@ func TestPayloadOf(t *testing.T) {
 	}
 }
 
+// TestLock: two at once would measure each other.
+func TestLock(t *testing.T) {
+	f := files{results: t.TempDir()}
+	if err := f.lock(); err != nil {
+		t.Fatal(err)
+	}
+	first := locked
+	if f.lock() == nil {
+		t.Error("a second bench starts")
+	}
+	first.Close()
+	if err := f.lock(); err != nil {
+		t.Error("after the first has ended:", err)
+	}
+}
+
 // TestTrap: a command that never runs a guest is not mistaken for one that does.
 func TestTrap(t *testing.T) {
 	self, err := os.Executable()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pierrec/lz4/v4"
+	"golang.org/x/sys/unix"
 
 	"vmm/guest"
 	"vmm/guest/kernel"
@@ -34,12 +36,30 @@ func where() (files, error) {
 	}, nil
 }
 
-// build makes all programs, static and in a folder of their own, where nobody
-// replaces them while they are measured, and if need be brings kernel and initrd.
-func (f files) build(ctx context.Context, kernels bool) error {
+// lock keeps a second bench out until this process ends: the two would disturb
+// each other, and one would replace what the other measures.
+func (f files) lock() error {
 	if err := os.MkdirAll(f.results, 0o755); err != nil {
 		return err
 	}
+	l, err := os.OpenFile(filepath.Join(f.results, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return err
+	}
+	if err := unix.Flock(int(l.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		l.Close()
+		return fmt.Errorf("%s: another bench is running; wait for its end: %w", l.Name(), err)
+	}
+	locked = l
+	return nil
+}
+
+// locked holds the lock: a file that nobody refers to is closed by the collector.
+var locked *os.File
+
+// build makes all programs, static and in a folder of their own, where nobody
+// replaces them while they are measured, and if need be brings kernel and initrd.
+func (f files) build(ctx context.Context, kernels bool) error {
 	for out, pkg := range map[string]string{
 		f.vmm: "vmm/cmd/vmm", f.self: "vmm/test/bench", f.lab(): "vmm/test/lab", f.gokvm: "github.com/bobuhiro11/gokvm",
 	} {
@@ -94,7 +114,7 @@ func unpack(to, from string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", from, err)
 	}
-	f, err := os.Create(to)
+	f, err := os.Create(to + ".tmp") // and renamed: a half kernel is none
 	if err != nil {
 		return err
 	}
@@ -102,7 +122,7 @@ func unpack(to, from string) error {
 	if _, err := io.Copy(f, lz4.NewReader(payload)); err != nil {
 		return fmt.Errorf("%s: %w", from, err)
 	}
-	return f.Close()
+	return errors.Join(f.Close(), os.Rename(f.Name(), to))
 }
 
 // payloadOf finds the compressed kernel: boot.rst, payload_offset and

@@ -66,6 +66,9 @@ func execute(ctx context.Context, args []string) error {
 	if o.inside {
 		return measure(ctx, o, f)
 	}
+	if err := f.lock(); err != nil {
+		return err
+	}
 	b := benches[o.bench]
 	if err := f.build(ctx, b.kernels); err != nil {
 		return err
