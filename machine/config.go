@@ -36,10 +36,10 @@ type Config struct {
 
 	// KernelCache is the directory of unpacked kernels; "" keeps none.
 	KernelCache string `json:",omitempty"`
-	// MapKernel maps the cached kernel in place of reading it: a start some
-	// milliseconds sooner, and guests share what they do not write, for a guest
-	// that faults its kernel in page by page and has no huge pages under it.
-	MapKernel bool `json:",omitempty"`
+	// CopyKernel reads the cached kernel in place of mapping it: the guest has
+	// huge pages under it and faults nothing in, for some milliseconds before it
+	// starts and memory that guests do not share.
+	CopyKernel bool `json:",omitempty"`
 
 	// KVMDevice is the path of the KVM device; "" is the constant of that name.
 	KVMDevice string `json:"-"`

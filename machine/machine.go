@@ -162,7 +162,7 @@ func (m *Machine) load(cmdline string) error {
 		RSDP: acpiBase, Reserved: []mem.Range{{Base: acpiBase, Size: acpiSize}}, Log: m.log,
 	}
 	if m.config.KernelCache != "" {
-		p.Cache = &boot.Cache{Dir: m.config.KernelCache, Copy: !m.config.MapKernel}
+		p.Cache = &boot.Cache{Dir: m.config.KernelCache, Copy: m.config.CopyKernel}
 	}
 	var err error
 	m.entry, err = boot.Load(m.mem, p)

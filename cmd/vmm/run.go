@@ -69,7 +69,7 @@ func (p *program) newRun() *cobra.Command {
 	f.StringVar(&o.logLevel, "log-level", "warn", "what to log to standard error: debug, info, warn or error")
 	f.DurationVar(&o.stopTimeout, "stop-timeout", 30*time.Second, "how long a guest may take to power off after SIGINT or SIGTERM")
 	f.StringVar(&o.cache, "kernel-cache", defaultCache(), "directory of unpacked kernels; empty for none")
-	f.BoolVar(&c.MapKernel, "map-kernel", false, "map the cached kernel in place of reading it: less memory for many guests, slower ones")
+	f.BoolVar(&c.CopyKernel, "copy-kernel", false, "read the cached kernel in place of mapping it: a later start, a faster guest, more memory")
 	cmd.RegisterFlagCompletionFunc("boot", cobra.FixedCompletions([]string{"auto", "direct", "bzimage", "pvh"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("on-reboot", cobra.FixedCompletions([]string{"exit", "restart"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp))

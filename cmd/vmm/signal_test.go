@@ -70,7 +70,7 @@ func TestSignalUnread(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- u.Wait() }()
 	deadline := time.After(20 * time.Second)
-	for !u.said(t, "msg=ended") {
+	for !u.said(t, `msg="the guest ended"`) {
 		select {
 		case <-time.After(5 * time.Millisecond):
 		case <-deadline:

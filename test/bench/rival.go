@@ -38,8 +38,8 @@ type rival struct {
 // but for what its note says. Names before the first blank group them.
 func rivals() []rival {
 	return []rival{
-		{"vmm", "the unpacked kernel is read from the cache", vmm("direct", files.warm)},
-		{"vmm mapped", "--map-kernel: it is mapped instead", vmm("direct", files.warm, "--map-kernel")},
+		{"vmm", "the unpacked kernel is mapped from the cache", vmm("direct", files.warm)},
+		{"vmm copied", "--copy-kernel: it is read instead", vmm("direct", files.warm, "--copy-kernel")},
 		{"vmm cold", "the cache is empty: vmm unpacks the kernel, and writes the cache while the guest boots", vmm("direct", cold)},
 		{"vmm bzimage", "the guest unpacks its kernel", vmm("bzimage", noCache)},
 		{"qemu-microvm", "ACPI, SeaBIOS", qemuMachine("microvm,acpi=on")},

@@ -32,7 +32,7 @@ func newRSS(f files) *report {
 		}}
 	for _, v := range rivals() {
 		switch v.name {
-		case "vmm", "vmm mapped", "vmm bzimage", "qemu-microvm", "qemu-q35", "gokvm":
+		case "vmm", "vmm copied", "vmm bzimage", "qemu-microvm", "qemu-q35", "gokvm":
 		default:
 			continue // they differ in how they boot only
 		}
