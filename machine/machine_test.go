@@ -328,6 +328,9 @@ func TestPauses(t *testing.T) {
 			t.Fatal(err)
 		}
 		longest = max(longest, time.Since(start))
+		if i%50 == 0 && !out.still() {
+			t.Fatal("the guest prints while it is paused")
+		}
 	}
 	t.Logf("%d pauses, the longest %v", n, longest)
 	if err := m.Resume(); err != nil {
@@ -344,6 +347,18 @@ func TestPauses(t *testing.T) {
 type counter struct{ n atomic.Int64 }
 
 func (c *counter) Write(p []byte) (int, error) { c.n.Add(int64(len(p))); return len(p), nil }
+
+// still says that the output ends: what was printed before may yet come.
+func (c *counter) still() bool {
+	for range 50 {
+		before := c.n.Load()
+		time.Sleep(10 * time.Millisecond)
+		if c.n.Load() == before {
+			return true
+		}
+	}
+	return false
+}
 
 // TestMain skips the examples where no machine can run.
 func TestMain(m *testing.M) {
