@@ -17,7 +17,7 @@ func cpuModule(ctx context.Context, _, into string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	out, err := command(ctx, root, "go", "mod", "download", "-json", path)
+	out, err := Command(ctx, root, "go", "mod", "download", "-json", path)
 	if err != nil {
 		return "", err
 	}

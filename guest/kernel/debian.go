@@ -20,14 +20,14 @@ func debian(meta string) func(context.Context, string, string) (string, error) {
 			return "", err
 		}
 		fmt.Fprintf(os.Stderr, "fetch %s %s\n", pkg, version)
-		if _, err := command(ctx, into, "apt-get", "-qq", "download", pkg+"="+version); err != nil {
+		if _, err := Command(ctx, into, "apt-get", "-qq", "download", pkg+"="+version); err != nil {
 			return "", err
 		}
 		debs, err := filepath.Glob(filepath.Join(into, "*.deb"))
 		if err != nil || len(debs) != 1 {
 			return "", fmt.Errorf("apt-get download %s: left %d packages, want 1", pkg, len(debs))
 		}
-		if _, err := command(ctx, into, "dpkg-deb", "-x", debs[0], "x"); err != nil {
+		if _, err := Command(ctx, into, "dpkg-deb", "-x", debs[0], "x"); err != nil {
 			return "", err
 		}
 		if err := pick(into); err != nil {
@@ -66,7 +66,7 @@ func pick(into string) error {
 
 // resolve returns the package of the kernel itself.
 func resolve(ctx context.Context, meta string) (pkg, version string, err error) {
-	show, err := command(ctx, "", "apt-cache", "show", "--no-all-versions", meta)
+	show, err := Command(ctx, "", "apt-cache", "show", "--no-all-versions", meta)
 	if err == nil {
 		if pkg, version, err = parseDepends(show); err == nil {
 			return pkg, version, nil
@@ -77,10 +77,10 @@ func resolve(ctx context.Context, meta string) (pkg, version string, err error) 
 	if os.Geteuid() != 0 {
 		update = append([]string{"sudo"}, update...)
 	}
-	if _, err := command(ctx, "", update...); err != nil {
+	if _, err := Command(ctx, "", update...); err != nil {
 		return "", "", err
 	}
-	if show, err = command(ctx, "", "apt-cache", "show", "--no-all-versions", meta); err != nil {
+	if show, err = Command(ctx, "", "apt-cache", "show", "--no-all-versions", meta); err != nil {
 		return "", "", err
 	}
 	return parseDepends(show)
@@ -105,8 +105,9 @@ func parseDepends(record []byte) (pkg, version string, err error) {
 	return "", "", fmt.Errorf("apt-cache show: no line \"Depends: linux-image-... (= VERSION)\"")
 }
 
-// command runs a program quietly. What it said is part of the error.
-func command(ctx context.Context, dir string, argv ...string) ([]byte, error) {
+// Command runs a program quietly in dir, and returns its standard output. What
+// it said is part of the error.
+func Command(ctx context.Context, dir string, argv ...string) ([]byte, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &stdout, &stderr

@@ -98,24 +98,33 @@ func Fetch(ctx context.Context, name string) (Kernel, error) {
 	if err != nil {
 		return Kernel{}, err
 	}
-	dir := filepath.Join(cache, "kernels")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return Kernel{}, fmt.Errorf("kernel %s: %w", name, err)
-	}
-	// Beside its final place, so that one rename publishes a whole kernel.
-	temp, err := os.MkdirTemp(dir, "."+name+"-*")
-	if err != nil {
-		return Kernel{}, fmt.Errorf("kernel %s: %w", name, err)
-	}
-	defer os.RemoveAll(temp)
-	version, err := sources[name].fetch(ctx, name, temp)
+	err = Keep(filepath.Join(cache, "kernels", name), func(into string) (string, error) {
+		return sources[name].fetch(ctx, name, into)
+	})
 	if err != nil {
 		return Kernel{}, fmt.Errorf("kernel %s (%s): %w", name, sources[name].what, err)
 	}
-	if err := publish(temp, filepath.Join(dir, name), version); err != nil {
-		return Kernel{}, fmt.Errorf("kernel %s: %w", name, err)
-	}
 	return Find(name)
+}
+
+// Keep makes the folder dir of the cache, whole or not at all: fetch fills a
+// temporary folder beside it, and says which version it is, for dir's file
+// VERSION. If another process is faster, its folder stays.
+func Keep(dir string, fetch func(into string) (version string, err error)) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	// Beside its final place, so that one rename publishes it.
+	temp, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+"-*")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(temp)
+	version, err := fetch(temp)
+	if err != nil {
+		return err
+	}
+	return publish(temp, dir, version)
 }
 
 func publish(temp, dir, version string) error {

@@ -2,11 +2,14 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
 	"strings"
+
+	"vmm/test/lab/qemu"
 )
 
 // host is where figures come from: they mean little elsewhere.
@@ -26,7 +29,9 @@ func thisHost(f files) host {
 	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
 		h.Kernel = strings.TrimSpace(string(b))
 	}
-	h.QEMU = firstLine(qemu, "--version")
+	if program, err := qemu.Find(context.Background()); err == nil {
+		h.QEMU = "QEMU " + program.Version
+	}
 	h.Version = firstLine(f.vmm, "version")
 	return h
 }

@@ -1,14 +1,14 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
-)
 
-const qemu = "qemu-system-x86_64"
+	"vmm/test/lab/qemu"
+)
 
 // cmdline is the guest kernel's, the same for all: vmm's default without the
 // frequency of the time-stamp counter, which no rival tells its guest there.
@@ -70,18 +70,14 @@ func vmm(mode string, cache func(files) string, more ...string) func(files, int)
 
 func qemuMachine(machine string, more ...string) func(files, int) ([]string, error) {
 	return func(f files, mib int) ([]string, error) {
-		return append([]string{qemuPath(), "-M", machine, "-accel", "kvm", "-cpu", "host", "-m", strconv.Itoa(mib), "-smp", "1",
+		program, err := qemu.Find(context.Background())
+		if err != nil {
+			return nil, err
+		}
+		return append(append(program.Argv, "-M", machine, "-accel", "kvm", "-cpu", "host", "-m", strconv.Itoa(mib), "-smp", "1",
 			"-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
-			"-kernel", f.kernel, "-initrd", f.initrd, "-append", cmdline}, more...), nil
+			"-kernel", f.kernel, "-initrd", f.initrd, "-append", cmdline), more...), nil
 	}
-}
-
-// qemuPath is absolute where QEMU is installed.
-func qemuPath() string {
-	if path, err := exec.LookPath(qemu); err == nil {
-		return path
-	}
-	return qemu
 }
 
 // vmlinux gives a rival the unpacked kernel.

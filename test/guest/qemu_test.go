@@ -8,12 +8,14 @@ import (
 	"net"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"vmm/guest"
 	"vmm/guest/kernel"
+	"vmm/test/lab/qemu"
 )
 
 // patience is the deadline of every wait for the emulated guest.
@@ -43,10 +45,14 @@ func boot(t *testing.T, kernelName, cmdline string, devices ...string) *session 
 	s := &session{t: t, console: make(chan []byte, 64), ended: make(chan error, 1), qmp: filepath.Join(t.TempDir(), "qmp")}
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
+	program, err := qemu.Find(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
 	arguments := []string{"-accel", "tcg", "-cpu", "max", "-m", "512", "-M", "q35", "-nodefaults", "-no-user-config",
 		"-display", "none", "-no-reboot", "-serial", "stdio", "-qmp", "unix:" + s.qmp + ",server=on,wait=off",
 		"-kernel", k.Image, "-initrd", initrd, "-append", "console=ttyS0 panic=-1 " + cmdline}
-	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", append(arguments, devices...)...)
+	qemu := exec.CommandContext(ctx, program.Argv[0], slices.Concat(program.Argv[1:], arguments, devices)...)
 	out, in := io.Pipe()
 	qemu.Stdout, qemu.Stderr = in, in
 	if s.keys, err = qemu.StdinPipe(); err != nil {

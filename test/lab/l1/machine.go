@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"vmm/test/lab/qemu"
 	"vmm/test/lab/wire"
 )
 
@@ -58,8 +59,8 @@ type Machine struct {
 	request *json.Encoder
 }
 
-// Start boots L1. The caller closes it. Needs qemu-system-x86_64 and the go
-// command; the kernel comes from the cache or the network.
+// Start boots L1. The caller closes it. Needs the go command, and QEMU
+// installed; the kernel, and a newer QEMU, come from the cache or the network.
 func Start(ctx context.Context, c Config) (*Machine, error) {
 	if c.CPUs == 0 {
 		c.CPUs = 2
@@ -90,7 +91,11 @@ func (m *Machine) boot(ctx context.Context) error {
 		return fmt.Errorf("lab: %w", err)
 	}
 	defer listener.Close()
-	if err := m.startQEMU(m.arguments(image, socket)); err != nil {
+	program, err := qemu.Find(ctx)
+	if err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	if err := m.startQEMU(append(program.Argv, m.arguments(image, socket)...)); err != nil {
 		return err
 	}
 	stop := context.AfterFunc(ctx, func() { m.kill() })
@@ -120,8 +125,8 @@ func (m *Machine) boot(ctx context.Context) error {
 }
 
 // startQEMU starts QEMU so that it dies with this process.
-func (m *Machine) startQEMU(arguments []string) error {
-	m.qemu = exec.Command("qemu-system-x86_64", arguments...)
+func (m *Machine) startQEMU(argv []string) error {
+	m.qemu = exec.Command(argv[0], argv[1:]...)
 	m.qemu.Stdout, m.qemu.Stderr = &m.stderr, &m.stderr
 	m.qemu.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
@@ -137,9 +142,6 @@ func (m *Machine) startQEMU(arguments []string) error {
 		close(m.ended)
 	}()
 	err := <-started
-	if errors.Is(err, exec.ErrNotFound) {
-		return fmt.Errorf("lab: %w: run `make deps`, or install qemu-system-x86", err)
-	}
 	if err != nil {
 		m.qemu = nil
 		return fmt.Errorf("lab: %w", err)

@@ -76,9 +76,7 @@ func buildAgent(ctx context.Context, dir string) ([]byte, error) {
 }
 
 // cpu has all that QEMU can emulate, AMD's SVM included, but for five-level
-// page tables: with those in L1 and four levels in its guests, an L1 kernel
-// died in each run of some hundred thousand exits (a page fault between an exit
-// and the reload of the host's GS). Without them it still does, but seldom.
+// page tables, with which QEMU up to 9 walks the nested ones wrongly.
 const cpu = "max,la57=off"
 
 // arguments is QEMU's command line.
