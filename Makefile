@@ -16,7 +16,7 @@ export CGO_ENABLED = 0
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help build run test style unit fuzz emulated boots boot-tests guest kernels lab deps soak bench-boot clean
+.PHONY: help build run test style unit fuzz emulated onkvm onkvm-tests boots boot-tests guest kernels lab deps soak bench-boot clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -49,7 +49,7 @@ define suite
 	echo "=== $(1): ok, $$took s"
 endef
 
-test: deps style unit fuzz emulated boots ## run all tests, each suite within a time of its own
+test: deps style unit fuzz emulated onkvm boots ## run all tests, each suite within a time of its own
 	@echo "=== all tests passed"
 
 style: ## gofmt and go vet
@@ -70,13 +70,23 @@ fuzz: ## each fuzz target for FUZZ inputs
 # The lab itself, and the initramfs as QEMU boots it: if these fail, what the
 # next suite says is worth nothing.
 emulated: ## the lab and the guest, without vmm
-	$(call suite,emulated,240,$(GO) test -timeout 230s ./test/fetch/... ./test/guest/... ./test/lab/...)
+	$(call suite,emulated,240,VMM_EMULATED=1 $(GO) test -timeout 230s ./test/fetch/... ./test/guest/... ./test/lab/...)
+
+# What of the unit tests needs KVM, where it works as on hardware.
+ONKVM = kvm machine cmd/vmm
+onkvm: lab ## the tests that run small guests on KVM
+	$(call suite,onkvm,270, \
+		$(MAKE) --no-print-directory onkvm-tests; \
+		bin/lab -timeout 120s -again -jobs test/onkvm.json)
+
+onkvm-tests:
+	for p in $(ONKVM); do CGO_ENABLED=1 $(GO) test -race -c -o bin/$$(basename $$p).test ./$$p || exit 1; done
 
 # Real kernels in vmm, where KVM works: here, or in the lab.
 boots: build lab ## real kernels in vmm
-	$(call suite,boots,660, \
+	$(call suite,boots,540, \
 		$(MAKE) --no-print-directory boot-tests; \
-		cd test/boot; ../../bin/lab -timeout 150s -tests ../../bin/boot.test)
+		cd test/boot; ../../bin/lab -timeout 300s -batch 5 -tests ../../bin/boot.test)
 
 # What the boots need: kernels, initramfs, the tests and their tool in the guest.
 boot-tests:

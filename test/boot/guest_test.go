@@ -79,8 +79,9 @@ func tool(t *testing.T) string {
 	return path
 }
 
-// need skips where no guest can run.
+// need lets t run beside others, and skips it where no guest can run.
 func need(t *testing.T, kernels ...kernel) {
+	t.Parallel()
 	if flag, err := machine.HardwareFlag(machine.CPUInfo); err != nil || flag == "" {
 		t.Skip("this host has neither vmx nor svm; 'make test' runs this in the lab")
 	}

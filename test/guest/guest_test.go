@@ -17,6 +17,14 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// emulated skips what takes minutes, unless it was asked for.
+func emulated(t *testing.T) {
+	t.Helper()
+	if os.Getenv("VMM_EMULATED") == "" {
+		t.Skip("takes minutes: 'make emulated' runs it")
+	}
+}
+
 // prompt waits for a shell that listens: its prompt may come before the
 // terminal is ready for more.
 func (s *session) prompt() {
@@ -111,6 +119,7 @@ func TestExec(t *testing.T) {
 
 // TestReproducible builds everything a second time, in a cache of its own.
 func TestReproducible(t *testing.T) {
+	emulated(t)
 	cache, err := kernel.Cache()
 	if err != nil {
 		t.Fatal(err)

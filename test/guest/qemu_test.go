@@ -34,6 +34,7 @@ type session struct {
 // boot starts a guest with the initramfs for the kernel.
 func boot(t *testing.T, kernelName, cmdline string, devices ...string) *session {
 	t.Helper()
+	emulated(t)
 	initrd, err := guest.Build(t.Context(), kernelName)
 	if err != nil {
 		t.Fatal(err)

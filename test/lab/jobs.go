@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"vmm/test/lab/l1"
@@ -39,6 +40,12 @@ func runJobs(ctx context.Context, p place, o options, jobs []wire.Job) (int, err
 	status := 0
 	for _, j := range jobs {
 		r, err := runJob(ctx, p, o, j)
+		if _, isL1 := p.(*emulated); o.again && isL1 && err == nil && r.Status != 0 {
+			show(filepath.Join(o.Out, r.Output))
+			progress("RETRY %s: status %d, once more", r.Name, r.Status)
+			r, err = runJob(ctx, p, o, j)
+			r.Retried = true
+		}
 		if err != nil {
 			r.Status, r.Why = exitLab, err.Error()
 		}
@@ -64,15 +71,15 @@ func runJobs(ctx context.Context, p place, o options, jobs []wire.Job) (int, err
 	return status, os.WriteFile(filepath.Join(o.Out, "results.json"), append(b, '\n'), 0o644)
 }
 
-// readJobs reads the file that -jobs names, or makes a job of each test in the
-// test binary that -tests names: a test whose L1 is lost then runs again alone.
+// readJobs reads the file that -jobs names, or makes jobs of the tests in the
+// test binary that -tests names: if L1 is lost, the tests of one job run again.
 func readJobs(ctx context.Context, o options) ([]wire.Job, error) {
 	var jobs []wire.Job
 	var err error
 	if o.jobs != "" {
 		jobs, err = decodeJobs(o.jobs)
 	} else {
-		jobs, err = listTests(ctx, o.tests)
+		jobs, err = listTests(ctx, o.tests, o.batch)
 	}
 	if err != nil {
 		return nil, err
@@ -80,20 +87,24 @@ func readJobs(ctx context.Context, o options) ([]wire.Job, error) {
 	return jobs, complete(jobs, o)
 }
 
-func listTests(ctx context.Context, binary string) ([]wire.Job, error) {
+// listTests makes a job of each batch of tests in a test binary.
+func listTests(ctx context.Context, binary string, batch int) ([]wire.Job, error) {
 	binary, err := filepath.Abs(binary)
 	if err != nil {
 		return nil, err
 	}
-	list, err := exec.CommandContext(ctx, binary, "-test.list", ".").Output()
+	list, err := exec.CommandContext(ctx, binary, "-test.list", "^Test").Output()
 	if err != nil {
 		return nil, fmt.Errorf("%s -test.list: %w", binary, err)
 	}
 	var jobs []wire.Job
-	for name := range strings.FieldsSeq(string(list)) {
-		if strings.HasPrefix(name, "Test") {
-			jobs = append(jobs, wire.Job{Name: name, Argv: []string{binary, "-test.v", "-test.run", "^" + name + "$"}})
+	for names := range slices.Chunk(strings.Fields(string(list)), max(batch, 1)) {
+		name := names[0]
+		if n := len(names) - 1; n > 0 {
+			name += fmt.Sprintf("+%d", n)
 		}
+		pattern := "^(" + strings.Join(names, "|") + ")$"
+		jobs = append(jobs, wire.Job{Name: name, Argv: []string{binary, "-test.v", "-test.run", pattern}})
 	}
 	if len(jobs) == 0 {
 		return nil, fmt.Errorf("%s has no tests", binary)
@@ -150,10 +161,9 @@ func runJob(ctx context.Context, p place, o options, j wire.Job) (result, error)
 	}
 	defer log.Close()
 	e, _ := p.(*emulated)
-	before := e != nil && e.retried
 	exit, err := p.run(ctx, j, l1.Streams{Output: log, Error: log})
 	r.Status, r.Seconds, r.Why = exit.Status, exit.Took.Seconds(), exit.Why
-	r.Retried = e != nil && e.retried && !before
+	r.Retried = e != nil && e.retried
 	var late *l1.TimeoutError
 	if errors.As(err, &late) {
 		r.Status, r.Why, err = exitTimeout, late.Error(), nil

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -134,14 +135,51 @@ func TestEnvironment(t *testing.T) {
 
 // TestListTests: this very binary has tests.
 func TestListTests(t *testing.T) {
-	jobs, err := listTests(t.Context(), os.Args[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, j := range jobs {
-		if j.Name == "TestListTests" && j.Argv[len(j.Argv)-1] == "^TestListTests$" {
-			return
+	for _, batch := range []int{0, 1, 3} {
+		jobs, err := listTests(t.Context(), os.Args[0], batch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := false
+		for _, j := range jobs {
+			pattern := regexp.MustCompile(j.Argv[len(j.Argv)-1])
+			found = found || pattern.MatchString("TestListTests")
+			if pattern.MatchString("Test") || pattern.MatchString("TestListTestsX") {
+				t.Errorf("%s runs more than its tests: %v", j.Name, pattern)
+			}
+		}
+		if !found {
+			t.Errorf("batch %d: not in %v", batch, jobs)
 		}
 	}
-	t.Errorf("not in %v", jobs)
+}
+
+// flaky fails once.
+type flaky struct{ runs *int }
+
+func (f flaky) Run(context.Context, wire.Job, l1.Streams) (wire.Exit, error) {
+	*f.runs++
+	if *f.runs == 1 {
+		return wire.Exit{Status: 1}, nil
+	}
+	return wire.Exit{}, nil
+}
+
+func (flaky) Close() error { return nil }
+
+// TestAgain: a job that fails runs once more if that was asked for, and the
+// report says so.
+func TestAgain(t *testing.T) {
+	for _, again := range []bool{false, true} {
+		runs := 0
+		o := options{again: again, Config: l1.Config{Out: t.TempDir()}}
+		status, err := runJobs(t.Context(), &emulated{machine: flaky{&runs}}, o, []wire.Job{{Name: "a", Argv: []string{"x"}}})
+		if err != nil || (status == 0) != again {
+			t.Errorf("again %v: status %d, %v", again, status, err)
+		}
+		b, _ := os.ReadFile(filepath.Join(o.Out, "results.json"))
+		if strings.Contains(string(b), `"Retried": true`) != again {
+			t.Errorf("again %v: the report is %s", again, b)
+		}
+	}
 }

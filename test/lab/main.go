@@ -34,7 +34,9 @@ const (
 type options struct {
 	l1.Config
 	interactive, force bool
+	again              bool
 	jobs, tests        string
+	batch              int
 	timeout, total     time.Duration
 }
 
@@ -62,7 +64,9 @@ func parse() (options, []string, error) {
 	flag.BoolVar(&o.interactive, "i", false, "give the command a terminal, which is this one")
 	flag.BoolVar(&o.force, "force", false, "use the emulated machine even if this host has VT-x or AMD-V")
 	flag.StringVar(&o.jobs, "jobs", "", "run the jobs in a JSON `file`: [{\"Name\", \"Argv\", \"Dir\", \"Env\", \"Timeout\"}]")
-	flag.StringVar(&o.tests, "tests", "", "run each test of a test `binary` as a job of its own")
+	flag.StringVar(&o.tests, "tests", "", "run the tests of a test `binary`, each batch of them as a job of its own")
+	flag.IntVar(&o.batch, "batch", 1, "how many tests are a batch")
+	flag.BoolVar(&o.again, "again", false, "in the emulated machine, run a job that fails once more, and say so")
 	flag.DurationVar(&o.timeout, "timeout", 0, "kill a command after this `time`")
 	flag.DurationVar(&o.total, "total", 0, "give up after this `time` altogether")
 	flag.Parse()

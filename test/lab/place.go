@@ -89,13 +89,13 @@ type machine interface {
 	Close() error
 }
 
-// emulated runs jobs in L1. If L1 is lost it starts another one, once in all,
-// and says so.
+// emulated runs jobs in L1. If L1 is lost it starts another one, once for each
+// job, and says so.
 type emulated struct {
 	start   func(context.Context) (machine, error)
 	log     string  // file of L1's console; kept if an L1 was lost
 	machine machine // nil before the first
-	retried bool
+	retried bool    // for this job, or the first start
 	lost    bool
 	notes   []string // what went wrong with the lab itself
 }
@@ -125,7 +125,7 @@ func (e *emulated) boot(ctx context.Context) error {
 	}
 }
 
-// mayRetry allows one retry in the life of the lab.
+// mayRetry allows one retry for each job.
 func (e *emulated) mayRetry(err error) bool {
 	e.lost = true
 	e.notes = append(e.notes, err.Error())
@@ -139,6 +139,7 @@ func (e *emulated) mayRetry(err error) bool {
 }
 
 func (e *emulated) run(ctx context.Context, j wire.Job, s l1.Streams) (wire.Exit, error) {
+	e.retried = false
 	exit, err := e.machine.Run(ctx, j, s)
 	if !errors.Is(err, l1.ErrLost) {
 		return exit, err

@@ -21,6 +21,9 @@ func shell(script string) wire.Job {
 
 // TestL1 boots the real thing once and does with it all that the lab does.
 func TestL1(t *testing.T) {
+	if os.Getenv("VMM_EMULATED") == "" {
+		t.Skip("takes a minute: 'make emulated' runs it")
+	}
 	out := t.TempDir()
 	m, err := Start(t.Context(), Config{Memory: 1024, Out: out, Log: filepath.Join(out, "console")})
 	if err != nil {
