@@ -95,10 +95,10 @@ boot-tests:
 	$(GO) test -c -o bin/boot.test ./test/boot
 
 soak: export VMM_SOAK = 1
-soak: build lab boot-tests ## long counts: 10,000 pauses, fuzzing, a MiB over the serial port, ROUNDS times the boots
-	CGO_ENABLED=1 $(GO) test -race -v -run Pause -timeout 30m ./machine
+soak: build lab boot-tests onkvm-tests ## long counts: 10,000 pauses, fuzzing, a MiB over the serial port, ROUNDS times the boots
+	cd machine && ../bin/lab -timeout 1800s -- ../bin/machine.test -test.v -test.run Pause
 	GO=$(GO) sh test/fuzz.sh 60s
-	cd test/boot && for i in $$(seq $(ROUNDS)); do ../../bin/lab -timeout 900s -tests ../../bin/boot.test </dev/null || exit 1; done
+	cd test/boot && for i in $$(seq $(ROUNDS)); do ../../bin/lab -timeout 1800s -batch 4 -tests ../../bin/boot.test </dev/null || exit 1; done
 
 bench-boot: ## how long a guest takes to its first line, beside QEMU and gokvm (docs/bench.md)
 	$(GO) run ./test/bench boot

@@ -23,6 +23,7 @@ var arrows = []struct{ pkg, may string }{
 	// What stands on nothing of ours.
 	{"bus", ""},
 	{"eventfd", ""},
+	{"disk", ""},
 	{"kvm", ""},
 	{"mem", ""},
 	{"console", ""},
@@ -34,7 +35,7 @@ var arrows = []struct{ pkg, may string }{
 	{"devices/serial", "bus eventfd"},
 	{"devices/pci", "bus eventfd mem"},
 	{"devices/virtio/virtq", "mem"},
-	{"devices/virtio/virtiotest", "bus eventfd mem devices/virtio devices/virtio/virtq"},
+	{"devices/virtio/virtiotest", "bus eventfd mem devices/pci devices/virtio devices/virtio/virtq"},
 	{"devices/virtio", "bus eventfd mem devices/pci devices/virtio/virtq"},
 	{"devices/virtio/*", "eventfd mem devices/virtio devices/virtio/virtq"},
 
@@ -43,7 +44,7 @@ var arrows = []struct{ pkg, may string }{
 	{"guest/**", "guest/**"},
 
 	// The machine knows KVM and the devices; the command knows the machine.
-	{"machine", "boot boot/acpi bus console eventfd kvm mem devices/**"},
+	{"machine", "boot boot/acpi bus console disk eventfd kvm mem devices/**"},
 	{"api", "machine"},
 	{"cmd/vmm", "api boot console machine"},
 	{"test/**", "**"},

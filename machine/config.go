@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"vmm/boot"
@@ -40,6 +41,10 @@ type Config struct {
 	// huge pages under it and faults nothing in, for some milliseconds before it
 	// starts and memory that guests do not share.
 	CopyKernel bool `json:",omitempty"`
+
+	Disks     []Disk    `json:",omitempty"` // /dev/vda and so on
+	NoRNG     bool      `json:",omitempty"` // no virtio entropy device
+	Transport Transport `json:",omitempty"` // of virtio devices; "" is PCI
 
 	// KVMDevice is the path of the KVM device; "" is the constant of that name.
 	KVMDevice string `json:"-"`
@@ -80,13 +85,25 @@ func (c *Config) Validate() error {
 		return bad("Memory", "%d GiB; at most %d GiB", c.Memory>>30, uint64(MaxMemory)>>30)
 	case c.Memory%4096 != 0:
 		return bad("Memory", "%d bytes; it comes in pages of 4096", c.Memory)
+	case len(c.Disks) > MaxDisks:
+		return bad("Disks", "%d; at most %d", len(c.Disks), MaxDisks)
+	}
+	switch c.Transport {
+	case "", PCI, MMIO, MMIOCmdline:
+	default:
+		return bad("Transport", "%q; must be pci, mmio or mmio-cmdline", c.Transport)
+	}
+	for i := range c.Disks {
+		if err := c.Disks[i].validate(); err != nil {
+			return &ConfigError{"Disks", err.Error()}
+		}
 	}
 	return nil
 }
 
 // cmdline returns the kernel's command line on a machine with the given
-// frequency of the time-stamp counter, 0 if unknown.
-func (c *Config) cmdline(tscKHz uint32) string {
+// frequency of the time-stamp counter, 0 if unknown, and with words for devices.
+func (c *Config) cmdline(tscKHz uint32, devices []string) string {
 	base := c.Cmdline
 	if base == "" {
 		base = DefaultCmdline
@@ -94,5 +111,5 @@ func (c *Config) cmdline(tscKHz uint32) string {
 			base += fmt.Sprintf(" tsc_early_khz=%d", tscKHz)
 		}
 	}
-	return strings.Join(append([]string{base}, c.Append...), " ")
+	return strings.Join(slices.Concat([]string{base}, devices, c.Append), " ")
 }

@@ -161,3 +161,13 @@ func setBit(r *uint32, mask uint32, on bool) {
 		*r |= mask
 	}
 }
+
+// physicalBits returns how many bits a physical address of the guest has.
+func physicalBits(entries []kvm.CPUIDEntry) uint32 {
+	for _, e := range entries {
+		if e.Function == leafExtSizes {
+			return e.EAX & 0xff
+		}
+	}
+	return 36 // SDM vol. 2A, CPUID: what a processor without the leaf has
+}

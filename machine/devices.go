@@ -4,12 +4,17 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"vmm/boot/acpi"
 	"vmm/bus"
 	"vmm/devices/pc"
+	"vmm/devices/pci"
 	"vmm/devices/serial"
+	"vmm/devices/virtio/rng"
+	"vmm/disk"
+	"vmm/eventfd"
 	"vmm/kvm"
 )
 
@@ -18,6 +23,12 @@ type devices struct {
 	ports, memory bus.Bus
 	com1          *serial.Device
 	powerButton   *button
+
+	pci     *pci.Bus     // nil for other transports
+	windows []pci.Window // of the bus
+	virtio  []transport  // in the order in which the guest finds them
+	images  []*disk.Image
+	edges   []*eventfd.FD
 }
 
 // addDevices makes the devices and puts each where layout.go says. What they
@@ -36,7 +47,7 @@ func (m *Machine) addDevices() error {
 		}
 	}
 	debugExit := func(code uint32) { m.end(End{Reason: DebugExit, Code: code}) }
-	return errors.Join(
+	err := errors.Join(
 		d.ports.Map(portCOM1, serial.Size, d.com1),
 		d.ports.Map(portI8042, pc.I8042Size, pc.NewI8042(reset)),
 		d.ports.Map(portCMOS, pc.CMOSSize, pc.NewCMOS(time.Now)),
@@ -44,6 +55,17 @@ func (m *Machine) addDevices() error {
 		d.ports.Map(portDebugExit, pc.DebugExitSize, &pc.DebugExit{Exit: debugExit}),
 		d.ports.Map(pc.PanicPort, pc.PanicSize, &pc.Pvpanic{Event: panicked}),
 	)
+	if err != nil {
+		return err
+	}
+	m.addPCI()
+	if err := errors.Join(d.mapPCI(), m.openDisks()); err != nil {
+		return err
+	}
+	if m.config.NoRNG {
+		return nil
+	}
+	return m.addVirtio(rng.New(nil, 0), classOther)
 }
 
 // writeACPI tells the guest of the devices.
@@ -62,6 +84,7 @@ func (m *Machine) writeACPI() error {
 	for id := range m.config.CPUs {
 		c.APICIDs = append(c.APICIDs, uint32(id))
 	}
+	m.virtioACPI(&c)
 	tables, err := acpi.Build(uint64(acpiBase), acpiSize, c)
 	if err != nil {
 		return err
@@ -77,12 +100,33 @@ func (m *Machine) writeACPI() error {
 // start lets the devices move data to and from the host.
 func (d *devices) start() { d.com1.Start() }
 
-// release frees every vCPU that waits in a device, and freezes the devices
+// release frees every vCPU that waits in a device, and freezes the serial port
 // against the host.
-func (d *devices) release() { d.com1.Pause() }
+func (d *devices) release() {
+	d.com1.Pause()
+	for _, t := range d.virtio {
+		t.Release()
+	}
+}
 
-// resume undoes release.
-func (d *devices) resume() { d.com1.Resume() }
+// pause stops the devices that work on their own; no vCPU runs.
+func (d *devices) pause() error {
+	errs := make([]error, len(d.virtio))
+	var calls sync.WaitGroup
+	for i, t := range d.virtio {
+		calls.Go(func() { errs[i] = t.Pause(drainLimit) })
+	}
+	calls.Wait()
+	return errors.Join(errs...)
+}
+
+// resume undoes release and pause.
+func (d *devices) resume() {
+	d.com1.Resume()
+	for _, t := range d.virtio {
+		t.Resume()
+	}
+}
 
 // stop ends the devices; no vCPU runs any more. What they still had for the
 // host is delivered first, unless ctx is done before.

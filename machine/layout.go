@@ -1,23 +1,32 @@
 package machine
 
-import "vmm/mem"
+import (
+	"vmm/devices/pci"
+	"vmm/mem"
+)
 
 // Every guest physical address, port and interrupt that the machine hands out.
 // (What boot puts into the first MiB is in boot's own layout.)
 //
 //	0              RAM
 //	0x000e_0000      ACPI tables (reserved in the memory map)
-//	0xc000_0000    hole: devices
+//	0xc000_0000    hole: BARs of PCI devices
+//	0xe000_0000      PCI's configuration space (ECAM)
+//	0xfe00_0000      virtio-mmio, a page a device
 //	0xfec0_0000      I/O APIC            (in the kernel)
 //	0xfee0_0000      local APICs         (in the kernel)
 //	0xfffb_c000      identity map and TSS of VT-x
 //	0x1_0000_0000  RAM, what did not fit below the hole
+//	behind it      64-bit BARs of PCI devices, up to what the processor can address
 const (
 	holeBase mem.Addr = 0xc000_0000
 	highBase mem.Addr = 0x1_0000_0000
 
 	acpiBase mem.Addr = 0xe_0000
 	acpiSize          = 0x2_0000
+
+	ecamBase = 0xe000_0000
+	mmioBase = 0xfe00_0000
 
 	identityMapAddr = 0xfffb_c000 // one page, KVM_SET_IDENTITY_MAP_ADDR
 	tssAddr         = 0xfffb_d000 // three pages, KVM_SET_TSS_ADDR
@@ -28,6 +37,7 @@ const (
 	portI8042     = 0x60 // 0x61, which is in between, is the timer's, in the kernel
 	portCMOS      = 0x70
 	portCOM1      = 0x3f8
+	portPCIConfig = 0xcf8
 	portDebugExit = 0x501 // to 0x504; pvpanic follows at its customary 0x505
 	portPM        = 0x600
 )
@@ -36,7 +46,12 @@ const (
 const (
 	gsiCOM1        = 4
 	gsiPowerButton = 9
+	gsiINTx        = 16 // and all behind it: INTA of PCI devices
 )
+
+// gsiMMIO are the inputs for virtio-mmio devices, in this order: first those that
+// the PICs have as well, for kernels without ACPI, less what a PC uses otherwise.
+var gsiMMIO = []uint32{5, 6, 7, 10, 11, 12, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23}
 
 // ranges returns where n bytes of RAM lie.
 func ranges(n uint64) []mem.Range {
@@ -46,4 +61,22 @@ func ranges(n uint64) []mem.Range {
 		r = append(r, mem.Range{Base: highBase, Size: n - low})
 	}
 	return r
+}
+
+// highWindow is the size of the window for 64-bit BARs.
+const highWindow = 64 << 30
+
+// pciWindows returns where BARs may be. The upper window is left out where the
+// processor's physical addresses do not reach behind it.
+func pciWindows(memory uint64, physicalBits uint32) []pci.Window {
+	w := []pci.Window{{Base: uint64(holeBase), End: ecamBase}}
+	high := uint64(highBase)
+	if low := uint64(holeBase); memory > low {
+		high += memory - low
+	}
+	high = (high + highWindow - 1) &^ (highWindow - 1)
+	if end := high + highWindow; end <= 1<<physicalBits {
+		w = append(w, pci.Window{Base: high, End: end})
+	}
+	return w
 }

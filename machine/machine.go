@@ -115,14 +115,19 @@ func (m *Machine) build(sys *kvm.System) error {
 			return err
 		}
 	}
-	if err := m.addDevices(); err != nil {
-		return err
-	}
-	tscKHz, err := m.addCPUs(sys)
+	supported, err := sys.SupportedCPUID()
 	if err != nil {
 		return err
 	}
-	if err := m.load(m.config.cmdline(tscKHz)); err != nil {
+	m.devices.windows = pciWindows(m.config.Memory, physicalBits(supported))
+	if err := m.addDevices(); err != nil {
+		return err
+	}
+	tscKHz, err := m.addCPUs(sys, supported)
+	if err != nil {
+		return err
+	}
+	if err := m.load(m.config.cmdline(tscKHz, m.virtioCmdline())); err != nil {
 		return err
 	}
 	s, err := m.kcpus[0].Sregs()
@@ -171,11 +176,7 @@ func (m *Machine) load(cmdline string) error {
 
 // addCPUs makes the vCPUs, and returns the frequency of their time-stamp
 // counters. All but the first wait for the guest to start them.
-func (m *Machine) addCPUs(sys *kvm.System) (tscKHz uint32, err error) {
-	supported, err := sys.SupportedCPUID()
-	if err != nil {
-		return 0, err
-	}
+func (m *Machine) addCPUs(sys *kvm.System, supported []kvm.CPUIDEntry) (tscKHz uint32, err error) {
 	p := cpuidParams{cpus: uint32(m.config.CPUs), tscDeadline: sys.Check(kvm.CapTSCDeadlineTimer) != 0}
 	for id := range m.config.CPUs {
 		c, err := m.vm.CreateVCPU(id)
@@ -239,6 +240,9 @@ func (m *Machine) Run(ctx context.Context) (End, error) {
 		v.stop()
 	}
 	threads.Wait()
+	if err := m.devices.pause(); err != nil {
+		m.log.Warn("the guest's disks", "err", err)
+	}
 	if e.err == nil {
 		m.log.Debug("the guest ended", "how", e.end)
 	}
@@ -284,6 +288,8 @@ func (m *Machine) setEnded() {
 // runCPU is the goroutine, and the thread, of one vCPU.
 func (m *Machine) runCPU(id int) {
 	defer m.rescue()
+	runtime.LockOSThread() // as the loop does again; the thread ends with it
+	nameThread(fmt.Sprintf("vcpu %d", id))
 	err := m.vcpus[id].loop()
 	var in *endError
 	var bad *CPUError
@@ -337,6 +343,10 @@ func (m *Machine) Pause() error {
 	m.devices.release()
 	if err := m.all((*vcpu).pause); err != nil {
 		return err
+	}
+	if err := m.devices.pause(); err != nil {
+		m.devices.resume()
+		return errors.Join(err, m.all((*vcpu).resume))
 	}
 	for _, c := range m.kcpus {
 		c.KVMClockCtrl() // EINVAL: a guest without kvmclock
@@ -417,10 +427,14 @@ func (m *Machine) free() error {
 	for _, c := range m.kcpus {
 		errs = append(errs, c.Close())
 	}
+	m.devices.release()
+	stuck := m.devices.closeVirtio()
+	errs = append(errs, stuck)
 	if m.vm != nil {
 		errs = append(errs, m.vm.Close())
 	}
-	if m.mem != nil {
+	// Memory that the host's disk still writes to must not become another's.
+	if m.mem != nil && stuck == nil {
 		errs = append(errs, m.mem.Close())
 	}
 	return errors.Join(errs...)

@@ -3,6 +3,7 @@ package machine
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"sync/atomic"
 
@@ -169,4 +170,10 @@ func (e *CPUError) Error() string {
 		}
 	}
 	return fmt.Sprintf("vCPU %d: %s, at RIP %#x", e.CPU, what, e.RIP)
+}
+
+// nameThread names the calling thread, of at most 15 bytes, for top and ps. The
+// caller has locked it to its goroutine.
+func nameThread(name string) {
+	os.WriteFile("/proc/thread-self/comm", []byte(name), 0) // nothing depends on it
 }

@@ -21,6 +21,8 @@ import (
 type runOptions struct {
 	config      machine.Config
 	memory      size
+	disks       disks
+	rng         bool
 	serial      string
 	onReboot    string
 	logLevel    string
@@ -37,6 +39,9 @@ const runExamples = `  # A shell in the guest; Ctrl-a x leaves, Ctrl-a ? helps
 
   # Two vCPUs, two initrds, one more word on the kernel's command line
   vmm run -k bzImage -i initrd.cpio -i modules.cpio -c 2 -m 2G --append debug
+
+  # A distribution from its disk, with a second disk that it can only read
+  vmm run -k vmlinuz -i initrd.img -d debian.img -d data.img,ro -a 'root=/dev/vda rw' -m 1G
 
   # The console on a socket; connect with: socat - UNIX:guest.sock
   vmm run -k bzImage -i initrd.cpio --serial unix:guest.sock`
@@ -62,6 +67,9 @@ func (p *program) newRun() *cobra.Command {
 	f.StringArrayVarP(&c.Append, "append", "a", nil, "add to the kernel's command line")
 	f.IntVarP(&c.CPUs, "cpus", "c", 1, "number of vCPUs")
 	f.VarP(&o.memory, "memory", "m", "memory, with its unit: 512M, 2G")
+	f.VarP(&o.disks, "disk", "d", "disk: PATH[,ro][,direct=on][,serial=TEXT][,queues=N], a raw image or a block device; may be given several times")
+	f.Var(transport{&c.Transport}, "transport", "how the guest finds its virtio devices: pci, mmio or mmio-cmdline")
+	f.BoolVar(&o.rng, "rng", true, "give the guest random numbers of the host (virtio-rng)")
 	f.StringVar(&o.serial, "serial", "stdio", "the guest's first serial port: stdio, none, file:PATH, unix:PATH or pty")
 	f.Var(&c.Boot, "boot", "how to start the kernel: auto, direct, bzimage or pvh")
 	f.StringVar(&o.onReboot, "on-reboot", "exit", "when the guest resets: exit or restart")
@@ -71,6 +79,7 @@ func (p *program) newRun() *cobra.Command {
 	f.StringVar(&o.cache, "kernel-cache", defaultCache(), "directory of unpacked kernels; empty for none")
 	f.BoolVar(&c.CopyKernel, "copy-kernel", false, "read the cached kernel in place of mapping it: a later start, a faster guest, more memory")
 	cmd.RegisterFlagCompletionFunc("boot", cobra.FixedCompletions([]string{"auto", "direct", "bzimage", "pvh"}, cobra.ShellCompDirectiveNoFileComp))
+	cmd.RegisterFlagCompletionFunc("transport", cobra.FixedCompletions([]string{"pci", "mmio", "mmio-cmdline"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("on-reboot", cobra.FixedCompletions([]string{"exit", "restart"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("serial", cobra.FixedCompletions([]string{"stdio", "none", "file:", "unix:", "pty"}, cobra.ShellCompDirectiveNoSpace))
@@ -99,7 +108,7 @@ func (o *runOptions) complete(stderr io.Writer) error {
 	if c.Name == "" {
 		c.Name = fmt.Sprintf("vmm-%d", os.Getpid())
 	}
-	c.Memory = uint64(o.memory)
+	c.Memory, c.Disks, c.NoRNG = uint64(o.memory), o.disks, !o.rng
 	c.KernelCache = o.cache
 	c.Log = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})).With("guest", c.Name)
 	if err := c.Validate(); err != nil {
@@ -167,6 +176,6 @@ func flagName(err error) error {
 	if !errors.As(err, &c) {
 		return err
 	}
-	flags := map[string]string{"Kernel": "--kernel", "CPUs": "--cpus", "Memory": "--memory"}
+	flags := map[string]string{"Kernel": "--kernel", "CPUs": "--cpus", "Memory": "--memory", "Disks": "--disk", "Transport": "--transport"}
 	return &machine.ConfigError{Field: flags[c.Field], Why: c.Why}
 }

@@ -1,0 +1,117 @@
+package pci
+
+import "vmm/bus"
+
+// PortsSize and ECAMSize are how much Ports and ECAM take of an address space.
+const (
+	PortsSize = 8       // from port 0xcf8
+	ECAMSize  = 1 << 20 // bus 0
+)
+
+// CONFIG_ADDRESS, §3.2.2.3.2: enable, bus, device and function, register.
+const (
+	addressEnable = 1 << 31
+	addressMask   = addressEnable | 0xff_fffc
+)
+
+// Ports returns configuration mechanism #1, CONFIG_ADDRESS and CONFIG_DATA.
+func (b *Bus) Ports() bus.Device { return ports{b} }
+
+// ECAM returns configuration space in memory, 4 KiB a function (PCIe §7.2.2).
+func (b *Bus) ECAM() bus.Device { return ecam{b} }
+
+type ports struct{ b *Bus }
+
+// Read implements bus.Device. An access that crosses a boundary of 4 bytes is
+// two on the bus, and only a whole CONFIG_ADDRESS is that register: narrower
+// ones are for whatever else sits at these ports.
+func (d ports) Read(off uint64, p []byte) {
+	d.b.mu.Lock()
+	defer d.b.mu.Unlock()
+	address, data, at := split(off, p)
+	if address != nil {
+		le.PutUint32(address, d.b.address)
+	}
+	if f, reg := d.b.selected(); f != nil && len(data) != 0 {
+		f.read(reg+at, data)
+	}
+}
+
+// Write implements bus.Device.
+func (d ports) Write(off uint64, p []byte) {
+	d.b.mu.Lock()
+	defer d.b.mu.Unlock()
+	address, data, at := split(off, p)
+	if address != nil {
+		d.b.address = le.Uint32(address) & addressMask
+	}
+	if f, reg := d.b.selected(); f != nil && len(data) != 0 {
+		f.write(reg+at, data)
+		d.b.apply(f)
+	}
+}
+
+// split returns what of an access is for CONFIG_ADDRESS, what is for
+// CONFIG_DATA, and where in that it starts.
+func split(off uint64, p []byte) (address, data []byte, at int) {
+	if off < 4 {
+		n := min(4-int(off), len(p))
+		if n == 4 {
+			address = p[:4]
+		}
+		p, off = p[n:], 4
+	}
+	if off < PortsSize {
+		at = int(off) - 4
+		data = p[:min(4-at, len(p))]
+	}
+	return address, data, at
+}
+
+// selected returns the function and register that CONFIG_ADDRESS names.
+func (b *Bus) selected() (*Function, int) {
+	if b.address&addressEnable == 0 || b.address>>16&0xff != 0 {
+		return nil, 0
+	}
+	return b.at(uint64(b.address >> 8 & 0xff)), int(b.address & 0xfc)
+}
+
+// at returns the function with this number (device and function), or nil.
+func (b *Bus) at(devfn uint64) *Function {
+	if slot := devfn >> 3; devfn&7 == 0 && slot < uint64(len(b.functions)) {
+		return b.functions[slot]
+	}
+	return nil
+}
+
+type ecam struct{ b *Bus }
+
+// Read implements bus.Device. An access over two functions is one to each.
+func (d ecam) Read(off uint64, p []byte) {
+	d.b.mu.Lock()
+	defer d.b.mu.Unlock()
+	for len(p) != 0 {
+		reg := int(off & 0xfff)
+		n := min(len(p), 0x1000-reg)
+		if f := d.b.at(off >> 12); f != nil {
+			f.read(reg, p[:n])
+		}
+		off, p = off+uint64(n), p[n:]
+	}
+}
+
+// Write implements bus.Device. All bytes are written before anything follows,
+// so that a 64-bit BAR can be moved by one access of 8 bytes.
+func (d ecam) Write(off uint64, p []byte) {
+	d.b.mu.Lock()
+	defer d.b.mu.Unlock()
+	for len(p) != 0 {
+		reg := int(off & 0xfff)
+		n := min(len(p), 0x1000-reg)
+		if f := d.b.at(off >> 12); f != nil {
+			f.write(reg, p[:n])
+			d.b.apply(f)
+		}
+		off, p = off+uint64(n), p[n:]
+	}
+}

@@ -1,0 +1,158 @@
+package pci
+
+import "fmt"
+
+// Bits of a base address register, §6.2.5.1. Bit 0 is clear: memory.
+const (
+	barType64       = 2 << 1
+	barPrefetchable = 1 << 3
+	barFlags        = 0xf
+)
+
+// A bar is a base address register, or two for a 64-bit one, and what it leads
+// to. Size 0: none, or the upper half of the one before.
+//
+// A guest may put BARs where something else is: RAM, a fixed device, another
+// BAR. Nothing outside of the bridge's windows answers. Inside, who came first
+// stays, and who comes later does not answer until its address changes or some
+// BAR goes away; of several that wait for a place, the one in the lowest slot
+// and register gets it.
+type bar struct {
+	BAR
+	ours bool // of MSI-X: the device does not hear of it
+
+	// Guarded by Bus.mu.
+	addr   uint64 // where it is to answer,
+	wanted bool   // if decoding is on and addr is in a window,
+	mapped bool   // and if nobody else does
+}
+
+// addBAR makes r register i, and the next if it is 64 bits wide. The bits of
+// the address that are below the size are fixed to 0, which tells the size.
+func (f *Function) addBAR(i int, r bar) {
+	last := i
+	if r.Is64 {
+		last++
+	}
+	switch {
+	case r.Size < 16 || r.Size&(r.Size-1) != 0 || !r.Is64 && r.Size > 1<<31 || r.Device == nil:
+		panic(fmt.Sprintf("internal error: pci: BAR %d has size %#x", i, r.Size))
+	case last >= len(f.bars) || f.bars[i].Size != 0 || i > 0 && f.bars[i-1].Is64:
+		panic(fmt.Sprintf("internal error: pci: no register for BAR %d", i))
+	}
+	f.bars[i] = r
+	at := regBAR + 4*i
+	mask := ^(r.Size - 1)
+	le.PutUint32(f.writable[at:], uint32(mask))
+	if r.Is64 {
+		f.initial[at] |= barType64
+		le.PutUint32(f.writable[at+4:], uint32(mask>>32))
+	}
+	if r.Prefetchable {
+		f.initial[at] |= barPrefetchable
+	}
+}
+
+// freeBAR returns the first register behind those of the device.
+func (f *Function) freeBAR() int {
+	for i := len(f.bars); i > 0; i-- {
+		if f.bars[i-1].Size != 0 {
+			if f.bars[i-1].Is64 {
+				return i + 1
+			}
+			return i
+		}
+	}
+	return 0
+}
+
+// decoded returns where BAR i is according to the registers, and whether it
+// decodes memory at all.
+func (f *Function) decoded(i int) (addr uint64, on bool) {
+	at := regBAR + 4*i
+	addr = uint64(le.Uint32(f.config[at:]) &^ barFlags)
+	if f.bars[i].Is64 {
+		addr |= uint64(le.Uint32(f.config[at+4:])) << 32
+	}
+	return addr, f.command()&commandMemory != 0
+}
+
+// decode puts the BARs of f where their registers say.
+func (b *Bus) decode(f *Function) {
+	changed, freed := b.want(f)
+	switch {
+	case freed:
+		b.claimAll()
+	case changed:
+		b.claim(f, all)
+	}
+}
+
+// want notes where the BARs of f are to be, and takes away those that are
+// elsewhere.
+func (b *Bus) want(f *Function) (changed, freed bool) {
+	for i := range f.bars {
+		r := &f.bars[i]
+		if r.Size == 0 {
+			continue
+		}
+		addr, on := f.decoded(i)
+		on = on && b.contains(addr, r.Size)
+		if addr == r.addr && on == r.wanted {
+			continue
+		}
+		freed = b.unmap(f, i) || freed
+		r.addr, r.wanted = addr, on
+		changed = true
+	}
+	return changed, freed
+}
+
+// all is a set of BARs, with a bit for each.
+const all = 1<<6 - 1
+
+// claim maps those BARs of f in the set that have a place.
+func (b *Bus) claim(f *Function, set uint8) {
+	for i := range f.bars {
+		r := &f.bars[i]
+		if set>>i&1 == 0 || !r.wanted || r.mapped || b.memory.Map(r.addr, r.Size, r.Device) != nil {
+			continue
+		}
+		r.mapped = true
+		if !r.ours {
+			f.dev.Moved(i, r.addr, true)
+		}
+	}
+}
+
+func (b *Bus) claimAll() {
+	for _, f := range b.functions {
+		b.claim(f, all)
+	}
+}
+
+// unmap takes BAR i of f away if it is mapped.
+func (b *Bus) unmap(f *Function, i int) bool {
+	r := &f.bars[i]
+	if !r.mapped {
+		return false
+	}
+	if err := b.memory.Unmap(r.addr); err != nil {
+		panic("internal error: pci: " + err.Error())
+	}
+	r.mapped = false
+	if !r.ours {
+		f.dev.Moved(i, r.addr, false)
+	}
+	return true
+}
+
+// mapped returns the set of BARs that answer.
+func (f *Function) mapped() (set uint8) {
+	for i, r := range f.bars {
+		if r.mapped {
+			set |= 1 << i
+		}
+	}
+	return set
+}

@@ -1,0 +1,81 @@
+package pci
+
+import (
+	"fmt"
+	"sync"
+
+	"vmm/bus"
+)
+
+// maxSlots is the number of devices on a bus, §3.2.2.3.2.
+const maxSlots = 32
+
+// Bus is the root bus: configuration space, and which addresses are whose. Its
+// devices have one function each; the one in slot 0 is the host bridge.
+type Bus struct {
+	memory  *bus.Bus
+	windows []Window
+	lines   []*line
+
+	mu        sync.Mutex
+	functions []*Function
+	address   uint32   // CONFIG_ADDRESS
+	taken     []Window // initial addresses of BARs
+}
+
+// NewBus returns a bus with a bridge and nothing else. BARs answer on memory,
+// inside of the windows only: RAM, and what the kernel emulates itself, must
+// lie outside of them. The INTA of the device in a slot is wired to
+// lines[slot%len(lines)]; without lines, devices have no pin.
+func NewBus(memory *bus.Bus, bridge Ident, windows []Window, lines []bus.Line) *Bus {
+	b := &Bus{memory: memory, windows: windows}
+	for _, l := range lines {
+		b.lines = append(b.lines, &line{out: l})
+	}
+	f := newFunction(hostBridge(bridge), 0, nil)
+	f.intx.line = new(line)
+	f.power()
+	b.functions = []*Function{f}
+	return b
+}
+
+// Add puts d into the next free slot and gives its BARs their initial addresses
+// in the windows, as firmware would. The guest still has to turn decoding on.
+// Each of vectors, up to MaxVectors, becomes an entry of an MSI-X table. The
+// guest does not run yet. There is an error if the bus or a window is full.
+func (b *Bus) Add(d Device, vectors []Vector) (*Function, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	slot := len(b.functions)
+	if slot == maxSlots {
+		return nil, fmt.Errorf("pci: all %d slots are taken", maxSlots)
+	}
+	f := newFunction(d, slot, vectors)
+	f.intx.line = new(line)
+	if n := len(b.lines); n > 0 {
+		f.intx.line = b.lines[slot%n]
+		f.initial[regInterruptPin] = pinINTA
+	}
+	if err := b.assign(f); err != nil {
+		return nil, err
+	}
+	f.power()
+	b.functions = append(b.functions, f)
+	return f, nil
+}
+
+// apply makes what follows from registers of f follow.
+func (b *Bus) apply(f *Function) {
+	control := f.messageControl()
+	f.msix.setControl(control)
+	f.intx.gate(f.command()&commandINTxDisable != 0 || control&msixEnable != 0)
+	b.decode(f)
+}
+
+// hostBridge is the device in slot 0. It has an identity and nothing else.
+type hostBridge Ident
+
+func (h hostBridge) Ident() Ident             { return Ident(h) }
+func (hostBridge) BARs() []BAR                { return nil }
+func (hostBridge) Capabilities() []Capability { return nil }
+func (hostBridge) Moved(int, uint64, bool)    {}

@@ -1,0 +1,125 @@
+// Package pci is a host bridge with one PCI bus: configuration space by ports
+// and by memory (ECAM), base address registers, MSI-X, and the INTx lines.
+//
+// Section numbers (§) are those of the PCI Local Bus Specification 3.0; those
+// marked PCIe are the PCI Express Base Specification's, revision 6.0.
+//
+// Locks, from the outside in: Bus.mu (configuration space; held around what a
+// Device is called for), then whatever locks the devices have, then MSIX.mu and
+// line.mu. So a device may raise interrupts with its own locks held, and may
+// take these locks in Moved and in the hooks of its capabilities.
+package pci
+
+import "vmm/bus"
+
+// A Device is what is behind a function: it says what it is, and serves its
+// BARs. The first three are asked once, by Add.
+type Device interface {
+	Ident() Ident
+
+	// BARs are the memory ranges of the device, each at the index of its
+	// register, of which there are 6. A zero BAR is none. A 64-bit one takes two
+	// registers: the next is zero, or the end of the slice. The bus puts that of
+	// MSI-X into the first register that is free behind these.
+	BARs() []BAR
+
+	// Capabilities are listed in this order; MSI-X comes after them.
+	Capabilities() []Capability
+
+	// Moved says that a BAR of the device's now answers at addr on the memory
+	// bus, or no longer does (ioeventfds must follow). A BAR that moves is first
+	// off at the old address, then on at the new one. Calls are in order, one at
+	// a time for a whole Bus, on the thread of the vCPU that writes configuration
+	// space or on the caller's of Load or Reset. Moved may take locks, change the
+	// memory bus and raise interrupts. It must not access configuration space,
+	// nor wait for a vCPU, which may itself be waiting to access it.
+	Moved(bar int, addr uint64, on bool)
+}
+
+// Ident is what a header says of a device, §6.2.1 and §6.2.4.
+type Ident struct {
+	Vendor, Device       uint16
+	Class                uint32 // Class Code, 24 bits
+	Revision             uint8
+	Subvendor, Subdevice uint16
+}
+
+// A BAR is one range of memory of a device, §6.2.5.1.
+type BAR struct {
+	Size         uint64 // a power of two, 16 at least; 4096 or more lets Linux map it to user space
+	Device       bus.Device
+	Prefetchable bool
+	Is64         bool
+}
+
+// A Capability is an element of the list of §6.7. In Body are the bytes that
+// follow ID and Next. A guest can write the bits that are set in Writable,
+// which is as long as Body or nil.
+//
+// If Refresh or Commit are set, the bytes from Live to the end of Body are a
+// window to something else, as pci_cfg_data of virtio's VIRTIO_PCI_CAP_PCI_CFG
+// is to the BARs. A guest can write all their bits. Refresh is called before a
+// guest reads one of them, and Commit after it has written one; both get the
+// whole current body, whose live bytes they may change. They run on a vCPU's
+// thread with configuration space locked, and must not access it themselves.
+type Capability struct {
+	ID       byte
+	Body     []byte
+	Writable []byte
+	Live     int
+	Refresh  func(body []byte)
+	Commit   func(body []byte)
+}
+
+// VendorSpecific is the ID of capabilities that a vendor defines.
+const VendorSpecific = 0x09
+
+// A Vector is where one entry of an MSI-X table leads to.
+type Vector interface {
+	// Signal sends the message. It is not called before Route has succeeded.
+	bus.Interrupt
+
+	// Route sets the message: a write of data to addr. A guest may ask for any;
+	// an error means that this one cannot be sent, and leaves the vector silent
+	// until the guest has masked and unmasked it. (Do not log it: a guest can
+	// have Route called at any rate.) It runs on a vCPU's thread with locks held,
+	// and must not call back.
+	Route(addr uint64, data uint32) error
+}
+
+// A Function is a place on the bus with a device in it.
+type Function struct {
+	slot int
+	dev  Device
+	bars [6]bar
+	msix MSIX
+	intx INTx
+
+	// Constant after Add.
+	writable [configSize]byte // bits that a guest can write
+	clears   [configSize]byte // bits that it clears by writing 1
+	initial  [configSize]byte // what reset leaves
+	windows  []capWindow
+	msixAt   int // offset of the MSI-X capability, 0 if there is none
+
+	config [configSize]byte // guarded by Bus.mu; without Interrupt Status
+}
+
+// Slot returns the number of the device on the bus, 0 to 31.
+func (f *Function) Slot() int { return f.slot }
+
+// BAR returns what serves a base address register of f, and its size; nil if
+// it is none. It also knows the one of MSI-X.
+func (f *Function) BAR(i int) (bus.Device, uint64) {
+	if i < 0 || i >= len(f.bars) {
+		return nil, 0
+	}
+	return f.bars[i].Device, f.bars[i].Size
+}
+
+// MSIX returns the message-signalled interrupts of f. It has no vector if Add
+// was given none.
+func (f *Function) MSIX() *MSIX { return &f.msix }
+
+// INTx returns the interrupt pin of f.
+func (f *Function) INTx() *INTx { return &f.intx }

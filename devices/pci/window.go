@@ -1,0 +1,88 @@
+package pci
+
+import "fmt"
+
+// A Window is a range of addresses, [Base, End), that the host bridge passes
+// on to its bus. ACPI's _CRS tells the guest of them.
+type Window struct{ Base, End uint64 }
+
+const fourGiB = 1 << 32
+
+func (b *Bus) contains(addr, size uint64) bool {
+	for _, w := range b.windows {
+		if addr >= w.Base && addr < w.End && size <= w.End-addr {
+			return true
+		}
+	}
+	return false
+}
+
+// assign gives the BARs of f their initial addresses.
+func (b *Bus) assign(f *Function) error {
+	taken := len(b.taken)
+	for i, r := range f.bars {
+		if r.Size == 0 {
+			continue
+		}
+		addr, ok := b.allocate(r.Size, r.Is64)
+		if !ok {
+			b.taken = b.taken[:taken]
+			return fmt.Errorf("pci: slot %d: no room for BAR %d of %#x bytes", f.slot, i, r.Size)
+		}
+		b.taken = append(b.taken, Window{addr, addr + r.Size})
+		at := regBAR + 4*i
+		le.PutUint32(f.initial[at:], uint32(addr)|uint32(f.initial[at]))
+		if r.Is64 {
+			le.PutUint32(f.initial[at+4:], uint32(addr>>32))
+		}
+	}
+	return nil
+}
+
+// allocate finds size bytes, naturally aligned. 64-bit BARs go above 4 GiB if
+// there is room, because the others cannot.
+func (b *Bus) allocate(size uint64, is64 bool) (uint64, bool) {
+	if is64 {
+		for _, w := range b.windows {
+			if addr, ok := b.fit(Window{max(w.Base, fourGiB), w.End}, size); ok {
+				return addr, true
+			}
+		}
+	}
+	for _, w := range b.windows {
+		if addr, ok := b.fit(Window{w.Base, min(w.End, fourGiB)}, size); ok {
+			return addr, true
+		}
+	}
+	return 0, false
+}
+
+// fit finds the first free place in w. Address 0 means "not assigned" to
+// Linux, and is never one.
+func (b *Bus) fit(w Window, size uint64) (uint64, bool) {
+	addr := max(w.Base, size)
+	for {
+		if addr > ^(size - 1) { // would wrap around when aligned
+			return 0, false
+		}
+		addr = (addr + size - 1) &^ (size - 1)
+		if addr >= w.End || size > w.End-addr {
+			return 0, false
+		}
+		end := b.conflict(addr, size)
+		if end == 0 {
+			return addr, true
+		}
+		addr = end
+	}
+}
+
+// conflict returns the end of a range that is taken and overlaps, or 0.
+func (b *Bus) conflict(addr, size uint64) uint64 {
+	for _, t := range b.taken {
+		if addr < t.End && t.Base < addr+size {
+			return t.End
+		}
+	}
+	return 0
+}

@@ -1,0 +1,137 @@
+// Package blk is the virtio block device (§5.2).
+//
+// Section numbers (§) are those of virtio 1.2,
+// https://docs.oasis-open.org/virtio/virtio/v1.2/virtio-v1.2.html
+package blk
+
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"vmm/devices/virtio"
+	"vmm/devices/virtio/virtq"
+)
+
+// queueSize is the size of each queue, and with it the bound of how many
+// requests are in flight.
+const queueSize = 256
+
+// Workers is how many requests of a device wait for the host at once, unless
+// Config says otherwise.
+const Workers = 16
+
+// Config says what kind of device it is.
+type Config struct {
+	Serial  string // what the guest reads as such, at most 20 bytes
+	Queues  int    // one a vCPU is best; 0 is 1
+	Workers int    // 0 is Workers
+}
+
+// Device is a disk. It has no state of its own that a guest can change, so
+// there is nothing to save: a driver that wants writes through says so by not
+// negotiating VIRTIO_BLK_F_FLUSH, and VIRTIO_BLK_F_CONFIG_WCE is not offered.
+//
+// What the host can do at once is done on the queue's goroutine; all else by
+// workers, and completes in any order:
+//
+//	Serve --- TryReadvAt, TryWritevAt --> finish
+//	      \-- jobs --> work ------------> finish
+//
+// Another way to do I/O (io_uring) would take its requests from jobs in place
+// of work, and call finish on whatever goroutine.
+type Device struct {
+	image   Image
+	try     Trier // nil: the image always waits
+	serial  [idBytes]byte
+	config  [configSize]byte
+	offered uint64
+	queues  int
+	workers int
+
+	// Between Start and Stop.
+	features uint64
+	jobs     chan request // has room for all that can be in flight
+	wg       sync.WaitGroup
+	reported atomic.Bool // that the host has failed
+}
+
+// New returns a device that shows image to the guest.
+func New(image Image, c Config) (*Device, error) {
+	d := &Device{image: image, queues: max(c.Queues, 1), workers: c.Workers}
+	if d.workers <= 0 {
+		d.workers = Workers
+	}
+	if len(c.Serial) > idBytes || d.queues > maxQueues {
+		return nil, fmt.Errorf("block device: serial number %q, %d queues: at most %d bytes and %d queues", c.Serial, d.queues, idBytes, maxQueues)
+	}
+	copy(d.serial[:], c.Serial)
+	d.try, _ = image.(Trier)
+	d.offered = features(image, d.queues)
+	d.config = newConfig(image, d.queues)
+	return d, nil
+}
+
+// ID implements virtio.Device.
+func (*Device) ID() virtio.ID { return virtio.IDBlock }
+
+// Features implements virtio.Device.
+func (d *Device) Features() uint64 { return d.offered }
+
+// QueueSizes implements virtio.Device.
+func (d *Device) QueueSizes() []uint16 {
+	sizes := make([]uint16, d.queues)
+	for i := range sizes {
+		sizes[i] = queueSize
+	}
+	return sizes
+}
+
+// Start implements virtio.Device.
+func (d *Device) Start(features uint64, _ virtio.Host) error {
+	d.features = features
+	d.reported.Store(false)
+	d.jobs = make(chan request, d.queues*queueSize)
+	for range d.workers {
+		d.wg.Go(d.work)
+	}
+	return nil
+}
+
+// Stop implements virtio.Device. All chains are pushed, so the workers idle.
+func (d *Device) Stop() {
+	close(d.jobs)
+	d.wg.Wait()
+}
+
+// Serve implements virtio.Device. It never waits for the host: the queue holds
+// no more chains than jobs has room for.
+func (d *Device) Serve(_ int, q *virtq.Queue) {
+	for c := q.Pop(); c != nil; c = q.Pop() {
+		r := request{queue: q, chain: c}
+		s := d.parse(&r)
+		if s == statusOK {
+			if s = d.attempt(&r); s == statusLater {
+				d.jobs <- r
+				continue
+			}
+		}
+		d.finish(&r, s)
+	}
+}
+
+// work does what may take long.
+func (d *Device) work() {
+	for r := range d.jobs {
+		d.finish(&r, d.execute(&r))
+	}
+}
+
+// hostFailed says so once a start: a guest that tries again and again must not
+// fill the log.
+func (d *Device) hostFailed(err error) {
+	if !d.reported.Swap(true) {
+		slog.Warn("the guest gets I/O errors; further ones are not reported", "err", err)
+	}
+}

@@ -1,0 +1,253 @@
+package virtio
+
+import (
+	"encoding/json"
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"vmm/devices/pci"
+)
+
+// The one BAR of a PCI device, and what is where in it. The structures are a
+// page apart, so that a host can give them different doors.
+const (
+	pciBAR       = 0
+	pciCommon    = 0x0000
+	pciISR       = 0x1000
+	pciConfig    = 0x2000
+	pciNotify    = 0x3000
+	pciSize      = 0x4000
+	pciStructure = 0x1000
+
+	notifyMultiplier = 4 // notify_off_multiplier: a queue's place is its number times this
+)
+
+// noVector is VIRTIO_MSI_NO_VECTOR, §4.1.5.1.2.
+const noVector = 0xffff
+
+// PCI is a device behind the PCI transport (§4.1), the modern one only.
+type PCI struct {
+	*core
+	class    uint32
+	function *pci.Function
+
+	// vectors has the MSI-X vector of each queue and, behind them, of the
+	// configuration. They are here and not in the registers because an
+	// interrupt must not wait for a lock that is held around a device's start.
+	vectors []atomic.Uint32
+
+	intx sync.Mutex // guards isr against the pin
+	isr  uint32
+}
+
+// NewPCI returns dev behind the PCI transport, with a class code of 24 bits. Attach
+// puts it on a bus. The caller closes it, paused or never started.
+func NewPCI(dev Device, class uint32, cfg Config) (*PCI, error) {
+	c, err := newCore(dev, cfg)
+	if err != nil {
+		return nil, err
+	}
+	t := &PCI{core: c, class: class, vectors: make([]atomic.Uint32, len(c.kicks)+1)}
+	c.notify, c.cleared = t.interrupt, t.clearInterrupts
+	t.clearInterrupts(configChange)
+	return t, nil
+}
+
+// Vectors is how many MSI-X vectors suit the device: one a queue, and one for
+// its configuration.
+func (t *PCI) Vectors() int { return len(t.vectors) }
+
+// Attach puts the device on a bus, which gives its vectors to it.
+func (t *PCI) Attach(b *pci.Bus, vectors []pci.Vector) error {
+	f, err := b.Add(t, vectors)
+	t.function = f
+	return err
+}
+
+// Ident implements pci.Device, §4.1.2.1.
+func (t *PCI) Ident() pci.Ident {
+	const redHat, firstModern, modern = 0x1af4, 0x1040, 1
+	id := firstModern + uint16(t.dev.ID())
+	return pci.Ident{Vendor: redHat, Device: id, Class: t.class, Revision: modern, Subvendor: redHat, Subdevice: id}
+}
+
+// BARs implements pci.Device.
+func (t *PCI) BARs() []pci.BAR {
+	return []pci.BAR{{Size: pciSize, Device: pciWindow{t}, Is64: true, Prefetchable: true}}
+}
+
+// Configuration structure types, §4.1.4.
+const (
+	capCommon = 1
+	capNotify = 2
+	capISR    = 3
+	capDevice = 4
+	capPCI    = 5
+)
+
+// Capabilities implements pci.Device, §4.1.4.
+func (t *PCI) Capabilities() []pci.Capability {
+	const vendor = pci.VendorSpecific
+	notify := append(structure(capNotify, pciNotify, notifyMultiplier*uint32(len(t.kicks)), 4), notifyMultiplier, 0, 0, 0)
+	return []pci.Capability{
+		{ID: vendor, Body: structure(capCommon, pciCommon, commonSize, 0)},
+		{ID: vendor, Body: notify},
+		{ID: vendor, Body: structure(capISR, pciISR, 1, 0)},
+		{ID: vendor, Body: structure(capDevice, pciConfig, pciStructure, 0)},
+		t.accessCapability(),
+	}
+}
+
+// structure is what follows ID and Next of a struct virtio_pci_cap, of which
+// more bytes follow.
+func structure(kind byte, offset, length uint32, more byte) []byte {
+	const capSize = 16
+	b := []byte{capSize + more, kind, pciBAR, 0, 0, 0}
+	b = le.AppendUint32(b, offset)
+	return le.AppendUint32(b, length)
+}
+
+// accessCapability is the window to BARs in configuration space, §4.1.4.9.
+func (t *PCI) accessCapability() pci.Capability {
+	const bar, offset, length, data = 2, 6, 10, 14 // in the body
+	c := pci.Capability{ID: pci.VendorSpecific, Body: append(structure(capPCI, 0, 0, 4), 0, 0, 0, 0), Live: data}
+	c.Writable = make([]byte, len(c.Body))
+	c.Writable[bar] = 0xff
+	for i := offset; i < data; i++ {
+		c.Writable[i] = 0xff
+	}
+	access := func(body []byte, do func(off uint64, p []byte)) {
+		n, off := le.Uint32(body[length:]), le.Uint32(body[offset:])
+		// "bar" can only be ours: nothing else of the device is behind one, but
+		// for MSI-X, which a driver that needs this window does not have.
+		if body[bar] != pciBAR || n != 1 && n != 2 && n != 4 || off%n != 0 || off > pciSize-n {
+			return
+		}
+		do(uint64(off), body[data:data+n])
+	}
+	c.Refresh = func(body []byte) { access(body, pciWindow{t}.Read) }
+	c.Commit = func(body []byte) { access(body, func(off uint64, p []byte) { pciWindow{t}.write(off, p) }) }
+	return c
+}
+
+// Moved implements pci.Device: the doorbells follow the BAR. Where they cannot,
+// notifications arrive as exits.
+func (t *PCI) Moved(_ int, addr uint64, on bool) {
+	bells := t.cfg.Doorbells
+	if bells == nil {
+		return
+	}
+	var errs []error
+	for i, kick := range t.kicks {
+		at := addr + pciNotify + notifyMultiplier*uint64(i)
+		if on {
+			errs = append(errs, bells.Assign(kick, at, -1))
+		} else {
+			errs = append(errs, bells.Deassign(kick, at, -1))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		t.cfg.Log.Debug("virtio: doorbells", "device", t.dev.ID(), "err", err)
+	}
+}
+
+// interrupt is core.notify: by MSI-X if the driver has enabled it, else by ISR
+// and pin, §4.1.5.1.3 and §2.3.
+func (t *PCI) interrupt(queue int) {
+	if msix := t.function.MSIX(); msix.Enabled() {
+		i := queue
+		if queue == configChange {
+			i = len(t.kicks)
+		}
+		if v := t.vectors[i].Load(); v != noVector {
+			msix.Signal(uint16(v))
+		}
+		return
+	}
+	t.intx.Lock()
+	defer t.intx.Unlock()
+	if queue == configChange {
+		t.isr |= isrConfig
+	} else {
+		t.isr |= isrQueue
+	}
+	t.function.INTx().Set(true)
+}
+
+// readISR reads and clears the interrupt status, and lowers the pin, §4.1.4.5.
+func (t *PCI) readISR() byte {
+	t.intx.Lock()
+	defer t.intx.Unlock()
+	v := t.isr
+	t.isr = 0
+	t.function.INTx().Set(false)
+	return byte(v)
+}
+
+// clearInterrupts is core.cleared.
+func (t *PCI) clearInterrupts(queue int) {
+	if queue != configChange {
+		t.vectors[queue].Store(noVector)
+		return
+	}
+	for i := range t.vectors {
+		t.vectors[i].Store(noVector)
+	}
+	if t.function != nil {
+		t.readISR()
+	}
+}
+
+// vector is the driver's write of an MSI-X vector, §4.1.5.1.2.1: one that does
+// not exist reads back as none.
+func (t *PCI) vector(i int, v uint16) {
+	if int(v) >= t.function.MSIX().Vectors() {
+		v = noVector
+	}
+	t.vectors[i].Store(uint32(v))
+}
+
+// pciState is a PCI's snapshot. What the bus knows of it is in the bus's.
+type pciState struct {
+	Core    json.RawMessage
+	Vectors []uint16
+	ISR     uint32 `json:",omitempty"`
+}
+
+// Save returns the state of a paused device.
+func (t *PCI) Save() ([]byte, error) {
+	var s pciState
+	var err error
+	if s.Core, err = t.save(); err != nil {
+		return nil, err
+	}
+	for i := range t.vectors {
+		s.Vectors = append(s.Vectors, uint16(t.vectors[i].Load()))
+	}
+	t.intx.Lock()
+	defer t.intx.Unlock()
+	s.ISR = t.isr
+	return json.Marshal(s)
+}
+
+// Load sets the state of a device that was never started; Resume starts it.
+func (t *PCI) Load(b []byte) error {
+	var s pciState
+	if err := json.Unmarshal(b, &s); err != nil {
+		return err
+	}
+	if len(s.Vectors) != len(t.vectors) {
+		return errors.New("virtio: the state is of a device with other queues")
+	}
+	if err := t.load(s.Core); err != nil {
+		return err
+	}
+	for i, v := range s.Vectors {
+		t.vector(i, v)
+	}
+	t.intx.Lock()
+	defer t.intx.Unlock()
+	t.isr = s.ISR & (isrQueue | isrConfig)
+	return nil
+}

@@ -1,0 +1,161 @@
+// Package rng is the virtio entropy device (§5.4).
+//
+// Section numbers (§) are those of virtio 1.2,
+// https://docs.oasis-open.org/virtio/virtio/v1.2/virtio-v1.2.html
+package rng
+
+import (
+	"crypto/rand"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"vmm/devices/virtio"
+	"vmm/devices/virtio/virtq"
+)
+
+const (
+	// queueSize is small: Linux has one request in flight.
+	queueSize = 64
+
+	// maxRequest bounds the work of one request: its buffers may overlap, so
+	// their lengths say nothing of the guest's real memory. A driver must be
+	// content with fewer bytes than it has room for (§5.4.6.2).
+	maxRequest = 64 << 10
+
+	// period is how often a limited rate is shared out.
+	period = 100 * time.Millisecond
+)
+
+// Device gives the guest random bytes. It has no state that a guest can see.
+type Device struct {
+	source io.Reader
+	share  int // bytes a period, 0 is no limit
+
+	// Of the queue's goroutine. They outlive Stop: a guest must not gain by
+	// resetting the device.
+	left  int       // of the share
+	until time.Time // when the period ends
+	said  bool      // that the source failed
+
+	timer *time.Timer
+
+	mu   sync.Mutex
+	host virtio.Host // guarded by mu; nil: stopped
+}
+
+// New returns a device that takes its bytes from source; nil is the host's
+// kernel. A guest gets at most rate bytes a second, rounded to what is shared
+// out ten times a second; 0 is no limit. Without one, a guest that asks without
+// end keeps a CPU of the host busy.
+func New(source io.Reader, rate int) *Device {
+	if source == nil {
+		source = rand.Reader
+	}
+	d := &Device{source: source}
+	if rate > 0 {
+		d.share = max(rate/int(time.Second/period), 1)
+	}
+	d.timer = time.AfterFunc(time.Hour, d.wake)
+	d.timer.Stop()
+	return d
+}
+
+// ID implements virtio.Device.
+func (*Device) ID() virtio.ID { return virtio.IDEntropy }
+
+// Features implements virtio.Device: there are none (§5.4.3).
+func (*Device) Features() uint64 { return 0 }
+
+// QueueSizes implements virtio.Device.
+func (*Device) QueueSizes() []uint16 { return []uint16{queueSize} }
+
+// ReadConfig implements virtio.Device: there is no configuration (§5.4.4).
+func (*Device) ReadConfig(uint64, []byte) {}
+
+// WriteConfig implements virtio.Device.
+func (*Device) WriteConfig(uint64, []byte) {}
+
+// Start implements virtio.Device.
+func (d *Device) Start(_ uint64, h virtio.Host) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.host = h
+	return nil
+}
+
+// Stop implements virtio.Device.
+func (d *Device) Stop() {
+	d.timer.Stop()
+	d.mu.Lock() // a wake on its way has ended, or finds no host
+	defer d.mu.Unlock()
+	d.host = nil
+}
+
+// wake runs on the timer's goroutine, when there are bytes to give again.
+func (d *Device) wake() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.host != nil {
+		d.host.Wake(0)
+	}
+}
+
+// Serve implements virtio.Device. When the period's share is used up, requests
+// stay in the queue until the next.
+func (d *Device) Serve(_ int, q *virtq.Queue) {
+	for d.may() {
+		c := q.Pop()
+		if c == nil {
+			return
+		}
+		n := d.fill(c.Writable)
+		d.left -= n
+		q.Push(c, uint32(n))
+	}
+}
+
+// may reports whether there are bytes to give; if not, it has the timer call
+// Serve again.
+func (d *Device) may() bool {
+	if d.share == 0 {
+		d.left = maxRequest
+		return true
+	}
+	if d.left > 0 {
+		return true
+	}
+	now := time.Now()
+	if wait := d.until.Sub(now); wait > 0 {
+		d.timer.Reset(wait)
+		return false
+	}
+	d.left, d.until = d.share, now.Add(period)
+	return true
+}
+
+// fill fills as much of bufs as may be, and returns how much.
+func (d *Device) fill(bufs [][]byte) (n int) {
+	most := min(maxRequest, d.left)
+	for _, b := range bufs {
+		got, err := io.ReadFull(d.source, b[:min(len(b), most-n)])
+		n += got
+		if err != nil {
+			d.failed(err)
+			return n
+		}
+		if n == most {
+			return n
+		}
+	}
+	return n
+}
+
+// failed says so once: a guest asks again and again.
+func (d *Device) failed(err error) {
+	if !d.said {
+		d.said = true
+		slog.Warn("the guest gets no entropy", "err", err)
+	}
+}

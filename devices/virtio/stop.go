@@ -1,0 +1,314 @@
+package virtio
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"vmm/devices/virtio/virtq"
+)
+
+// stopQueue stops a queue's goroutine, waits for its requests, and returns how
+// far it got. The caller holds ops and not mu.
+func (c *core) stopQueue(i int, n *run) virtq.State {
+	n.queue.Stop()
+	c.kicks[i].Stop()
+	<-n.done
+	<-n.queue.Drained()
+	return n.queue.State()
+}
+
+// stop is the other half of start. It also ends what the driver has begun, a
+// reset or those of queues: what is saved afterwards has no such thing under way.
+// The caller holds ops and not mu.
+func (c *core) stop() {
+	c.mu.Lock()
+	alive, runs := c.alive, append([]*run(nil), c.runs...)
+	c.stopping = true
+	c.mu.Unlock()
+	states := c.stopQueues(runs)
+	if alive {
+		c.dev.Stop()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, n := range runs {
+		if n != nil {
+			c.regs.Queues[i].State, c.runs[i] = states[i], nil
+		}
+		if c.regs.Queues[i].Resetting {
+			c.clearQueue(i)
+		}
+	}
+	c.alive, c.stopping = false, false
+	if c.reset != nil {
+		c.clear()
+		close(c.reset)
+		c.reset = nil
+	}
+}
+
+// stopQueues is stopQueue for all.
+func (c *core) stopQueues(runs []*run) []virtq.State {
+	for _, n := range runs {
+		if n != nil {
+			n.queue.Stop() // all at once, before the first is waited for
+		}
+	}
+	states := make([]virtq.State, len(runs))
+	for i, n := range runs {
+		if n != nil {
+			states[i] = c.stopQueue(i, n)
+		}
+	}
+	return states
+}
+
+// startReset resets the device: at once if nothing has to be waited for. The
+// caller holds mu.
+func (c *core) startReset() <-chan struct{} {
+	if !c.alive {
+		c.clear()
+		return nil
+	}
+	done := make(chan struct{})
+	c.reset = done
+	go func() {
+		c.ops.Lock()
+		defer c.ops.Unlock()
+		c.mu.Lock()
+		pending := c.reset == done // else Pause was here first, and ended it
+		c.mu.Unlock()
+		if pending {
+			c.stop()
+		}
+	}()
+	return done
+}
+
+// resetQueue is a driver's write of queue_reset (§2.6.1), for the selected
+// queue. The caller holds mu, and may wait for the channel, if any.
+func (c *core) resetQueue() <-chan struct{} {
+	if c.regs.DriverFeatures&FeatureRingReset == 0 {
+		return nil
+	}
+	return c.disableQueue()
+}
+
+// disableQueue resets the selected queue, whatever was negotiated. The caller
+// holds mu.
+func (c *core) disableQueue() <-chan struct{} {
+	q := c.selected()
+	if q == nil || !q.Enabled || q.Resetting || c.frozen() {
+		return nil
+	}
+	i := int(c.regs.QueueSel)
+	if c.runs[i] == nil {
+		c.clearQueue(i)
+		return nil
+	}
+	q.Resetting = true
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.ops.Lock()
+		defer c.ops.Unlock()
+		c.mu.Lock()
+		n, pending := c.runs[i], c.regs.Queues[i].Resetting
+		c.mu.Unlock()
+		if !pending {
+			return // Pause or a reset was here first: the queue may be in use again
+		}
+		c.stopQueue(i, n)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.runs[i] = nil
+		c.clearQueue(i)
+	}()
+	return done
+}
+
+// How long a vCPU waits at a register for what its write has begun. PCI's
+// drivers poll, so this only spares them a turn; MMIO's do not, and what they
+// write while a reset is still under way is dropped.
+const (
+	mmioPatience = 20 * time.Second
+	pciPatience  = time.Millisecond
+)
+
+// wait waits for done, if it is not nil, until limit has passed or the machine
+// wants its vCPUs back. The caller holds no lock.
+func (c *core) wait(done <-chan struct{}, limit time.Duration) {
+	if done == nil {
+		return
+	}
+	c.mu.Lock()
+	released := c.released
+	c.mu.Unlock()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-released:
+	case <-timer.C:
+	}
+}
+
+// Release has no vCPU wait in the device, until Resume.
+func (c *core) Release() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	select {
+	case <-c.released:
+	default:
+		close(c.released)
+	}
+}
+
+func (c *core) clearQueue(i int) {
+	c.regs.Queues[i] = c.freshQueue(i)
+	c.cleared(i)
+}
+
+// enableQueue is a driver's write of 1 to queue_enable or QueueReady, for the
+// selected queue; the driver does not disable but by a reset. The caller holds mu.
+func (c *core) enableQueue() {
+	if q := c.writable(); q != nil {
+		q.Enabled = true
+		c.startQueue(int(c.regs.QueueSel))
+	}
+}
+
+// A TimeoutError says that the host does not complete a device's requests.
+type TimeoutError struct {
+	Device ID
+	After  time.Duration
+}
+
+func (e *TimeoutError) Error() string {
+	return fmt.Sprintf("virtio device %d: the host has not completed its requests after %v", e.Device, e.After)
+}
+
+// Pause stops the device between two requests, or returns a *TimeoutError if
+// that takes longer than limit: then Resume must follow, too. No vCPU runs, and
+// Release was called.
+func (c *core) Pause(limit time.Duration) error {
+	c.mu.Lock()
+	c.held = true
+	c.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.ops.Lock()
+		defer c.ops.Unlock()
+		c.mu.Lock()
+		held := c.held // else Resume was here first
+		c.mu.Unlock()
+		if held {
+			c.stop()
+		}
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-time.After(limit):
+		return &TimeoutError{c.dev.ID(), limit}
+	}
+}
+
+// Resume undoes Pause. After a Pause that failed the device starts once the host
+// has completed what was under way.
+func (c *core) Resume() {
+	c.mu.Lock()
+	c.held, c.released = false, make(chan struct{})
+	c.mu.Unlock()
+	if c.ops.TryLock() {
+		c.resume()
+		return
+	}
+	go func() {
+		c.ops.Lock()
+		c.resume()
+	}()
+}
+
+// resume is Resume once nothing stops any more. It releases ops, which the
+// caller holds.
+func (c *core) resume() {
+	defer c.ops.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.held || c.frozen() || c.regs.Status&StatusDriverOK == 0 {
+		return
+	}
+	c.start()
+	// An interrupt may have been lost in what was saved, and costs nothing.
+	for i, n := range c.runs {
+		if n != nil {
+			c.notify(i)
+		}
+	}
+	if c.broken.Load() {
+		c.notify(configChange)
+	}
+}
+
+// Close ends the device, as Pause does, and frees what it holds. A device that
+// does not stop within limit is left alone.
+func (c *core) Close(limit time.Duration) error {
+	if err := c.Pause(limit); err != nil {
+		return err
+	}
+	return c.closeKicks()
+}
+
+// snapshot is the state of a device, its transport's included.
+type snapshot struct {
+	Registers Registers
+	Broken    bool            `json:",omitempty"`
+	Device    json.RawMessage `json:",omitempty"` // of a Saver
+}
+
+// save returns the state of a paused device.
+func (c *core) save() ([]byte, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := snapshot{Registers: c.regs, Broken: c.broken.Load()}
+	if d, ok := c.dev.(Saver); ok {
+		var err error
+		if s.Device, err = d.Save(); err != nil {
+			return nil, err
+		}
+	}
+	return json.Marshal(s)
+}
+
+// load sets the state of a device that was never started; Resume starts it. The
+// bytes are foreign: what New of a queue checks is not checked here.
+func (c *core) load(b []byte) error {
+	var s snapshot
+	if err := json.Unmarshal(b, &s); err != nil {
+		return fmt.Errorf("virtio: %w", err)
+	}
+	r := &s.Registers
+	if len(r.Queues) != len(c.kicks) {
+		return fmt.Errorf("virtio: the state is of a device with %d queues, not %d", len(r.Queues), len(c.kicks))
+	}
+	for i, size := range c.dev.QueueSizes() {
+		if r.Queues[i].Size > size {
+			return fmt.Errorf("virtio: the state has a queue of %d, more than %d", r.Queues[i].Size, size)
+		}
+	}
+	if r.Status&(StatusFeaturesOK|StatusDriverOK) != 0 && !c.acceptable(r) {
+		return errors.New("virtio: the state has features that the device does not offer")
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.regs, c.held = s.Registers, true
+	c.broken.Store(s.Broken)
+	if d, ok := c.dev.(Saver); ok {
+		return d.Load(s.Device)
+	}
+	return nil
+}

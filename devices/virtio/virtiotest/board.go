@@ -1,0 +1,262 @@
+package virtiotest
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"vmm/bus"
+	"vmm/devices/pci"
+	"vmm/devices/virtio"
+	"vmm/mem"
+)
+
+var le = binary.LittleEndian
+
+// Deadline is how long anything may take.
+const Deadline = 10 * time.Second
+
+// Kind is a transport and its kind of interrupts.
+type Kind int
+
+// The three of them.
+const (
+	MSIX Kind = iota // PCI
+	INTx             // PCI
+	MMIO
+)
+
+func (k Kind) String() string { return [...]string{"pci-msix", "pci-intx", "mmio"}[k] }
+
+// Where everything is. The RAM is small, because after every hostile request
+// all of it is compared.
+const (
+	lowBase  = mem.Addr(0x100000)
+	lowSize  = 0x48000
+	highBase = mem.Addr(1 << 32)
+	highSize = 0x8000
+
+	ringsSize  = 0x20000 // of the first device
+	zoneSize   = 0x40000 // its rings and buffers
+	otherRings = 0x2000  // of the second
+	otherSize  = lowSize - zoneSize
+
+	ecamBase = 0xb000_0000
+	portBase = 0xcf8
+	mmioBase = 0xd000_0000
+	winBase  = 0xc000_0000
+	winEnd   = 0xc100_0000
+	win64    = 0x80_0000_0000
+	win64End = 0x81_0000_0000
+)
+
+// A Board is what a machine has around its devices.
+type Board struct {
+	tb     testing.TB
+	RAM    *mem.Memory
+	Memory bus.Bus
+	Ports  bus.Bus
+	PCI    *pci.Bus
+	Lines  []*Line
+	Slots  []*Slot
+	pciDev int // how many devices are on PCI
+}
+
+// NewBoard returns a board without devices. A nil ram is new RAM, on the Go
+// heap, where the race detector sees it.
+func NewBoard(tb testing.TB, ram *mem.Memory) *Board {
+	if ram == nil {
+		ram = mem.New(mem.Region{Base: lowBase, Bytes: make([]byte, lowSize)}, mem.Region{Base: highBase, Bytes: make([]byte, highSize)})
+		for _, r := range ram.Regions() {
+			for i := range r.Bytes {
+				r.Bytes[i] = byte(i*7 + i>>8)
+			}
+		}
+	}
+	b := &Board{tb: tb, RAM: ram}
+	var lines []bus.Line
+	for range 4 {
+		l := newLine()
+		b.Lines = append(b.Lines, l)
+		lines = append(lines, l)
+	}
+	bridge := pci.Ident{Vendor: 0x8086, Device: 0x1237, Class: 0x060000}
+	b.PCI = pci.NewBus(&b.Memory, bridge, []pci.Window{{Base: winBase, End: winEnd}, {Base: win64, End: win64End}}, lines)
+	b.must(b.Memory.Map(ecamBase, pci.ECAMSize, b.PCI.ECAM()))
+	b.must(b.Ports.Map(portBase, pci.PortsSize, b.PCI.Ports()))
+	return b
+}
+
+func (b *Board) must(err error) {
+	b.tb.Helper()
+	if err != nil {
+		b.tb.Fatal(err)
+	}
+}
+
+// Transport is what virtio.PCI and virtio.MMIO have in common.
+type Transport interface {
+	Pause(time.Duration) error
+	Resume()
+	Release()
+	Save() ([]byte, error)
+	Load([]byte) error
+	Close(time.Duration) error
+}
+
+// A Slot is a device in its place.
+type Slot struct {
+	Transport
+	Device  virtio.Device
+	Kind    Kind
+	IRQ     *Signals  // of MMIO
+	Vectors []*Vector // of MSI-X
+	Line    *Line     // of INTx
+	slot    int       // on PCI
+	base    uint64    // of MMIO
+}
+
+// Add puts dev on the board.
+func (b *Board) Add(kind Kind, dev virtio.Device) *Slot {
+	b.tb.Helper()
+	s := &Slot{Device: dev, Kind: kind}
+	cfg := virtio.Config{Mem: b.RAM, Log: slog.New(slog.DiscardHandler)}
+	if kind == MMIO {
+		s.IRQ = newSignals()
+		s.base = mmioBase + virtio.MMIOSize*uint64(len(b.Slots))
+		t, err := virtio.NewMMIO(dev, s.base, s.IRQ, cfg)
+		b.must(err)
+		b.must(b.Memory.Map(s.base, virtio.MMIOSize, t))
+		s.Transport = t
+	} else {
+		t, err := virtio.NewPCI(dev, 0xff0000, cfg)
+		b.must(err)
+		var vectors []pci.Vector
+		for range t.Vectors() {
+			v := &Vector{Signals: newSignals()}
+			s.Vectors = append(s.Vectors, v)
+			vectors = append(vectors, v)
+		}
+		b.must(t.Attach(b.PCI, vectors))
+		b.pciDev++
+		s.slot, s.Line = b.pciDev, b.Lines[b.pciDev%len(b.Lines)]
+		s.Transport = t
+	}
+	b.Slots = append(b.Slots, s)
+	return s
+}
+
+// Close ends all devices.
+func (b *Board) Close() {
+	b.tb.Helper()
+	for _, s := range b.Slots {
+		s.Release()
+		b.must(s.Close(Deadline))
+	}
+}
+
+// state is a snapshot of a board but for its RAM.
+type state struct {
+	PCI     json.RawMessage
+	Devices []json.RawMessage
+}
+
+// Pause pauses all devices.
+func (b *Board) Pause() {
+	b.tb.Helper()
+	for _, s := range b.Slots {
+		s.Release()
+		b.must(s.Pause(Deadline))
+	}
+}
+
+// Resume resumes all devices.
+func (b *Board) Resume() {
+	for _, s := range b.Slots {
+		s.Resume()
+	}
+}
+
+// Save returns the state of a paused board.
+func (b *Board) Save() []byte {
+	b.tb.Helper()
+	var s state
+	var err error
+	s.PCI, err = b.PCI.Save()
+	b.must(err)
+	for _, d := range b.Slots {
+		one, err := d.Save()
+		b.must(err)
+		s.Devices = append(s.Devices, one)
+	}
+	all, err := json.Marshal(s)
+	b.must(err)
+	return all
+}
+
+// Load sets the state of a new board with the same devices.
+func (b *Board) Load(all []byte) {
+	b.tb.Helper()
+	var s state
+	b.must(json.Unmarshal(all, &s))
+	b.must(b.PCI.Load(s.PCI))
+	for i, d := range b.Slots {
+		b.must(d.Load(s.Devices[i]))
+	}
+}
+
+// bytes returns RAM that must be there.
+func (b *Board) bytes(a mem.Addr, n uint64) []byte {
+	b.tb.Helper()
+	p, err := b.RAM.Slice(a, n)
+	b.must(err)
+	return p
+}
+
+// A span is a range of RAM.
+type span struct {
+	addr mem.Addr
+	n    uint64
+}
+
+// A guard is RAM as it was.
+type guard struct {
+	b    *Board
+	was  [][]byte
+	free []span // what may change
+}
+
+// guard remembers all RAM; check then says what has changed outside of free.
+// No device may run.
+func (b *Board) guard(free []span) *guard {
+	g := &guard{b: b, free: free}
+	for _, r := range b.RAM.Regions() {
+		g.was = append(g.was, bytes.Clone(r.Bytes))
+	}
+	return g
+}
+
+func (g *guard) check() error {
+	for i, r := range g.b.RAM.Regions() {
+		for _, f := range g.free {
+			if f.addr >= r.Base && f.addr < r.End() {
+				off := uint64(f.addr - r.Base)
+				n := min(f.n, uint64(len(r.Bytes))-off)
+				copy(g.was[i][off:off+n], r.Bytes[off:])
+			}
+		}
+		if bytes.Equal(g.was[i], r.Bytes) {
+			continue
+		}
+		for at, v := range r.Bytes {
+			if v != g.was[i][at] {
+				return fmt.Errorf("RAM that was not given has changed at %#x, from %#x to %#x", uint64(r.Base)+uint64(at), g.was[i][at], v)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,228 @@
+package virtiotest
+
+// Configuration space, PCI 3.0 §6.1 and virtio 1.2 §4.1.4.
+const (
+	cfgCommand      = 0x04
+	cfgStatus       = 0x06
+	cfgBAR          = 0x10
+	cfgCapabilities = 0x34
+	cfgInterruptPin = 0x3d
+
+	commandMemory      = 1 << 1
+	commandMaster      = 1 << 2
+	commandINTxDisable = 1 << 10
+
+	vendorSpecific = 0x09
+	msix           = 0x11
+
+	capCommon, capNotify, capISR, capDevice, capAccess = 1, 2, 3, 4, 5
+
+	msixEnable = 1 << 15
+	msixMask   = 1 << 14
+)
+
+// pciAccess is the PCI transport, as a guest finds it out.
+type pciAccess struct {
+	b *Board
+	s *Slot
+
+	bars       [6]uint64 // where they are; 0 none
+	sizes      [6]uint64
+	structures [capAccess + 1]place // their BAR in width, and their place
+	length     [capAccess + 1]uint64
+	multiplier uint64
+	accessCap  int // offset of VIRTIO_PCI_CAP_PCI_CFG
+	msixCap    int
+	table, pba uint64 // addresses
+}
+
+// cfg and setCfg access configuration space: by memory with MSI-X, by ports
+// with INTx, so that both ways are in use.
+func (a *pciAccess) cfg(reg, width int) uint32 {
+	var p [4]byte
+	if a.s.Kind == MSIX {
+		a.b.Memory.Read(ecamBase+uint64(a.s.slot)<<15+uint64(reg), p[:width])
+	} else {
+		a.point(reg)
+		a.b.Ports.Read(portBase+4+uint64(reg&3), p[:width])
+	}
+	return le.Uint32(p[:])
+}
+
+func (a *pciAccess) setCfg(reg, width int, v uint32) {
+	var p [4]byte
+	le.PutUint32(p[:], v)
+	if a.s.Kind == MSIX {
+		a.b.Memory.Write(ecamBase+uint64(a.s.slot)<<15+uint64(reg), p[:width])
+	} else {
+		a.point(reg)
+		a.b.Ports.Write(portBase+4+uint64(reg&3), p[:width])
+	}
+}
+
+func (a *pciAccess) point(reg int) {
+	a.b.Ports.Write(portBase, le.AppendUint32(nil, 1<<31|uint32(a.s.slot)<<11|uint32(reg&^3)))
+}
+
+func (a *pciAccess) find() {
+	if id := a.cfg(0, 4); id != 0x1040_1af4+uint32(a.s.Device.ID())<<16 {
+		a.b.tb.Fatalf("slot %d has %#x", a.s.slot, id)
+	}
+	a.setCfg(cfgCommand, 2, 0)
+	a.size()
+	for i, size := range a.sizes {
+		if size != 0 {
+			a.placeBAR(i, a.home(i))
+		}
+	}
+	a.capabilities()
+	command := uint32(commandMemory | commandMaster)
+	if a.s.Kind == MSIX {
+		command |= commandINTxDisable
+	}
+	a.setCfg(cfgCommand, 2, command)
+	a.setMSIX(a.s.Kind == MSIX)
+}
+
+// home is where a guest puts a BAR: not where firmware did.
+func (a *pciAccess) home(i int) uint64 {
+	base := uint64(winBase + 0x80_0000)
+	if a.is64(i) {
+		base = win64 + 0x1000_0000
+	}
+	return base + uint64(a.s.slot)<<20 + uint64(i)<<16
+}
+
+func (a *pciAccess) is64(i int) bool { return a.cfg(cfgBAR+4*i, 4)>>1&3 == 2 }
+
+// size finds the sizes of the BARs, §6.2.5.1.
+func (a *pciAccess) size() {
+	for i := 0; i < 6; i++ {
+		reg := cfgBAR + 4*i
+		a.setCfg(reg, 4, 0xffffffff)
+		mask := uint64(a.cfg(reg, 4) &^ 0xf)
+		if mask == 0 {
+			continue
+		}
+		n := i
+		if a.is64(i) {
+			a.setCfg(reg+4, 4, 0xffffffff)
+			mask |= uint64(a.cfg(reg+4, 4)) << 32
+			i++
+		} else {
+			mask |= 0xffffffff << 32
+		}
+		a.sizes[n] = -mask
+	}
+}
+
+func (a *pciAccess) placeBAR(i int, addr uint64) {
+	a.setCfg(cfgBAR+4*i, 4, uint32(addr))
+	if a.is64(i) {
+		a.setCfg(cfgBAR+4*i+4, 4, uint32(addr>>32))
+	}
+	a.bars[i] = addr
+}
+
+// capabilities walks the list, §6.7.
+func (a *pciAccess) capabilities() {
+	if a.cfg(cfgStatus, 2)>>4&1 == 0 {
+		a.b.tb.Fatal("no capabilities")
+	}
+	at := int(a.cfg(cfgCapabilities, 1))
+	for n := 0; at != 0; n++ {
+		if n == 48 || at < 0x40 || at&3 != 0 {
+			a.b.tb.Fatalf("a capability at %#x", at)
+		}
+		switch a.cfg(at, 1) {
+		case msix:
+			a.msixCap = at
+			table, pba := a.cfg(at+4, 4), a.cfg(at+8, 4)
+			a.table = a.bars[table&7] + uint64(table&^7)
+			a.pba = a.bars[pba&7] + uint64(pba&^7)
+		case vendorSpecific:
+			kind := a.cfg(at+3, 1)
+			if kind == capAccess {
+				a.accessCap = at
+			} else if kind < capAccess && a.structures[kind].width == 0 {
+				bar := a.cfg(at+4, 1)
+				a.structures[kind] = place{a.bars[bar] + uint64(a.cfg(at+8, 4)), 1}
+				a.length[kind] = uint64(a.cfg(at+12, 4))
+			}
+			if kind == capNotify {
+				a.multiplier = uint64(a.cfg(at+16, 4))
+			}
+		}
+		at = int(a.cfg(at+1, 1))
+	}
+	for kind := capCommon; kind <= capDevice; kind++ {
+		if a.structures[kind].width == 0 {
+			a.b.tb.Fatalf("no capability of type %d", kind)
+		}
+	}
+}
+
+// setMSIX gives each vector a message, and turns it on; or turns it off.
+func (a *pciAccess) setMSIX(on bool) {
+	if a.msixCap == 0 {
+		return
+	}
+	if !on {
+		a.setCfg(a.msixCap+2, 2, 0)
+		return
+	}
+	a.setCfg(a.msixCap+2, 2, msixEnable|msixMask)
+	for i := range a.s.Vectors {
+		e := a.table + 16*uint64(i)
+		a.b.write(e, 4, 0xfee00000)
+		a.b.write(e+4, 4, 0)
+		a.b.write(e+8, 4, uint32(0x40+i))
+		a.b.write(e+12, 4, 0)
+	}
+	a.setCfg(a.msixCap+2, 2, msixEnable)
+}
+
+// mask masks one vector, or unmasks it.
+func (a *pciAccess) mask(i int, on bool) {
+	v := uint32(0)
+	if on {
+		v = 1
+	}
+	a.b.write(a.table+16*uint64(i)+12, 4, v)
+}
+
+func (a *pciAccess) pending(i int) bool { return a.b.read(a.pba+uint64(i)/32*4, 4)>>(i%32)&1 != 0 }
+
+func (a *pciAccess) register(r Register) (uint64, int) {
+	if r == ISR {
+		return a.structures[capISR].off, 1
+	}
+	p := commonPlaces[r]
+	return a.structures[capCommon].off + p.off, p.width
+}
+
+func (a *pciAccess) config() (uint64, uint64) {
+	return a.structures[capDevice].off, a.length[capDevice]
+}
+
+// notify needs queue_notify_off, which has been seen to be the queue's number.
+func (a *pciAccess) notify(queue int) (uint64, []byte) {
+	return a.structures[capNotify].off + a.multiplier*uint64(queue), le.AppendUint16(nil, uint16(queue))
+}
+
+func (a *pciAccess) signals(queue int) *Signals {
+	if a.s.Kind == INTx {
+		return a.s.Line.Signals
+	}
+	if queue < 0 {
+		queue = len(a.s.Vectors) - 1
+	}
+	return a.s.Vectors[queue].Signals
+}
+
+func (a *pciAccess) handle() uint32 {
+	if a.s.Kind == MSIX {
+		return 0
+	}
+	return a.b.read(a.structures[capISR].off, 1)
+}

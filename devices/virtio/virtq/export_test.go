@@ -1,0 +1,29 @@
+package virtq
+
+// BeforeListen has f called whenever the queue was found empty and is about to
+// ask the driver for kicks.
+func (q *Queue) BeforeListen(f func()) { q.ring = &hooked{q.ring, f} }
+
+type hooked struct {
+	ring
+	before func()
+}
+
+func (h *hooked) listen() bool {
+	h.before()
+	return h.ring.listen()
+}
+
+// Pooled returns how many chains are kept for Pop, and for how many buffers
+// their slices have room.
+func (q *Queue) Pooled() (chains, room int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, c := range q.pool {
+		room += c.capacity()
+	}
+	if room != q.pooled {
+		panic("pooled is wrong")
+	}
+	return len(q.pool), room
+}

@@ -1,0 +1,204 @@
+package virtq
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"vmm/mem"
+)
+
+// Flags of the event suppression structures, §2.8.10. 3 is reserved.
+const (
+	eventEnable  = 0 // RING_EVENT_FLAGS_ENABLE
+	eventDisable = 1 // RING_EVENT_FLAGS_DISABLE
+	eventDesc    = 2 // RING_EVENT_FLAGS_DESC, with EVENT_IDX only
+)
+
+// wrapShift is where a wrap counter stands above an offset: the format of a
+// saved State, and of the event suppression structures (§2.8.14).
+const wrapShift = 15
+
+// A position is an offset in the ring, and above it the wrap counter.
+type position uint16
+
+func (p position) off() int     { return int(p &^ (1 << wrapShift)) }
+func (p position) wrap() uint32 { return uint32(p >> wrapShift) }
+
+// advance returns the position n descriptors on, where n is at most size.
+func (p position) advance(n, size uint16) position {
+	off := p.off() + int(n)
+	if off < int(size) {
+		return p + position(n)
+	}
+	return position(off-int(size)) | ^p&(1<<wrapShift)
+}
+
+// available tells whether the flags of the descriptor at p say that the driver
+// made it available, §2.8.1.
+func (p position) available(flags uint32) bool {
+	return flags>>7&1 == p.wrap() && flags>>15&1 != p.wrap()
+}
+
+// packed is a packed virtqueue, §2.8.
+type packed struct {
+	mem    *mem.Memory
+	format Format
+	size   uint16
+
+	ring        []uint32 // four words a descriptor: addr, addr, len, id and flags
+	driverEvent *uint32  // written by the driver: offset and wrap counter, flags above
+	deviceEvent *uint32  // written by us: the same
+
+	avail     position // of the next chain to take
+	used      position // of the next used descriptor
+	inFlight  uint16   // descriptors of the ring between the two
+	listening bool
+}
+
+// newPacked finds the areas, which have the alignment of §2.8.10.1.
+func newPacked(m *mem.Memory, l Layout, f Format, s State) (*packed, error) {
+	r := &packed{mem: m, format: f, size: l.Size, avail: position(s.Avail), used: position(s.Used)}
+	if size := int(l.Size); r.avail.off() >= size || r.used.off() >= size {
+		return nil, fmt.Errorf("virtqueue: state %#x, %#x: not in a ring of %d", s.Avail, s.Used, l.Size)
+	}
+	ring, err := m.Words(l.Desc, descSize/4*uint64(l.Size))
+	driver, err1 := m.Words(l.Driver, 1)
+	device, err2 := m.Words(l.Device, 1)
+	if err := errors.Join(err, err1, err2); err != nil {
+		return nil, fmt.Errorf("virtqueue: %w", err)
+	}
+	r.ring, r.driverEvent, r.deviceEvent = ring, &driver[0], &device[0]
+	return r, nil
+}
+
+func (r *packed) state() State { return State{Avail: uint16(r.avail), Used: uint16(r.used)} }
+
+// desc returns the words of the descriptor at p. The last, id and flags, is
+// what each side publishes.
+func (r *packed) desc(p position) []uint32 { return r.ring[4*p.off():][:4] }
+
+func (r *packed) next(c *Chain) (bool, error) {
+	end, ok, err := r.walk(c)
+	if err != nil {
+		return false, fmt.Errorf("virtqueue: list at descriptor %d: %w", r.avail.off(), err)
+	}
+	if ok {
+		r.avail = end
+		r.inFlight += c.slots
+	}
+	return ok, nil
+}
+
+// walk adds the descriptors of the list at r.avail, if it is available, and
+// returns the position behind it. The list is as long as the ring has
+// descriptors that are not in flight: else the driver writes over some of those.
+func (r *packed) walk(c *Chain) (position, bool, error) {
+	at := r.avail
+	d := r.desc(at)
+	last := atomic.LoadUint32(&d[3])
+	if !at.available(last >> 16) {
+		return at, false, nil
+	}
+	for {
+		if c.slots++; r.inFlight+c.slots > r.size {
+			return at, false, fmt.Errorf("more than %d descriptors in flight", r.size)
+		}
+		addr, n, flags := mem.Addr(d[1])<<32|mem.Addr(d[0]), d[2], last>>16
+		var err error
+		switch {
+		case flags&descIndirect == 0:
+			err = c.add(addr, n, flags&descWrite != 0)
+		case flags&descNext != 0 || c.slots > 1:
+			err = errMixed // §2.8.19: unlike in a split ring, not even at the end
+		default:
+			err = r.table(c, addr, n)
+		}
+		if err != nil {
+			return at, false, err
+		}
+		at = at.advance(1, r.size)
+		if flags&descNext == 0 {
+			c.id = uint16(last) // §2.8.6: of the last descriptor
+			return at, true, nil
+		}
+		d = r.desc(at)
+		if last = atomic.LoadUint32(&d[3]); !at.available(last >> 16) {
+			return at, false, errors.New("it is available but in part") // §2.8.17
+		}
+	}
+}
+
+// table adds an indirect table, all of it: NEXT means nothing there, nor does
+// any other flag but WRITE (§2.8.7).
+func (r *packed) table(c *Chain, addr mem.Addr, n uint32) error {
+	t, err := indirect(r.mem, r.format, addr, n)
+	for ; err == nil && len(t) > 0; t = t[descSize:] {
+		err = c.add(mem.Addr(le.Uint64(t)), le.Uint32(t[8:]), le.Uint16(t[14:])&descWrite != 0)
+	}
+	return err
+}
+
+// use writes one used descriptor for all of the list, at the next position
+// whatever the list's own is, and goes on by its length (§2.8.6).
+func (r *packed) use(c *Chain, n uint32) bool {
+	flags := uint32(0)
+	if r.used.wrap() == 1 {
+		flags = descAvail | descUsed
+	}
+	if n > 0 {
+		flags |= descWrite // §2.8.3
+	}
+	d := r.desc(r.used)
+	before := r.used
+	r.used = r.used.advance(c.slots, r.size)
+	r.inFlight -= c.slots
+	d[2] = n
+	atomic.StoreUint32(&d[3], flags<<16|uint32(c.id)) // and a barrier
+	return r.signal(before, c.slots)
+}
+
+// signal tells whether the driver wants to be interrupted for the n
+// descriptors from p on, §2.8.10. What it may not ask for means yes: an
+// interrupt too many does no harm.
+func (r *packed) signal(p position, n uint16) bool {
+	e := atomic.LoadUint32(r.driverEvent)
+	flags := e >> 16 & 3
+	if flags != eventDesc || !r.format.EventIdx {
+		return flags != eventDisable
+	}
+	// Positions repeat after two laps. The driver's is one of the n if it is
+	// less than n ahead of p.
+	size := int(r.size)
+	event := position(e)
+	ahead := event.off() - p.off()
+	if event.wrap() != p.wrap() {
+		ahead += size
+	}
+	if ahead < 0 {
+		ahead += 2 * size
+	}
+	return ahead < int(n)
+}
+
+func (r *packed) listen() bool {
+	if r.listening {
+		return false
+	}
+	r.listening = true
+	e := uint32(eventEnable << 16)
+	if r.format.EventIdx {
+		e = eventDesc<<16 | uint32(r.avail)
+	}
+	atomic.StoreUint32(r.deviceEvent, e) // and a barrier
+	return true
+}
+
+// ignore: with EVENT_IDX the driver would come by the old position again after
+// two laps, which in a small ring is soon.
+func (r *packed) ignore() {
+	if r.listening {
+		r.listening = false
+		atomic.StoreUint32(r.deviceEvent, eventDisable<<16)
+	}
+}

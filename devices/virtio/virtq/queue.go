@@ -1,0 +1,228 @@
+// Package virtq is the device's side of virtqueues: split (§2.7) and packed
+// (§2.8) behind one type, Queue.
+//
+// Section numbers (§) are those of virtio 1.2,
+// https://docs.oasis-open.org/virtio/virtio/v1.2/virtio-v1.2.html
+//
+// Everything that is read from guest memory is hostile, and may change between
+// two reads: it is read once, then the copy is checked. Every store of ours
+// into guest memory is in the methods use, listen and ignore of the two rings,
+// but for what devices put into the Writable buffers of a chain between Pop and
+// Push. Tracking of dirty pages goes there: the rings mark what they store, and
+// Push marks the chain's writable buffers, whose addresses Chain.add sees.
+//
+// What one side publishes is stored and loaded by sync/atomic. Two places need
+// more, a barrier between our store and our load: we ask for a kick and look
+// into the ring again; we publish a used buffer and look whether the driver
+// wants an interrupt. Go's atomic stores are that barrier, because on amd64
+// they are XCHG (and compare-and-swap is LOCK CMPXCHG).
+package virtq
+
+import (
+	"sync"
+
+	"vmm/mem"
+)
+
+// State is how far the device got: all that is left of a stopped queue. In a
+// packed ring bit 15 of each is the wrap counter; the state of a fresh one is
+// Format.Fresh's.
+type State struct{ Avail, Used uint16 }
+
+// Queue is a running virtqueue. Who pops is one goroutine at a time; all other
+// methods may be called from any.
+//
+//	         Stop             last Push
+//	running ------> stopping -----------> drained
+type Queue struct {
+	mem       *mem.Memory
+	limit     int // most descriptors of a chain
+	keep      int // most buffers that the slices of pooled chains hold
+	interrupt func()
+	drained   chan struct{}
+
+	mu      sync.Mutex // held for a chain's walk at most, never while interrupt runs
+	ring    ring
+	err     error // latched
+	stopped bool
+	pending int // chains popped whose Push has not ended
+	pool    []*Chain
+	pooled  int // capacity of the slices of pool
+}
+
+// A ring is one of the two formats. Its methods are called under Queue.mu.
+type ring interface {
+	// next takes the next available chain into c, or returns false, or what the
+	// driver did wrong.
+	next(c *Chain) (bool, error)
+
+	// use makes c used, with n bytes written, and says whether the driver wants
+	// an interrupt for it.
+	use(c *Chain, n uint32) bool
+
+	// listen asks the driver to kick when it makes the next chain available. It
+	// returns true if it had not asked before: next must then be tried again,
+	// for the driver may not have seen it in time. ignore says that kicks are
+	// not needed. Both are advice: kicks may come all the same.
+	listen() bool
+	ignore()
+
+	state() State
+}
+
+// maxChain is how many descriptors a chain may have besides being limited to
+// the queue's size; §2.7.4.1 and §2.8.18 allow a limit. Without it, chains in
+// flight could take 24 bytes times the square of the size: 25 GB for 32768. It
+// is IOV_MAX, so that a device can pass the buffers on in one system call.
+const maxChain = 1024
+
+// New starts a queue that goes on from s. interrupt tells the driver of used
+// buffers; Push calls it on its own goroutine, and it may not block. The caller
+// must see to it that the queue is popped once, kick or no kick: only a Pop
+// that finds nothing asks the driver for kicks.
+func New(m *mem.Memory, l Layout, f Format, s State, interrupt func()) (*Queue, error) {
+	if err := l.check(f); err != nil {
+		return nil, err
+	}
+	q := &Queue{
+		mem:       m,
+		limit:     min(int(l.Size), maxChain),
+		keep:      32 * int(l.Size),
+		interrupt: interrupt,
+		drained:   make(chan struct{}),
+	}
+	var err error
+	if f.Packed {
+		q.ring, err = newPacked(m, l, f, s)
+	} else {
+		q.ring, err = newSplit(m, l, f, s)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return q, nil
+}
+
+// Pop returns the next chain, or nil if there is none, the queue is stopped or
+// the driver broke it. The chain must be pushed.
+func (q *Queue) Pop() *Chain {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.stopped || q.err != nil {
+		return nil
+	}
+	c := q.take()
+	ok, err := q.ring.next(c)
+	if !ok && err == nil && q.ring.listen() {
+		ok, err = q.ring.next(c)
+	}
+	if !ok {
+		q.err = err
+		q.giveBack(c)
+		return nil
+	}
+	q.ring.ignore()
+	c.seal()
+	q.pending++
+	return c
+}
+
+// Push gives c back to the driver, with n bytes written to Writable, from its
+// front, and interrupts it if it wants that. The order of pushes need not be
+// that of pops. Neither c nor its buffers may be touched afterwards.
+func (q *Queue) Push(c *Chain, n uint32) {
+	if !q.use(c, n) {
+		return
+	}
+	q.interrupt()
+	q.mu.Lock()
+	q.finish()
+	q.mu.Unlock()
+}
+
+// use is Push up to the interrupt: it returns whether there must be one. If so,
+// the push is pending until it has been made.
+func (q *Queue) use(c *Chain, n uint32) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case c.queue != q:
+		panic("internal error: virtqueue: push of another queue's chain")
+	case !c.popped:
+		panic("internal error: virtqueue: push of a chain that was pushed")
+	case uint64(n) > c.writable:
+		panic("internal error: virtqueue: push of more bytes than fit into the chain")
+	}
+	signal := q.ring.use(c, n)
+	q.giveBack(c)
+	if !signal {
+		q.finish()
+	}
+	return signal
+}
+
+// finish ends a push.
+func (q *Queue) finish() {
+	if q.pending--; q.pending == 0 && q.stopped {
+		close(q.drained)
+	}
+}
+
+// Stop makes the queue seem empty, however fast the driver fills it. Chains
+// that were popped must still be pushed.
+func (q *Queue) Stop() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.stopped {
+		return
+	}
+	q.stopped = true
+	if q.pending == 0 {
+		close(q.drained)
+	}
+}
+
+// Drained returns a channel that is closed once the queue is stopped and every
+// popped chain is pushed. From then on the queue neither touches guest memory
+// nor interrupts.
+func (q *Queue) Drained() <-chan struct{} { return q.drained }
+
+// State returns where to go on from. The queue must be drained.
+func (q *Queue) State() State {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.stopped || q.pending > 0 {
+		panic("internal error: virtqueue: state of a queue that is not drained")
+	}
+	return q.ring.state()
+}
+
+// Err returns what the driver did wrong, or nil. A queue that it broke stays
+// empty; chains popped before can be pushed.
+func (q *Queue) Err() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.err
+}
+
+// take returns an empty chain.
+func (q *Queue) take() *Chain {
+	if len(q.pool) == 0 {
+		return &Chain{queue: q}
+	}
+	last := len(q.pool) - 1
+	c := q.pool[last]
+	q.pool = q.pool[:last]
+	q.pooled -= c.capacity()
+	return c
+}
+
+// giveBack empties c and keeps it for take. There are never more chains than
+// the queue's size, but their slices are as long as the longest chain each
+// held: a driver could have us keep size times maxChain buffers by sending one
+// long chain after the other, if keep did not end that.
+func (q *Queue) giveBack(c *Chain) {
+	c.clear(q.pooled+c.capacity() <= q.keep)
+	q.pool = append(q.pool, c)
+	q.pooled += c.capacity()
+}

@@ -1,0 +1,235 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"vmm/boot/acpi"
+	"vmm/bus"
+	"vmm/devices/pci"
+	"vmm/devices/virtio"
+	"vmm/eventfd"
+	"vmm/kvm"
+)
+
+// Transport is how the guest finds its virtio devices.
+type Transport string
+
+const (
+	// PCI is the default.
+	PCI Transport = "pci"
+	// MMIO has the devices in ACPI's tables.
+	MMIO Transport = "mmio"
+	// MMIOCmdline has them on the kernel's command line, for kernels that have
+	// CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES and no ACPI.
+	MMIOCmdline Transport = "mmio-cmdline"
+)
+
+// transport is a virtio device behind its transport.
+type transport interface {
+	Release()
+	Pause(limit time.Duration) error
+	Resume()
+	Close(limit time.Duration) error
+}
+
+// Class codes of PCI devices, PCI Code and ID Assignment Specification §1.
+const (
+	classStorage = 0x018000 // mass storage, other
+	classOther   = 0x00ff00
+	classBridge  = 0x060000
+)
+
+// How long the host may take to complete a device's requests when the machine
+// is paused or ends.
+const drainLimit = 30 * time.Second
+
+// addVirtio puts a device behind the transport of the Config.
+func (m *Machine) addVirtio(d virtio.Device, class uint32) error {
+	cfg := virtio.Config{Mem: m.mem, Doorbells: doorbells{m.vm}, Log: m.log}
+	if m.config.Transport != PCI && m.config.Transport != "" {
+		return m.addMMIO(d, cfg)
+	}
+	t, err := virtio.NewPCI(d, class, cfg)
+	if err != nil {
+		return err
+	}
+	m.devices.virtio = append(m.devices.virtio, t)
+	vectors := make([]pci.Vector, t.Vectors())
+	for i := range vectors {
+		if vectors[i], err = m.newVector(); err != nil {
+			return err
+		}
+	}
+	return t.Attach(m.devices.pci, vectors)
+}
+
+// addMMIO gives a device the next register window and interrupt.
+func (m *Machine) addMMIO(d virtio.Device, cfg virtio.Config) error {
+	i := len(m.devices.virtio)
+	if i == len(gsiMMIO) {
+		return &ConfigError{"Transport", fmt.Sprintf("%s has interrupts for %d devices; use fewer, or pci", m.config.Transport, len(gsiMMIO))}
+	}
+	irq, err := m.newEdge(gsiMMIO[i])
+	if err != nil {
+		return err
+	}
+	base := uint64(mmioBase + i*virtio.MMIOSize)
+	t, err := virtio.NewMMIO(d, base, irq, cfg)
+	if err != nil {
+		return err
+	}
+	m.devices.virtio = append(m.devices.virtio, t)
+	return m.devices.memory.Map(base, virtio.MMIOSize, t)
+}
+
+// addPCI makes the bus, if the transport needs one.
+func (m *Machine) addPCI() {
+	if m.config.Transport != PCI && m.config.Transport != "" {
+		return
+	}
+	d := &m.devices
+	var lines []bus.Line
+	for gsi := uint32(gsiINTx); gsi < kvm.IOAPICPins; gsi++ {
+		lines = append(lines, m.line(gsi))
+	}
+	const redHat, hostBridge = 0x1b36, 0x0008
+	ident := pci.Ident{Vendor: redHat, Device: hostBridge, Class: classBridge, Subvendor: redHat, Subdevice: hostBridge}
+	d.pci = pci.NewBus(&d.memory, ident, d.windows, lines)
+}
+
+// mapPCI puts the bus's configuration space where the guest finds it.
+func (d *devices) mapPCI() error {
+	if d.pci == nil {
+		return nil
+	}
+	return errors.Join(
+		d.ports.Map(portPCIConfig, pci.PortsSize, d.pci.Ports()),
+		d.memory.Map(ecamBase, pci.ECAMSize, d.pci.ECAM()),
+	)
+}
+
+// edge is an edge-triggered interrupt of KVM: an eventfd that the kernel makes
+// an interrupt of.
+type edge struct {
+	*eventfd.FD
+	vm       *kvm.VM
+	gsi      uint32
+	assigned bool
+}
+
+// newEdge returns the interrupt of a GSI that has a route.
+func (m *Machine) newEdge(gsi uint32) (*edge, error) {
+	fd, err := eventfd.New()
+	if err != nil {
+		return nil, err
+	}
+	m.devices.edges = append(m.devices.edges, fd)
+	e := &edge{FD: fd, vm: m.vm, gsi: gsi}
+	return e, e.assign()
+}
+
+func (e *edge) assign() error {
+	if e.assigned {
+		return nil
+	}
+	err := e.vm.AssignIRQFD(e.Fd(), e.gsi)
+	e.assigned = err == nil
+	return err
+}
+
+// vector is one MSI-X vector: an edge of a GSI that leads to a message.
+type vector struct{ edge }
+
+// newVector returns a vector that has no message yet.
+func (m *Machine) newVector() (pci.Vector, error) {
+	fd, err := eventfd.New()
+	if err != nil {
+		return nil, err
+	}
+	gsi := uint32(kvm.IOAPICPins + len(m.devices.edges))
+	m.devices.edges = append(m.devices.edges, fd)
+	return &vector{edge{FD: fd, vm: m.vm, gsi: gsi}}, nil
+}
+
+// Route implements pci.Vector.
+func (v *vector) Route(addr uint64, data uint32) error {
+	if err := v.vm.RouteMSIs(map[uint32]kvm.MSI{v.gsi: {Addr: addr, Data: data}}); err != nil {
+		return err
+	}
+	return v.assign()
+}
+
+// doorbells implements virtio.Doorbells by KVM's ioeventfd.
+type doorbells struct{ vm *kvm.VM }
+
+func (d doorbells) Assign(e *eventfd.FD, addr uint64, value int64) error {
+	return d.vm.AssignIOEventFD(e.Fd(), bell(addr, value))
+}
+
+func (d doorbells) Deassign(e *eventfd.FD, addr uint64, value int64) error {
+	return d.vm.DeassignIOEventFD(e.Fd(), bell(addr, value))
+}
+
+// bell is a write of 32 bits with just that value, or of any length and value.
+func bell(addr uint64, value int64) kvm.IOEvent {
+	if value < 0 {
+		return kvm.IOEvent{Addr: addr}
+	}
+	return kvm.IOEvent{Addr: addr, Len: 4, Match: true, Data: uint64(value)}
+}
+
+// virtioACPI describes the devices, or the bus that they are on.
+func (m *Machine) virtioACPI(c *acpi.Config) {
+	d := &m.devices
+	if d.pci != nil {
+		root := acpi.PCIRoot{ECAM: ecamBase, GSIs: []uint32{}}
+		for gsi := uint32(gsiINTx); gsi < kvm.IOAPICPins; gsi++ {
+			root.GSIs = append(root.GSIs, gsi)
+		}
+		for _, w := range d.windows {
+			root.Windows = append(root.Windows, acpi.Window{First: w.Base, Last: w.End - 1})
+		}
+		root.Describe(c)
+		return
+	}
+	if m.config.Transport == MMIO {
+		for i := range d.virtio {
+			c.Devices = append(c.Devices, acpi.VirtioMMIO(i, uint32(mmioBase+i*virtio.MMIOSize), virtio.MMIOSize, gsiMMIO[i]))
+		}
+	}
+}
+
+// virtioCmdline is what the kernel's command line says of the devices.
+func (m *Machine) virtioCmdline() (words []string) {
+	if m.devices.pci == nil {
+		words = append(words, "pci=off") // or Linux complains that it finds none
+	}
+	if m.config.Transport != MMIOCmdline {
+		return words
+	}
+	for i := range m.devices.virtio {
+		words = append(words, fmt.Sprintf("virtio_mmio.device=%#x@%#x:%d", virtio.MMIOSize, mmioBase+i*virtio.MMIOSize, gsiMMIO[i]))
+	}
+	return words
+}
+
+// closeVirtio ends the devices, with no vCPU running, and closes what is behind
+// them. What does not end in time is left alone.
+func (d *devices) closeVirtio() error {
+	var errs []error
+	for _, t := range d.virtio {
+		errs = append(errs, t.Close(drainLimit))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err // its requests may still use the images and the memory
+	}
+	for _, image := range d.images {
+		errs = append(errs, image.Close())
+	}
+	for _, fd := range d.edges {
+		errs = append(errs, fd.Close())
+	}
+	return errors.Join(errs...)
+}
