@@ -126,6 +126,19 @@ func TestNoEventIsLost(t *testing.T) {
 	})
 }
 
+// echoes collects all that is used, checks it, and returns how many.
+func echoes(r *rig) int {
+	for n := 0; ; n++ {
+		id, got, ok := r.d.used()
+		if !ok {
+			return n
+		}
+		if p := r.at(slot(id), 16); got != 4 || le.Uint32(p) != le.Uint32(p[8:]) {
+			r.Errorf("chain %d: %d bytes, % x", id, got, p)
+		}
+	}
+}
+
 // rings returns what the device may write to in a ring of 16.
 func rings(r *rig) string { return string(r.at(descAt, 256)) + string(r.at(deviceAt, 256)) }
 
@@ -171,14 +184,7 @@ func TestStopRaces(t *testing.T) {
 			if s != q.State() || before != rings(r) {
 				t.Fatal("the queue went on after its drain")
 			}
-			for {
-				id, n, ok := r.d.used()
-				if !ok {
-					break
-				}
-				if p := r.at(slot(id), 16); n != 4 || le.Uint32(p) != le.Uint32(p[8:]) {
-					t.Errorf("chain %d: %d bytes, % x", id, n, p)
-				}
+			for n := echoes(r); n > 0; n-- {
 				collected++
 				addEcho(r, uint32(collected))
 			}
@@ -186,12 +192,11 @@ func TestStopRaces(t *testing.T) {
 		}
 		r.onSignal = nil
 		for c := r.q.Pop(); c != nil; c = r.q.Pop() {
-			r.q.Push(c, 0)
+			var p [4]byte
+			c.ReadFull(p[:])
+			r.q.Push(c, uint32(c.Write(p[:])))
 		}
-		left := 0
-		for _, _, ok := r.d.used(); ok; _, _, ok = r.d.used() {
-			left++
-		}
+		left := echoes(r)
 		if left != 4 {
 			t.Errorf("%d chains in the end, of 4", left)
 		}

@@ -1,0 +1,9 @@
+package virtiotest_test
+
+import (
+	"testing"
+
+	"vmm/devices/virtio/virtiotest"
+)
+
+func TestEcho(t *testing.T) { virtiotest.Run(t, virtiotest.EchoTarget()) }
