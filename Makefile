@@ -16,7 +16,7 @@ export CGO_ENABLED = 0
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help build run test style unit fuzz emulated onkvm onkvm-tests boots boot-tests guest kernels lab deps soak bench-boot clean
+.PHONY: help build run test style unit fuzz emulated onkvm onkvm-tests boots boot-tests guest kernels lab deps soak bench-boot bench-blk clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -102,6 +102,9 @@ soak: build lab boot-tests onkvm-tests ## long counts: 10,000 pauses, fuzzing, a
 
 bench-boot: ## how long a guest takes to its first line, beside QEMU and gokvm (docs/bench.md)
 	$(GO) run ./test/bench boot
+
+bench-blk: ## how fast a guest's disk is, beside QEMU and gokvm (docs/bench.md)
+	$(GO) run ./test/bench blk
 
 clean: ## remove what was built; the downloads stay (rm -r .cache removes them)
 	rm -rf bin .cache/guest .cache/lab

@@ -13,6 +13,8 @@ git git
 qemu-system-x86_64 qemu-system-x86
 iasl acpica-tools
 ip iproute2
+mmdebstrap mmdebstrap
+mke2fs e2fsprogs
 LIST
 # The race detector links against the C library.
 [ -e /usr/include/stdlib.h ] || missing="$missing libc6-dev"

@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 func TestParse(t *testing.T) {
 	for args, ok := range map[string]bool{
 		"boot": true, "-rounds 3 -only ^vmm pio": true,
-		"": false, "disk": false, "boot pio": false, "-rounds 0 boot": false, "-only ( boot": false, "-x boot": false,
+		"": false, "disk": false, "boot pio": false, "-rounds 0 boot": false, "-only ( boot": false, "-x boot": false, "-rounds 1 blk": true,
 	} {
 		o, err := parse(strings.Fields(args))
 		if (err == nil) != ok {

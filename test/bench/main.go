@@ -1,6 +1,7 @@
 // Bench measures vmm beside its rivals (docs/bench.md):
 //
 //	bench boot    process start to the guest's first line, in the lab
+//	bench blk     random and sequential access to a disk, in the lab
 //	bench rss     resident memory of an idle guest's VMM, in the lab
 //	bench start   process start to the first KVM_RUN, on this host
 //	bench pio     one exit to a port and back, on this host
@@ -26,13 +27,15 @@ import (
 // benches are the subcommands.
 var benches = map[string]struct {
 	new     func(files) *report
-	kernels bool // it needs the guest
-	inLab   bool // it boots it
+	kernels bool                               // it needs the guest
+	inLab   bool                               // it boots it
+	prepare func(context.Context, files) error // what else is to be built; may be nil
 }{
-	"boot":  {newBoot, true, true},
-	"start": {newStart, true, false},
-	"pio":   {newPIO, false, false},
-	"rss":   {newRSS, true, true},
+	"boot":  {newBoot, true, true, nil},
+	"blk":   {newBlk, true, true, prepareBlk},
+	"start": {newStart, true, false, nil},
+	"pio":   {newPIO, false, false, nil},
+	"rss":   {newRSS, true, true, nil},
 }
 
 type options struct {
@@ -73,6 +76,11 @@ func execute(ctx context.Context, args []string) error {
 	if err := f.build(ctx, b.kernels); err != nil {
 		return err
 	}
+	if b.prepare != nil {
+		if err := b.prepare(ctx, f); err != nil {
+			return err
+		}
+	}
 	if !b.inLab {
 		return measure(ctx, o, f)
 	}
@@ -83,7 +91,7 @@ func execute(ctx context.Context, args []string) error {
 func parse(args []string) (o options, err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.Usage = func() {
-		fmt.Fprintln(flags.Output(), "usage: bench [flags] boot|rss|start|pio")
+		fmt.Fprintln(flags.Output(), "usage: bench [flags] boot|blk|rss|start|pio")
 		flags.PrintDefaults()
 	}
 	flags.IntVar(&o.rounds, "rounds", 5, "measure everything so often, after one warm-up")
@@ -110,6 +118,7 @@ func measure(ctx context.Context, o options, f files) (err error) {
 		return err
 	}
 	defer os.RemoveAll(f.scratch)
+	defer os.Remove(f.disk())
 	r := benches[o.bench].new(f)
 	if err := r.keep(o.only.MatchString); err != nil {
 		return err

@@ -68,7 +68,11 @@ func (p *process) expect(ctx context.Context, re *regexp.Regexp) (groups []strin
 	for {
 		if m := re.FindSubmatchIndex(p.output); m != nil {
 			for i := 0; i < len(m); i += 2 {
-				groups = append(groups, string(p.output[m[i]:m[i+1]]))
+				group := ""
+				if m[i] >= 0 { // it took part in the match
+					group = string(p.output[m[i]:m[i+1]])
+				}
+				groups = append(groups, group)
 			}
 			p.output = p.output[m[1]:]
 			return groups, at, nil

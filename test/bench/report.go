@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,6 +28,10 @@ type report struct {
 	against []string
 	// parts are the columns of medians of a run's Parts.
 	parts []string
+	// metrics, if there are any, take the place of these columns: parts that are
+	// each as good as the value. Ratios are to the best of baseline.
+	metrics  []metric
+	baseline string
 }
 
 // entry is one thing that is measured, again and again.
@@ -131,12 +136,10 @@ func (e *entry) failures() (n int) {
 
 // best returns the least median of the entries that are meant, and false if
 // there is none.
-func (r *report) best(meant string) (median float64, ok bool) {
-	prefix, many := strings.CutSuffix(meant, "*")
+func (r *report) best(pattern string) (median float64, ok bool) {
 	for _, e := range r.Entries {
 		s := summarize(e.values())
-		match := e.Name == meant || many && strings.HasPrefix(e.Name, prefix)
-		if match && s.N > 0 && (!ok || s.Median < median) {
+		if meant(e.Name, pattern) && s.N > 0 && (!ok || s.Median < median) {
 			median, ok = s.Median, true
 		}
 	}
@@ -146,20 +149,13 @@ func (r *report) best(meant string) (median float64, ok bool) {
 // table is the report for people.
 func (r *report) table() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s, in %s; %s\n\n", r.Bench, r.Unit, r.Host)
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(w, "entry\truns\tfailed\tmedian\tmin\tmax\tspread\t")
-	for _, p := range r.parts {
-		fmt.Fprintf(w, "%s\t", p)
+	if len(r.metrics) > 0 {
+		fmt.Fprintf(&b, "%s; %s\n\n", r.Bench, r.Host)
+		r.metricTables(&b)
+	} else {
+		fmt.Fprintf(&b, "%s, in %s; %s\n\n", r.Bench, r.Unit, r.Host)
+		r.valueTable(&b)
 	}
-	for _, a := range r.against {
-		fmt.Fprintf(w, "/ %s\t", a)
-	}
-	fmt.Fprintln(w)
-	for _, e := range r.Entries {
-		r.row(w, e)
-	}
-	w.Flush()
 	b.WriteByte('\n')
 	for _, e := range r.Entries {
 		if e.Dropped != "" {
@@ -173,6 +169,23 @@ func (r *report) table() string {
 		fmt.Fprintln(&b, n)
 	}
 	return b.String()
+}
+
+// valueTable has the entries' values, parts and ratios.
+func (r *report) valueTable(out io.Writer) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintf(w, "entry\truns\tfailed\tmedian\tmin\tmax\tspread\t")
+	for _, p := range r.parts {
+		fmt.Fprintf(w, "%s\t", p)
+	}
+	for _, a := range r.against {
+		fmt.Fprintf(w, "/ %s\t", a)
+	}
+	fmt.Fprintln(w)
+	for _, e := range r.Entries {
+		r.row(w, e)
+	}
+	w.Flush()
 }
 
 func (r *report) row(w *tabwriter.Writer, e *entry) {

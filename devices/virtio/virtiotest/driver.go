@@ -108,6 +108,9 @@ func (d *Driver) WriteConfig(off uint64, p []byte) {
 	d.Board.Memory.Write(addr+off, p)
 }
 
+// ConfigSignals is what is signalled for a change of the configuration.
+func (d *Driver) ConfigSignals() *Signals { return d.access.signals(-1) }
+
 // Offered returns the features that the device offers.
 func (d *Driver) Offered() uint64 {
 	d.Set(DeviceFeatureSelect, 0)
@@ -177,13 +180,19 @@ func (d *Driver) steps(s Setup) []step {
 	return append(all, step{"DRIVER_OK", set(virtio.StatusDriverOK)})
 }
 
-// Start resets the device and brings it to work.
-func (d *Driver) Start(s Setup) {
+// Bring resets the device and initializes it up to DRIVER_OK.
+func (d *Driver) Bring(s Setup) {
 	d.tb.Helper()
 	d.reset()
 	for _, step := range d.steps(s) {
 		step.do()
 	}
+}
+
+// Start is Bring, and sees that the device works then.
+func (d *Driver) Start(s Setup) {
+	d.tb.Helper()
+	d.Bring(s)
 	if got := d.Get(Status); got != 15 {
 		d.tb.Fatalf("status %#x after the start", got)
 	}

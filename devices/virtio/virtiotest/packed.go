@@ -65,7 +65,7 @@ func (r *packed) publish(chain []desc, id uint16) {
 	for i, d := range chain {
 		e := r.words[4*r.at:]
 		e[0], e[1], e[2] = uint32(d.addr), uint32(d.addr>>32), d.n
-		flags := uint32(d.flags) | flagAvail
+		flags := uint32(d.flags) ^ flagAvail
 		if r.wrap == 0 {
 			flags ^= flagAvail | flagUsed
 		}
@@ -147,3 +147,5 @@ func (r *packed) listen(later uint16) {
 }
 
 func (r *packed) ignore() { atomic.StoreUint32(r.driverEvent, 1<<16) }
+
+func (r *packed) setEvent(v uint32) { atomic.StoreUint32(r.driverEvent, v) }

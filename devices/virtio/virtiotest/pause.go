@@ -32,7 +32,7 @@ func (s *suite) restore() {
 	s.Helper()
 	s.board.Pause()
 	saved := s.board.Save()
-	g := s.board.guard(nil)
+	g := s.guard(nil)
 	board := NewBoard(s, s.board.RAM)
 	board.Add(s.kind, s.device())
 	s.addBystander(board)
@@ -103,7 +103,9 @@ func checkPauseSteps(s *suite) {
 // checkRestore has requests answered before, during and after: none is lost,
 // none comes twice.
 func checkRestore(s *suite) {
-	s.each(func(setup Setup) {
+	for i, features := range []uint64{0, virtio.FeatureEventIdx | virtio.FeatureIndirectDesc} {
+		setup := s.setupWith(features)
+		setup.Indirect = i == 1
 		s.d.Start(setup)
 		for n := range 4 {
 			s.answers(n)
@@ -125,7 +127,7 @@ func checkRestore(s *suite) {
 			s.answers(2)
 			s.cases++
 		}
-	})
+	}
 }
 
 // checkRestoreStreaming restores again and again while requests stream. No vCPU

@@ -214,17 +214,17 @@ func (q *Queue) Wait(t *Ticket) {
 	for {
 		q.d.access.handle()
 		q.ring.listen(0)
-		q.Collect()
+		n := q.Collect()
 		if t.Done {
 			return
 		}
-		if q.ring.peek() {
-			continue // used since: listen was too late
+		if n > 0 {
+			continue // listen was for what has come
 		}
 		select {
 		case <-signals.c:
 		case <-end:
-			q.d.tb.Fatalf("queue %d: no interrupt; status %#x, used %v", q.index, q.d.Get(Status), q.ring.peek())
+			q.d.tb.Fatalf("queue %d: no interrupt; status %#x, used %v, %+v", q.index, q.d.Get(Status), q.ring.peek(), q.Format)
 		}
 	}
 }

@@ -35,7 +35,7 @@ func checkResetSteps(s *suite) {
 // what is used afterwards was before.
 func checkResetRequests(s *suite) {
 	for _, kick := range []bool{false, true} {
-		for n := range 6 {
+		for n := range 4 {
 			s.d.Start(s.setup())
 			var spans []span
 			queues := s.driven()
@@ -45,7 +45,7 @@ func checkResetRequests(s *suite) {
 				}
 				spans = append(spans, q.given()...)
 			}
-			g := s.board.guard(spans)
+			g := s.guard(spans)
 			for _, q := range queues {
 				if kick {
 					q.Notify()
@@ -60,7 +60,7 @@ func checkResetRequests(s *suite) {
 					s.Error("used what was not available")
 				}
 			}
-			g = s.board.guard(nil)
+			g = s.guard(nil)
 			s.bystanderIdle()
 			if err := g.check(); err != nil {
 				s.Errorf("after the reset: %v", err)
@@ -110,7 +110,7 @@ func checkResetSlow(s *suite) {
 	release()
 	<-written
 	d.until("the end of the reset", func() bool { return d.Get(Status) == 0 })
-	g := s.board.guard(nil)
+	g := s.guard(nil)
 	s.isReset()
 	for _, q := range s.driven() {
 		if q.Collect() != 1 {
@@ -124,14 +124,14 @@ func checkResetSlow(s *suite) {
 
 // checkResetStreaming resets from another goroutine while requests stream.
 func checkResetStreaming(s *suite) {
-	for i := range 10 {
+	for i := range 5 {
 		s.d.Start(s.setup())
 		stop := make(chan struct{})
 		streamed := s.stream(stop, nil)
 		s.d.until("some requests", func() bool { return streamed.count() >= 5*i })
 		s.d.Set(Status, 0)
 		s.d.until("the end of the reset", func() bool { return s.d.Get(Status) == 0 })
-		g := s.board.guard(s.driverAreas())
+		g := s.guard(s.driverAreas())
 		s.bystanderIdle()
 		close(stop)
 		streamed.wait()
@@ -184,10 +184,9 @@ func (s *suite) stream(stop <-chan struct{}, lock sync.Locker) *streamer {
 	return r
 }
 
-// driverAreas is what a streamer writes.
+// driverAreas is what a streamer, and what the bystander's driver writes.
 func (s *suite) driverAreas() []span {
-	z := s.d.buffers
-	return []span{{s.d.rings.addr, uint64(s.d.rings.end - s.d.rings.addr)}, {z.addr, uint64(z.end - z.addr)}}
+	return []span{{s.d.rings.addr, uint64(s.d.buffers.end - s.d.rings.addr)}, {s.other.rings.addr, uint64(s.other.buffers.end - s.other.rings.addr)}}
 }
 
 // checkResetTwice resets during a reset, from several goroutines, with kicks.

@@ -64,6 +64,7 @@ type suite struct {
 	requests   int // number of the next
 	goroutines int // with the device reset
 	cases      int
+	note       string // which case runs
 }
 
 func newSuite(t *testing.T, target Target, kind Kind, packed bool) *suite {
@@ -74,7 +75,7 @@ func newSuite(t *testing.T, target Target, kind Kind, packed bool) *suite {
 	s.other = NewDriver(t, s.board, s.board.Slots[1], true)
 	s.other.Start(Setup{Features: s.ringFeature(), Size: 8})
 	s.bystander()
-	s.goroutines = runtime.NumGoroutine()
+	s.goroutines = runtime.NumGoroutine() + 1 // that of a subtest
 	return s
 }
 
@@ -111,13 +112,16 @@ func (s *suite) bind(t testing.TB) {
 // run runs one check, and sees that the device works afterwards.
 func (s *suite) run(t *testing.T, c check) {
 	parent := s.TB
-	t.Run(c.name, func(t *testing.T) {
+	ok := t.Run(c.name, func(t *testing.T) {
 		s.bind(t)
 		c.do(s)
 		s.settle()
 		s.works()
 	})
 	s.bind(parent)
+	if !ok {
+		t.FailNow() // what follows would only say it again
+	}
 }
 
 // settle resets the device: then nothing of it may be left.
@@ -135,6 +139,14 @@ func (s *suite) works() {
 	s.answers(2)
 	s.bystander()
 	s.d.reset()
+}
+
+// guard remembers RAM but for what is given besides the queues' areas.
+func (s *suite) guard(given []span) *guard {
+	for _, q := range append(s.d.Queues[:len(s.d.Queues):len(s.d.Queues)], s.other.Queues...) {
+		given = append(given, q.ring.device()...)
+	}
+	return s.board.guard(given)
 }
 
 // request returns a fresh request for a queue.
@@ -180,7 +192,6 @@ func (s *suite) bystander() {
 func (s *suite) close(t *testing.T) {
 	s.bind(t)
 	s.board.Close()
-	s.board.Close() // twice is once
 	if s.target.Done != nil {
 		for _, dev := range s.made {
 			s.target.Done(t, dev)

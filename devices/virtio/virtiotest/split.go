@@ -41,8 +41,8 @@ func newSplit(m memory, l virtq.Layout, f virtq.Format) *split {
 }
 
 func (r *split) device() []span {
-	_, _, n := areas(int(r.size), r.format)
-	return []span{{r.layout.Device, uint64(n)}}
+	// Two bytes more: avail_event is accessed with the word that it is in.
+	return []span{{r.layout.Device, 8 + 8*uint64(r.size)}}
 }
 
 func (r *split) free() int { return len(r.heads) }

@@ -3,6 +3,7 @@
 //	tool print N  prints N bytes of a known pattern
 //	tool hash N   reads N bytes from the console and prints their hash
 //	tool memory   prints how much memory there is
+//	tool attack   abuses a virtio disk; package attack has its flags
 package main
 
 import (
@@ -15,17 +16,25 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmm/test/boot/pattern"
+	"vmm/test/boot/tool/attack"
 )
 
 func main() {
-	n := 0
-	if len(os.Args) > 2 {
-		n, _ = strconv.Atoi(os.Args[2])
-	}
-	if err := run(os.Args[1], n); err != nil {
+	if err := command(os.Args[1], os.Args[2:]); err != nil {
 		fmt.Println("tool:", err)
 		os.Exit(1)
 	}
+}
+
+func command(what string, args []string) error {
+	if what == "attack" {
+		return attack.Run(args)
+	}
+	n := 0
+	if len(args) > 0 {
+		n, _ = strconv.Atoi(args[0])
+	}
+	return run(what, n)
 }
 
 func memory() error {

@@ -1,0 +1,67 @@
+package virtiotest
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	"vmm/mem"
+)
+
+// A span is a range of RAM.
+type span struct {
+	addr mem.Addr
+	n    uint64
+}
+
+// A guard is RAM as it was, but for what may change.
+type guard struct {
+	b      *Board
+	pieces []piece
+}
+
+type piece struct {
+	addr mem.Addr
+	was  []byte
+}
+
+// guard remembers all RAM outside of free; check then says what has changed.
+func (b *Board) guard(free []span) *guard {
+	g := &guard{b: b}
+	free = slices.Clone(free)
+	slices.SortFunc(free, func(a, b span) int { return int(int64(a.addr) - int64(b.addr)) })
+	for _, r := range b.RAM.Regions() {
+		at := r.Base
+		for _, f := range free {
+			if f.addr >= at && f.addr < r.End() {
+				g.remember(at, f.addr)
+			}
+			if end := f.addr + mem.Addr(f.n); f.addr < r.End() && end > at {
+				at = min(end, r.End())
+			}
+		}
+		g.remember(at, r.End())
+	}
+	return g
+}
+
+func (g *guard) remember(from, to mem.Addr) {
+	if from < to {
+		g.pieces = append(g.pieces, piece{from, bytes.Clone(g.b.bytes(from, uint64(to-from)))})
+	}
+}
+
+func (g *guard) check() error {
+	for _, p := range g.pieces {
+		now := g.b.bytes(p.addr, uint64(len(p.was)))
+		if bytes.Equal(now, p.was) {
+			continue
+		}
+		for i, v := range now {
+			if v != p.was[i] {
+				return fmt.Errorf("RAM that was not given has changed at %#x, from %#x to %#x", uint64(p.addr)+uint64(i), p.was[i], v)
+			}
+		}
+	}
+	return nil
+}

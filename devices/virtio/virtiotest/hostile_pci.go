@@ -1,0 +1,210 @@
+package virtiotest
+
+import (
+	"bytes"
+	"fmt"
+)
+
+// barCases put the BARs where something else is, while the device works.
+func barCases(s *suite) (list []hostile) {
+	if s.kind == MMIO {
+		return nil
+	}
+	p, other := s.d.pci(), s.other.pci()
+	for i, size := range p.sizes {
+		if size == 0 {
+			continue
+		}
+		for name, addr := range map[string]uint64{
+			"0": 0, "RAM": uint64(lowBase), "the end of RAM": uint64(lowBase+lowSize) &^ (size - 1), "RAM above 4 GiB": uint64(highBase),
+			"ECAM": ecamBase, "the MMIO devices": mmioBase, "the bystander's registers": other.bars[0], "the bystander's table": other.bars[2],
+			"its other BAR": p.bars[2-i], "just below the window": winBase - size, "the end of the window": winEnd - size, "behind the window": winEnd,
+			"the interrupt controller": 0xfee00000, "the top": -size, "2^63": 1 << 63,
+		} {
+			list = append(list, s.live(fmt.Sprintf("BAR %d at %s", i, name), func(q *Queue) {
+				g := s.guard(q.given())
+				p.placeBAR(i, addr)
+				q.Notify()
+				for off := uint64(0); off < size; off += 64 { // what is there is not ours
+					s.board.Memory.Read(addr+off, make([]byte, 4))
+				}
+				if err := g.check(); err != nil {
+					s.Error(err)
+				}
+				s.bystander()
+				p.placeBAR(i, p.home(i))
+				s.bystander()
+			}))
+		}
+		list = append(list, s.live(fmt.Sprintf("BAR %d is sized", i), func(*Queue) {
+			for range 3 {
+				p.size()
+				s.bystander()
+			}
+			for i, size := range p.sizes {
+				if size != 0 {
+					p.placeBAR(i, p.home(i))
+				}
+			}
+		}))
+	}
+	list = append(list, s.live("memory decoding is off", func(q *Queue) {
+		command := p.cfg(cfgCommand, 2)
+		p.setCfg(cfgCommand, 2, command&^commandMemory)
+		q.Notify()
+		if s.d.Get(Status) != 0xff {
+			s.Error("a BAR answers while decoding is off")
+		}
+		s.d.Set(Status, 0)
+		s.bystander()
+		p.setCfg(cfgCommand, 2, command)
+	}))
+	list = append(list, s.live("all of configuration space is written", func(*Queue) {
+		for reg := range 256 {
+			p.setCfg(reg, 1, 0xff)
+			p.setCfg(reg, 1, 0)
+		}
+		s.bystander()
+		p.find()
+		s.d.Start(s.setup()) // the access capability may have done anything
+	}))
+	return list
+}
+
+// accessCases abuse the window to the BARs in configuration space, §4.1.4.9.
+func accessCases(s *suite) (list []hostile) {
+	if s.kind == MMIO {
+		return nil
+	}
+	p := s.d.pci()
+	const capBAR, capOffset, capLength, capData = 4, 8, 12, 16
+	aim := func(bar, offset, length uint32) {
+		p.setCfg(p.accessCap+capBAR, 1, bar)
+		p.setCfg(p.accessCap+capOffset, 4, offset)
+		p.setCfg(p.accessCap+capLength, 4, length)
+	}
+	status := uint32(commonPlaces[Status].off)
+	list = append(list, s.live("as it is meant", func(q *Queue) {
+		aim(0, status, 1)
+		if got := p.cfg(p.accessCap+capData, 1); got != 15 {
+			s.Errorf("status %#x", got)
+		}
+		aim(0, uint32(commonPlaces[QueueSelect].off), 2)
+		p.setCfg(p.accessCap+capData, 2, 0xfff)
+		if got := s.d.Get(QueueSelect); got != 0xfff {
+			s.Errorf("queue_select %#x", got)
+		}
+		aim(0, status, 1)
+		p.setCfg(p.accessCap+capData, 1, 0)
+		s.d.until("the end of the reset", func() bool { return p.cfg(p.accessCap+capData, 1)&0xff == 0 })
+		s.isReset()
+		s.d.Start(s.setup())
+		q = s.d.Queues[q.index]
+		n := q.Done + 1
+		q.Submit(s.request(q.index))
+		aim(0, uint32(p.structures[capNotify].off-p.bars[0])+uint32(p.multiplier)*uint32(q.index), 2)
+		p.setCfg(p.accessCap+capData, 2, uint32(q.index))
+		if len(s.driven()) > 0 {
+			q.Poll(n)
+		}
+	}))
+	abuse := func(bar, offset, length uint32) {
+		list = append(list, s.live(fmt.Sprintf("bar %d, offset %#x, length %#x", bar, offset, length), func(*Queue) {
+			aim(bar, offset, length)
+			for _, width := range []int{1, 2, 4} {
+				for off := 0; off < 4; off += width {
+					p.cfg(p.accessCap+capData+off, width)
+					p.setCfg(p.accessCap+capData+off, width, 0)
+					p.setCfg(p.accessCap+capData+off, width, 0xffffffff)
+				}
+			}
+			aim(0, 0, 0)
+		}))
+	}
+	for _, bar := range []uint32{1, 2, 3, 4, 5, 6, 7, 0x80, 0xff} {
+		abuse(bar, status, 1)
+		abuse(bar, 0, 4)
+	}
+	for _, length := range []uint32{0, 3, 5, 8, 16, 0x100, 0x101, 1 << 31, 0xffffffff} {
+		abuse(0, status, length)
+		abuse(0, 0xffffffff, length)
+	}
+	for _, offset := range []uint32{uint32(p.sizes[0]), uint32(p.sizes[0]) - 1, uint32(p.sizes[0]) - 2, 1, 3, 0x15, 0x7fffffff, 1 << 31, 0xfffffffc, 0xffffffff} {
+		abuse(0, offset, 4)
+	}
+	list = append(list, s.live("what is read-only is written", func(*Queue) {
+		was := make([]uint32, 4)
+		for i := range was {
+			was[i] = p.cfg(p.accessCap+i, 1)
+			p.setCfg(p.accessCap+i, 1, ^was[i])
+			if got := p.cfg(p.accessCap+i, 1); got != was[i] {
+				s.Errorf("byte %d is %#x, was %#x", i, got, was[i])
+			}
+		}
+	}))
+	return list
+}
+
+func msixCases(s *suite) (list []hostile) {
+	if s.kind != MSIX {
+		return nil
+	}
+	p := s.d.pci()
+	n := uint32(len(s.d.Slot.Vectors))
+	for _, v := range []uint32{n, n + 1, 0x7ff, 0x800, 0x8000, 0xfffe, 0xffff} {
+		list = append(list, s.live(fmt.Sprintf("vector %#x", v), func(q *Queue) {
+			s.d.Set(QueueSelect, uint32(q.index))
+			for _, r := range []Register{ConfigVector, QueueVector} {
+				was := s.d.Get(r)
+				if s.d.Set(r, v); s.d.Get(r) != noVector {
+					s.Errorf("register %d is %#x, want none", r, s.d.Get(r))
+				}
+				if len(s.driven()) > 0 {
+					s.one(q)
+				}
+				s.d.Set(r, was)
+			}
+		}))
+	}
+	garbage := func(name string, do func(e uint64)) {
+		list = append(list, s.live(name, func(q *Queue) {
+			do(p.table + 16*uint64(q.index))
+			if len(s.driven()) > 0 {
+				s.one(q)
+			}
+			s.bystander()
+			p.setMSIX(true)
+		}))
+	}
+	for _, addr := range []uint32{0, 0xffffffff, 0xfee00001, 0xfed00000, uint32(lowBase)} {
+		garbage(fmt.Sprintf("address %#x", addr), func(e uint64) { s.board.write(e, 4, addr) })
+		garbage(fmt.Sprintf("address %#x, masked meanwhile", addr), func(e uint64) {
+			s.board.write(e+12, 4, 1)
+			s.board.write(e, 4, addr)
+			s.board.write(e+4, 4, addr)
+			s.board.write(e+12, 4, 0)
+		})
+	}
+	garbage("data", func(e uint64) { s.board.write(e+8, 4, 0xffffffff) })
+	garbage("control", func(e uint64) { s.board.write(e+12, 4, 0xfffffffe) })
+	garbage("all ones", func(e uint64) { s.board.Memory.Write(e, bytes.Repeat([]byte{0xff}, 8)) })
+	for width := range 9 {
+		garbage(fmt.Sprintf("accesses of width %d", width), func(uint64) {
+			_, size := p.b.PCI, p.sizes[2]
+			for off := uint64(0); off < size; off += 13 {
+				b := bytes.Repeat([]byte{0xee}, width)
+				p.b.Memory.Read(p.bars[2]+off, make([]byte, width))
+				if off >= 16*uint64(n) || width < 4 {
+					p.b.Memory.Write(p.bars[2]+off, b)
+				}
+			}
+		})
+	}
+	for _, control := range []uint32{0, msixMask, msixEnable | msixMask, 0xffff, 0x7fff} {
+		garbage(fmt.Sprintf("message control %#x", control), func(uint64) {
+			p.setCfg(p.msixCap+2, 2, control)
+			s.d.Get(ISR)
+		})
+	}
+	return list
+}

@@ -1,0 +1,5 @@
+//go:build !race
+
+package virtiotest
+
+const raced = false

@@ -1,0 +1,186 @@
+package boot
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// distro is a folder with a Debian that 'go run ./test/distro' makes.
+func distro(t *testing.T) (dir string) {
+	dir = filepath.Join(cache, "distro")
+	if _, err := os.Stat(filepath.Join(dir, "VERSION")); err != nil {
+		t.Skipf("%v; 'go run ./test/distro' makes it", err)
+	}
+	return dir
+}
+
+// TestDistro boots a whole Debian from a disk, uses it, presses the power
+// button, and then looks at the disk: all that was written is there, and the
+// file system was closed.
+func TestDistro(t *testing.T) {
+	need(t)
+	dir := distro(t)
+	transports := []string{"pci"}
+	if os.Getenv("VMM_SOAK") != "" {
+		transports = append(transports, "mmio") // a minute, and three where the host is busy
+	}
+	for _, transport := range transports {
+		t.Run(transport, func(t *testing.T) {
+			disk := filepath.Join(t.TempDir(), "root.img")
+			attempt(t, func() *guest {
+				// Each attempt has a fresh one: the first may have died with it half written.
+				if err := copySparse(disk, filepath.Join(dir, "root.img")); err != nil {
+					t.Fatal(err)
+				}
+				return onPipes("run", "--kernel", filepath.Join(dir, "vmlinuz"), "--initrd", filepath.Join(dir, "initrd.img"),
+					"--cpus", "2", "--memory", "1G", "--transport", transport, "--disk", disk, "--append", "root=/dev/vda rw")
+			}, useDistro)
+			checkDisk(t, disk)
+		})
+	}
+}
+
+// useDistro logs in, looks whether all is well, writes a file, and ends the
+// guest by its power button.
+func useDistro(g *guest) {
+	const shell = ":~# "
+	g.patiently(func() { g.expect("debian login: ") })
+	g.send("root\n")
+	g.patiently(func() { g.expect(shell) })
+	for _, step := range []struct{ command, shows string }{
+		// A unit that has yet to start has not failed yet. Neither does one that
+		// was degraded end this wait with status 0.
+		{"systemctl is-system-running --wait", "running\r\n"},
+		{"systemctl --failed --no-pager", "0 loaded units listed"},
+		{"lsblk --noheadings --output NAME,TYPE,MOUNTPOINT", "vda  disk /\r\n"},
+		{"findmnt --noheadings --output SOURCE,FSTYPE,OPTIONS /", "/dev/vda ext4   rw,"},
+		{"echo written by $(hostname) > /root/proof && sync && echo sy''nced", "synced\r\n"},
+	} {
+		g.send(step.command + "\n")
+		g.expect("\r\n") // of what was typed
+		g.patiently(func() { g.expect(step.shows) })
+		g.expect(shell)
+	}
+	g.signal(syscall.SIGTERM)
+	g.patiently(func() { g.status(0) })
+}
+
+// patiently is a wait with three times the patience: a distribution takes five
+// times as long as our own guest.
+func (g *guest) patiently(wait func()) {
+	for range 2 {
+		failed := caught(wait)
+		if failed == nil {
+			return
+		}
+		select {
+		case <-g.exited:
+			panic(*failed)
+		default:
+		}
+		if !failed.stalled {
+			panic(*failed)
+		}
+	}
+	wait()
+}
+
+// caught returns what f fails with, or nil.
+func caught(f func()) (failed *failure) {
+	defer func() {
+		if r := recover(); r != nil {
+			text, ok := r.(failure)
+			if !ok {
+				panic(r)
+			}
+			failed = &text
+		}
+	}()
+	f()
+	return nil
+}
+
+// checkDisk looks at a guest's root file system after its end, as the next boot
+// would find it.
+func checkDisk(t *testing.T, disk string) {
+	os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
+	// -f although it says that it is clean; -n, or it would mend what we look for.
+	if out, err := exec.Command("e2fsck", "-fn", disk).CombinedOutput(); err != nil {
+		t.Errorf("e2fsck: %v: %s", err, out)
+	}
+	header, err := exec.Command("dumpe2fs", "-h", disk).Output()
+	if err != nil {
+		t.Errorf("dumpe2fs: %v", err)
+	}
+	state := ""
+	for line := range strings.Lines(string(header)) {
+		if value, ok := strings.CutPrefix(line, "Filesystem state:"); ok {
+			state = strings.TrimSpace(value)
+		}
+		if strings.HasPrefix(line, "Filesystem features:") && strings.Contains(line, "needs_recovery") {
+			t.Error("the journal was not closed")
+		}
+	}
+	if state != "clean" {
+		t.Errorf("the file system is %q, want clean", state)
+	}
+	proof, err := exec.Command("debugfs", "-R", "cat /root/proof", disk).Output()
+	if err != nil || string(proof) != "written by debian\n" {
+		t.Errorf("/root/proof: %q, %v", proof, err)
+	}
+}
+
+// copySparse copies a file, the zeros as holes: there is little room in the
+// lab's memory, and its host's files do not tell their holes.
+func copySparse(to, from string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	block, zeros := make([]byte, 1<<20), make([]byte, 1<<20)
+	for at := int64(0); ; {
+		n, err := io.ReadFull(in, block)
+		if n > 0 && !bytes.Equal(block[:n], zeros[:n]) {
+			if _, err := out.WriteAt(block[:n], at); err != nil {
+				return err
+			}
+		}
+		at += int64(n)
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return errors.Join(out.Truncate(at), out.Close())
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// TestCopySparse: what is copied is the same to the last byte.
+func TestCopySparse(t *testing.T) {
+	dir := t.TempDir()
+	from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")
+	data := make([]byte, 3<<20+5)
+	data[2<<20-1], data[2<<20] = 1, 2
+	if err := os.WriteFile(from, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := copySparse(to, from); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(to); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}

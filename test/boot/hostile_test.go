@@ -1,0 +1,198 @@
+package boot
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"vmm/test/boot/pattern"
+)
+
+// What package attack takes for granted: two disks of this size, what is in
+// them, and which bytes of the victim its writes may change.
+const (
+	hostileDisk = 8 << 20
+	zoneStart   = 8192 * 512
+	zoneEnd     = 12288 * 512
+)
+
+// TestHostile: root in a guest abuses a disk by hundreds of cases. The disk
+// works after each, other devices all the time, no sector changes that was not
+// written, and vmm neither dies, nor grows, nor fills its log.
+func TestHostile(t *testing.T) {
+	for _, test := range []struct {
+		transport string
+		cases     int // at least
+	}{{"pci", 1500}, {"mmio", 1200}} {
+		t.Run(test.transport, func(t *testing.T) {
+			need(t, cloud)
+			h := &hostile{victim: filepath.Join(t.TempDir(), "victim"), bystander: filepath.Join(t.TempDir(), "bystander")}
+			attempt(t, func() *guest {
+				h.makeDisks(t)
+				return onPipes(cloud.args("-m", "512M", "-c", "2", "--transport", test.transport,
+					"-d", h.bystander+",serial=bystander", "-d", h.victim+",serial=victim",
+					"-i", tool(t), "-a", "quiet mem=508M iomem=relaxed", "-a", execution("/tool attack -ram 512"))...)
+			}, func(g *guest) { h.run(g, test.cases) })
+		})
+	}
+}
+
+// hostile is one run.
+type hostile struct{ victim, bystander string }
+
+func (h *hostile) makeDisks(t *testing.T) {
+	b := pattern.Bytes(hostileDisk)
+	err := os.WriteFile(h.victim, b, 0o600)
+	for i := range b {
+		b[i] ^= 0x80 // attack's bystanderSalt
+	}
+	if err := errors.Join(err, os.WriteFile(h.bystander, b, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (h *hostile) run(g *guest, cases int) {
+	g.expect("ATTACK-BEGIN")
+	m := watchMemory(g.cmd.Process.Pid)
+	deadline := time.After(150 * time.Second)
+	for !g.shows("ATTACK-CASES") {
+		select {
+		case <-g.news:
+		case <-g.exited:
+			fail(g.crashed(), "vmm ended (%v) amidst the attack", g.err)
+		case <-deadline:
+			fail(true, "the attack has not ended")
+		}
+	}
+	first, most := m.stop()
+	g.status(64, 65)
+	fmt.Println(attackLines(g.tail(1 << 20)))
+	h.checkOutput(g.tail(8<<20), cases)
+	if g.cmd.ProcessState.ExitCode() != 64 {
+		fail(false, "cases failed")
+	}
+	h.checkDisks()
+	if first == 0 || most > first+64<<20 {
+		fail(false, "vmm itself grew from %d MiB to %d", first>>20, most>>20)
+	}
+	fmt.Printf("vmm itself had %d MiB, at most %d\n", first>>20, most>>20)
+}
+
+// attackLines are those for people.
+func attackLines(out string) string {
+	return strings.Join(regexp.MustCompile(`ATTACK-(GROUP|FAIL|CASES)[^\r\n]*`).FindAllString(out, 100), "\n")
+}
+
+// checkOutput looks at what the guest and vmm printed.
+func (h *hostile) checkOutput(out string, cases int) {
+	n, passed, failed := 0, 0, 0
+	_, after, _ := strings.Cut(out, "ATTACK-CASES ")
+	fmt.Sscanf(after, "%d passed %d failed %d", &n, &passed, &failed)
+	if n < cases {
+		fail(false, "there were %d cases, not %d", n, cases)
+	}
+	for _, bad := range []string{"panic:", "internal error", "fatal error:", "goroutine ", "Kernel panic", "BUG:", "Oops:"} {
+		if i := strings.Index(out, bad); i >= 0 {
+			fail(false, "%s", out[max(0, i-200):min(len(out), i+2000)])
+		}
+	}
+	// Every line of the log is due to something that the guest did, which it can
+	// do as often as it likes.
+	log := regexp.MustCompile(`(?m)^time=\S+ level=.*$`).FindAllString(out, -1)
+	const most = 2000
+	if len(log) > most {
+		fail(false, "vmm's log has %d lines, more than %d; one is %s", len(log), most, log[len(log)/2])
+	}
+	fmt.Printf("vmm's log has %d lines\n", len(log))
+}
+
+func (h *hostile) checkDisks() {
+	want := pattern.Bytes(hostileDisk)
+	got, err := os.ReadFile(h.victim)
+	if err != nil || len(got) != len(want) {
+		fail(false, "the victim's image: %d bytes, %v", len(got), err)
+	}
+	copy(got[zoneStart:zoneEnd], want[zoneStart:zoneEnd])
+	if i := difference(got, want); i >= 0 {
+		fail(false, "sector %d of the victim was changed", i/512)
+	}
+	for i := range want {
+		want[i] ^= 0x80
+	}
+	got, err = os.ReadFile(h.bystander)
+	if i := difference(got, want); err != nil || i >= 0 {
+		fail(false, "sector %d of the bystander was changed (%v)", i/512, err)
+	}
+}
+
+// difference returns the index of the first byte that differs, or -1.
+func difference(a, b []byte) int {
+	if bytes.Equal(a, b) {
+		return -1
+	}
+	for i := range min(len(a), len(b)) {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return min(len(a), len(b))
+}
+
+// memoryWatch looks how much memory a process has besides the guest's.
+type memoryWatch struct {
+	end         chan struct{}
+	done        sync.WaitGroup
+	first, most int
+}
+
+func watchMemory(pid int) *memoryWatch {
+	m := &memoryWatch{end: make(chan struct{})}
+	m.done.Go(func() {
+		for {
+			n := ownMemory(pid)
+			if m.first == 0 {
+				m.first = n
+			}
+			m.most = max(m.most, n)
+			select {
+			case <-m.end:
+				return
+			case <-time.After(2 * time.Second):
+			}
+		}
+	})
+	return m
+}
+
+func (m *memoryWatch) stop() (first, most int) {
+	close(m.end)
+	m.done.Wait()
+	return m.first, m.most
+}
+
+// ownMemory sums up what is resident of a process but for the guest's RAM: maps
+// of 8 MiB and more, other than Go's heap at 0xc000000000.
+func ownMemory(pid int) int {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
+	if err != nil {
+		return 0
+	}
+	sum, ram := 0, false
+	for line := range strings.Lines(string(b)) {
+		var start, end uint64
+		var kB int
+		if n, _ := fmt.Sscanf(line, "%x-%x ", &start, &end); n == 2 {
+			ram = end-start >= 8<<20 && start>>32 != 0xc0
+		} else if n, _ := fmt.Sscanf(line, "Rss: %d kB", &kB); n == 1 && !ram {
+			sum += kB << 10
+		}
+	}
+	return sum
+}

@@ -1,0 +1,226 @@
+// Package attack is a hostile program inside a guest: it takes one virtio disk
+// from the kernel's driver and abuses its registers, rings and configuration
+// space, by some hundreds of cases, while another disk and the source of random
+// numbers must go on working for the kernel.
+//
+// After each case the victim is reset and must do a good read and write. The
+// device is given addresses of our own memory, and others that no kernel's
+// memory is at: what a device writes where it was told to is no fault of its.
+//
+// Section numbers (§) are those of virtio 1.2,
+// https://docs.oasis-open.org/virtio/virtio/v1.2/virtio-v1.2.html
+package attack
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// test is one case.
+type test struct {
+	name string
+	opt  options // how the device is set up before
+	bare bool    // not at all: run does that
+	run  func(d *driver) error
+}
+
+// group is cases that are counted together.
+type group struct {
+	name  string
+	tests []test
+}
+
+// bystanderEvery is how many cases there are between two looks at the bystander.
+const bystanderEvery = 16
+
+// Run attacks the disk with the serial number "victim" with the one called
+// "bystander" beside it.
+func Run(args []string) error {
+	flags := flag.NewFlagSet("attack", flag.ContinueOnError)
+	seed := flags.Uint64("seed", 1, "of what is random")
+	ram := flags.Uint64("ram", 512, "RAM of the machine in MiB; the kernel must leave the last 4 alone (mem=)")
+	only := flags.String("only", "", "groups whose name has this")
+	scale := flags.Int("scale", 100, "per cent of the storms")
+	verbose := flags.Bool("v", false, "name each case before it runs")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	victim, err := findDisk("victim")
+	if err != nil {
+		return err
+	}
+	d, bind, err := newDriver(victim, *ram<<20)
+	if err != nil {
+		return err
+	}
+	d.rand = rand.New(rand.NewPCG(*seed, 0))
+	fmt.Printf("ATTACK-BEGIN on /dev/%s, %s, seed %d\n", victim.name, victim.bus(), *seed)
+	n, failures := d.runAll(groups(d, *scale), *only, *verbose)
+	if err := d.giveBack(bind); err != nil {
+		fmt.Println("ATTACK-FAIL the kernel's driver:", err)
+		failures++
+	}
+	fmt.Printf("ATTACK-CASES %d passed %d failed %d\n", n, n-failures, failures)
+	if failures > 0 {
+		return fmt.Errorf("%d cases failed", failures)
+	}
+	return nil
+}
+
+// newDriver takes a disk from the kernel. bind gives it back.
+func newDriver(victim disk, ramEnd uint64) (d *driver, bind func() error, err error) {
+	other, err := findDisk("bystander")
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := unused(ramEnd); err != nil {
+		return nil, nil, err
+	}
+	d = &driver{ramEnd: ramEnd}
+	if d.mem, err = newMemory(); err != nil {
+		return nil, nil, err
+	}
+	d.fresh = rings{d.mem.phys + atDesc, d.mem.phys + atDriver, d.mem.phys + atDevice}
+	if d.by, err = newBystander(other.name); err != nil {
+		return nil, nil, err
+	}
+	text, err := os.ReadFile("/sys/block/" + victim.name + "/size")
+	if err != nil {
+		return nil, nil, err
+	}
+	if d.size, err = strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64); err != nil {
+		return nil, nil, err
+	}
+	if bind, err = victim.unbind(); err != nil {
+		return nil, nil, err
+	}
+	if victim.bus() == "pci" {
+		d.port, err = newPCI(victim)
+	} else {
+		d.port, err = newMMIO(victim)
+	}
+	return d, bind, err
+}
+
+// unused checks that the kernel leaves the last 4 MiB of RAM alone.
+func unused(ramEnd uint64) error {
+	b, err := os.ReadFile("/proc/iomem")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(b)) {
+		var start, end uint64
+		fmt.Sscanf(strings.TrimSpace(line), "%x-%x", &start, &end)
+		if strings.HasSuffix(line, "System RAM\n") && end >= ramEnd-4<<20 {
+			return fmt.Errorf("the kernel uses RAM up to %#x: boot it with mem=%dM", end, ramEnd>>20-4)
+		}
+	}
+	return nil
+}
+
+// groups are all cases for the victim's transport.
+func groups(d *driver, scale int) []group {
+	all := []group{
+		{"addresses", addressTests(d)},
+		{"lengths", lengthTests()},
+		{"shapes", shapeTests()},
+		{"types", typeTests()},
+		{"sectors", sectorTests(d)},
+		{"segments", segmentTests(d)},
+		{"indirect", indirectTests(d)},
+		{"split-rings", splitTests()},
+		{"packed-rings", packedTests()},
+		{"overlaps", overlapTests()},
+		{"ring-places", ringPlaceTests(d)},
+		{"garbage-rings", garbageTests(d)},
+		{"queue-setup", setupTests()},
+		{"features", featureTests()},
+		{"status", statusTests()},
+		{"registers", registerTests(d)},
+		{"config", configTests()},
+		{"notify", notifyTests(d)},
+		{"storms", stormTests(scale)},
+	}
+	if p, ok := d.port.(*pciPort); ok {
+		all = append(all, p.groups(d, scale)...)
+	}
+	return all
+}
+
+// runAll runs the cases and prints a line a group.
+func (d *driver) runAll(all []group, only string, verbose bool) (n, failures int) {
+	for _, g := range all {
+		if !strings.Contains(g.name, only) {
+			continue
+		}
+		began, before := time.Now(), failures
+		for _, t := range g.tests {
+			if verbose {
+				fmt.Printf("%s/%s\n", g.name, t.name)
+			}
+			if err := d.runOne(t, n%bystanderEvery == 0); err != nil {
+				failures++
+				fmt.Printf("ATTACK-FAIL %s/%s: %v\n", g.name, t.name, err)
+			}
+			n++
+		}
+		fmt.Printf("ATTACK-GROUP %s: %d passed of %d in %.1fs\n", g.name, len(g.tests)-(failures-before), len(g.tests), time.Since(began).Seconds())
+	}
+	return n, failures
+}
+
+// runOne runs a case and what must be true after each.
+func (d *driver) runOne(t test, look bool) error {
+	var errs []error
+	if !t.bare {
+		errs = append(errs, d.start(t.opt))
+	}
+	if errs = append(errs, t.run(d)); errors.Join(errs...) != nil {
+		errs = append(errs, d.sound(t.opt.packed))
+		return errors.Join(errs...)
+	}
+	if err := d.sound(t.opt.packed); err != nil {
+		return err
+	}
+	if look {
+		return d.by.check()
+	}
+	return nil
+}
+
+// giveBack has the kernel's driver take the victim again, and reads from it.
+func (d *driver) giveBack(bind func() error) error {
+	if err := errors.Join(d.reset(), bind()); err != nil {
+		return err
+	}
+	victim, err := findDisk("victim")
+	if err != nil {
+		return err
+	}
+	b := make([]byte, 4*sectorSize)
+	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		if err = readAt("/dev/"+victim.name, b); err == nil || time.Now().After(end) {
+			break
+		}
+	}
+	if err == nil && string(b) != string(sectors(0, 4, 0)) {
+		err = errors.New("it reads other data")
+	}
+	return errors.Join(err, d.by.check())
+}
+
+func readAt(path string, b []byte) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.ReadAt(b, 0)
+	return err
+}

@@ -1,0 +1,239 @@
+package attack
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+)
+
+// driver drives the victim, well or badly.
+type driver struct {
+	port   port
+	mem    *memory
+	rand   *rand.Rand
+	ramEnd uint64 // the first address behind RAM
+	size   uint64 // of the disk, in sectors
+	fresh  rings  // where the queue is unless options say otherwise
+	by     *bystander
+
+	ring  ring    // of queue 0
+	opt   options // that it was started with
+	count int     // of requests, for headers and statuses of their own
+	goods int     // of good
+}
+
+// options is how a device is set up.
+type options struct {
+	packed bool
+	size   uint32 // of the ring; 0 is 64
+	with   uint64 // features besides VERSION_1 and RING_PACKED
+	at     rings  // areas that are not in the usual place
+}
+
+func (o options) features() uint64 {
+	f := o.with | featVersion1
+	if o.packed {
+		f |= featPacked
+	}
+	return f
+}
+
+// A ring is the driver's side of a queue that works as it should.
+type ring interface {
+	add(bufs ...buf) // makes a chain available
+	used() int       // how many chains came back
+}
+
+// buf is one descriptor.
+type buf struct {
+	addr  uint64
+	n     uint32
+	flags uint16
+}
+
+// Flags of descriptors, §2.7.5 and §2.8.
+const (
+	descNext     = 1 << 0
+	descWrite    = 1 << 1
+	descIndirect = 1 << 2
+	descAvail    = 1 << 7
+	descUsed     = 1 << 15
+)
+
+// patience is how long the device may take for anything; seldom is a case
+// allowed to have no effect, and then this is how long to look at it.
+const (
+	patience = 10 * time.Second
+	glance   = 10 * time.Millisecond
+)
+
+// reset resets the device and waits until it has.
+func (d *driver) reset() error {
+	d.port.setStatus(0)
+	for end := time.Now().Add(patience); d.port.status() != 0; time.Sleep(100 * time.Microsecond) {
+		if time.Now().After(end) {
+			return fmt.Errorf("after %v status is %#x, not reset", patience, d.port.status())
+		}
+	}
+	return nil
+}
+
+// negotiate gets a device that was just reset to FEATURES_OK.
+func (d *driver) negotiate(features uint64) error {
+	d.port.setStatus(acknowledge | driverIs)
+	d.port.choose(features)
+	d.port.setStatus(acknowledge | driverIs | featuresOK)
+	if d.port.status()&featuresOK == 0 {
+		return fmt.Errorf("features %#x are refused", features)
+	}
+	return nil
+}
+
+// prepare does all of start but for DRIVER_OK.
+func (d *driver) prepare(o options) error {
+	if err := d.reset(); err != nil {
+		return err
+	}
+	d.mem.clear()
+	d.opt, d.count = o, 0
+	if err := d.negotiate(o.features()); err != nil {
+		return err
+	}
+	d.enableQueue(o)
+	return nil
+}
+
+func (d *driver) enableQueue(o options) {
+	n := o.size
+	if n == 0 {
+		n = 64
+	}
+	at := d.fresh
+	for _, a := range []struct{ to, from *uint64 }{{&at.desc, &o.at.desc}, {&at.driver, &o.at.driver}, {&at.device, &o.at.device}} {
+		if *a.from != 0 {
+			*a.to = *a.from
+		}
+	}
+	d.port.selectQueue(0)
+	d.port.setSize(n)
+	d.port.setRings(at)
+	d.port.enable(1)
+	d.ring = d.newRing(o.packed, atDesc, atDriver, atDevice, uint16(n))
+}
+
+func (d *driver) newRing(packed bool, desc, drv, dev uint64, size uint16) ring {
+	if packed {
+		return newPackedRing(d.mem.region, desc, drv, dev, size)
+	}
+	return newSplitRing(d.mem.region, desc, drv, dev, size)
+}
+
+// start sets the device up from reset to DRIVER_OK, with queue 0.
+func (d *driver) start(o options) error {
+	if err := d.prepare(o); err != nil {
+		return err
+	}
+	d.port.setStatus(acknowledge | driverIs | featuresOK | driverOK)
+	return nil
+}
+
+// outcome is what became of a request, or a set of what may.
+type outcome uint8
+
+const (
+	used   outcome = 1 << iota // it came back
+	broken                     // DEVICE_NEEDS_RESET
+	quiet                      // neither
+)
+
+func (o outcome) String() string {
+	var words []string
+	for i, w := range []string{"used", "broken", "quiet"} {
+		if o>>i&1 != 0 {
+			words = append(words, w)
+		}
+	}
+	return strings.Join(words, " or ")
+}
+
+// wait waits until n chains are used.
+func (d *driver) wait(n int, limit time.Duration) outcome {
+	end := time.Now().Add(limit)
+	for i := 1; ; i++ {
+		if d.ring.used() >= n {
+			return used
+		}
+		if i%64 != 0 {
+			continue
+		}
+		if d.port.status()&needsReset != 0 {
+			return broken
+		}
+		if time.Now().After(end) {
+			return quiet
+		}
+		time.Sleep(100 * time.Microsecond)
+	}
+}
+
+// want is what a device may do with a request: the outcome and, if it comes
+// back, the status byte.
+type want struct {
+	may    outcome
+	status string
+}
+
+const untouched = 0xee // in place of a status
+
+var (
+	succeeds    = want{used, "\x00"}
+	fails       = want{used, "\x01"}
+	unsupported = want{used, "\x02"}
+	refused     = want{used | broken, "\x01\x02\xee"}
+	breaks      = want{broken, ""}
+	handled     = want{used | broken, "\x00\x01\x02\xee"}
+	anything    = want{used | broken | quiet, ""}
+	ignored     = want{quiet, ""}
+)
+
+// judge waits for n chains and compares.
+func (d *driver) judge(w want, n int) error {
+	limit := patience
+	if w.may&quiet != 0 {
+		limit = glance
+	}
+	got := d.wait(n, limit)
+	if got&w.may == 0 {
+		return fmt.Errorf("it is %v, not %v", got, w.may)
+	}
+	if got == used && w.status != "" {
+		if s := d.lastStatus(); strings.IndexByte(w.status, s) < 0 {
+			return fmt.Errorf("status %#x, not one of % x", s, w.status)
+		}
+	}
+	return nil
+}
+
+// try makes a chain available, and judges what becomes of it.
+func (d *driver) try(w want, bufs ...buf) error {
+	d.ring.add(bufs...)
+	d.port.notify(0)
+	return d.judge(w, 1)
+}
+
+// sound checks that a device works after whatever was done to it.
+func (d *driver) sound(packed bool) error {
+	if err := d.start(options{packed: packed}); err != nil {
+		return fmt.Errorf("afterwards: %w", err)
+	}
+	if err := d.good(); err != nil {
+		return fmt.Errorf("a good request afterwards: %w", err)
+	}
+	if !d.mem.intact() {
+		copy(d.mem.region[atCanary:], d.mem.canary)
+		return errors.New("memory was written that no descriptor names")
+	}
+	return nil
+}

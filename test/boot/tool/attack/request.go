@@ -1,0 +1,101 @@
+package attack
+
+import (
+	"bytes"
+	"fmt"
+)
+
+// Request types, §5.2.6.
+const (
+	reqIn          = 0
+	reqOut         = 1
+	reqFlush       = 4
+	reqID          = 8
+	reqDiscard     = 11
+	reqWriteZeroes = 13
+)
+
+const sectorSize = 512
+
+// The sectors that requests may change, in a disk of 8 MiB; the test looks
+// whether the others are as they were.
+const (
+	zoneStart = 8192
+	zoneEnd   = 12288
+)
+
+func readable(addr uint64, n uint32) buf { return buf{addr: addr, n: n} }
+func writable(addr uint64, n uint32) buf { return buf{addr: addr, n: n, flags: descWrite} }
+
+// header writes the header of the next request.
+func (d *driver) header(kind uint32, sector uint64) buf {
+	d.count++
+	at := uint64(atHeader + d.count%256*16)
+	d.mem.store(at, 4, uint64(kind))
+	d.mem.store(at+4, 4, 0)
+	d.mem.store(at+8, 8, sector)
+	d.mem.region[atStatus+d.count%256] = untouched
+	return readable(d.mem.phys+at, 16)
+}
+
+// status returns room for the status of the last header's request.
+func (d *driver) status() buf { return writable(d.mem.phys+atStatus+uint64(d.count%256), 1) }
+
+func (d *driver) lastStatus() byte { return d.mem.region[atStatus+d.count%256] }
+
+// room is for data that the device writes, and data is what it reads.
+func (d *driver) room(n uint32) buf { return writable(d.mem.phys+atData, n) }
+func (d *driver) data(n uint32) buf { return readable(d.mem.phys+atData, n) }
+
+// zone returns a sector that may be changed, and 63 behind it.
+func (d *driver) zone() uint64 { return zoneStart + d.rand.Uint64N(zoneEnd-zoneStart-64) }
+
+// good makes a read or, once in a while, a write and a read, and compares.
+func (d *driver) good() error {
+	b := d.mem.region[atData:][: 2*sectorSize : 2*sectorSize]
+	want, sector := []byte(nil), d.rand.Uint64N(zoneStart-1)
+	if d.goods++; d.goods%4 != 0 {
+		want = sectors(sector, 2, 0)
+	} else {
+		sector = d.zone()
+		for i := range b {
+			b[i] = byte(i) ^ byte(sector)
+		}
+		want = bytes.Clone(b)
+		if err := d.one(d.header(reqOut, sector), d.data(2*sectorSize), d.status()); err != nil {
+			return fmt.Errorf("writing sector %d: %w", sector, err)
+		}
+	}
+	clear(b)
+	if err := d.one(d.header(reqIn, sector), d.room(2*sectorSize), d.status()); err != nil {
+		return fmt.Errorf("reading sector %d: %w", sector, err)
+	}
+	if !bytes.Equal(b, want) {
+		return fmt.Errorf("sector %d has other data", sector)
+	}
+	return nil
+}
+
+// one makes one good request.
+func (d *driver) one(bufs ...buf) error {
+	n := d.ring.used() + 1
+	d.ring.add(bufs...)
+	d.port.notify(0)
+	return d.judge(succeeds, n)
+}
+
+// sectors returns what n sectors of an untouched disk have: lines that tell
+// where they belong, as in package pattern, exclusive-or salt.
+func sectors(first, n uint64, salt byte) []byte {
+	const line = 16
+	b := make([]byte, n*sectorSize)
+	for i := 0; i < len(b); i += line {
+		v := first*(sectorSize/line) + uint64(i/line)
+		b[i+line-1] = '\n' ^ salt
+		for j := i + line - 2; j >= i; j-- {
+			b[j] = byte('0'+v%10) ^ salt
+			v /= 10
+		}
+	}
+	return b
+}
