@@ -31,8 +31,13 @@ func (nowhere) Signal() {}
 
 func newNull(t *testing.T) *MMIO {
 	t.Helper()
+	return newMMIO(t, null{})
+}
+
+func newMMIO(t *testing.T, dev Device) *MMIO {
+	t.Helper()
 	m := mem.New(mem.Region{Base: 0, Bytes: make([]byte, 0x10000)})
-	d, err := NewMMIO(null{}, 0, nowhere{}, Config{Mem: m})
+	d, err := NewMMIO(dev, 0, nowhere{}, Config{Mem: m})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,6 +189,45 @@ func TestResumeOvertakesPause(t *testing.T) {
 			t.Fatal("a late Pause has stopped a resumed device")
 		}
 	}
+}
+
+// slow is a null whose Stop takes a while.
+type slow struct {
+	null
+	stops chan chan struct{} // Stop sends what it then waits for
+}
+
+func (s slow) Stop() {
+	c := make(chan struct{})
+	s.stops <- c
+	<-c
+}
+
+// TestEnableWhileStopping: after a Pause that failed the guest runs on while the
+// device still stops. A queue that it enables meanwhile is served afterwards.
+func TestEnableWhileStopping(t *testing.T) {
+	s := slow{stops: make(chan chan struct{})}
+	d := newMMIO(t, s)
+	d.up()
+	ended(t, "queue_reset", d.set(mmioQueueSel, 1, mmioQueueReset, 1))
+	if d.Pause(time.Microsecond) == nil {
+		t.Fatal("paused before Stop has returned")
+	}
+	c := <-s.stops
+	d.Resume()
+	d.enable(1)
+	d.mu.Lock()
+	if d.runs[1] != nil {
+		t.Error("a queue of a device that stops is served")
+	}
+	d.mu.Unlock()
+	close(c)
+	for end := time.Now().Add(deadline); !d.serving(); runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatal("timeout: the device does not serve all queues")
+		}
+	}
+	go func() { close(<-s.stops) }() // that of Close
 }
 
 // settle waits until no more goroutines than n run: all have had their turn

@@ -38,10 +38,18 @@ func TestHostile(t *testing.T) {
 				h.makeDisks(t)
 				return onPipes(cloud.args("-m", "512M", "-c", "2", "--transport", test.transport,
 					"-d", h.bystander+",serial=bystander", "-d", h.victim+",serial=victim",
-					"-i", tool(t), "-a", "quiet mem=508M iomem=relaxed", "-a", execution("/tool attack -ram 512"))...)
+					"-i", tool(t), "-a", "quiet mem=508M iomem=relaxed", "-a", execution(fmt.Sprintf("/tool attack -ram 512 -scale %d", stormScale())))...)
 			}, func(g *guest) { h.run(g, test.cases) })
 		})
 	}
+}
+
+// stormScale is how much of the storms the lab's processor gets, in per cent.
+func stormScale() int {
+	if inLab && os.Getenv("VMM_SOAK") == "" {
+		return 20
+	}
+	return 100
 }
 
 // hostile is one run.

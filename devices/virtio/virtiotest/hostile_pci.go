@@ -10,44 +10,23 @@ func barCases(s *suite) (list []hostile) {
 	if s.kind == MMIO {
 		return nil
 	}
-	p, other := s.d.pci(), s.other.pci()
+	p := s.d.pci()
 	for i, size := range p.sizes {
-		if size == 0 {
-			continue
+		if size != 0 {
+			list = append(list, s.barMoves(i, size)...)
 		}
-		for name, addr := range map[string]uint64{
-			"0": 0, "RAM": uint64(lowBase), "the end of RAM": uint64(lowBase+lowSize) &^ (size - 1), "RAM above 4 GiB": uint64(highBase),
-			"ECAM": ecamBase, "the MMIO devices": mmioBase, "the bystander's registers": other.bars[0], "the bystander's table": other.bars[2],
-			"its other BAR": p.bars[2-i], "just below the window": winBase - size, "the end of the window": winEnd - size, "behind the window": winEnd,
-			"the interrupt controller": 0xfee00000, "the top": -size, "2^63": 1 << 63,
-		} {
-			list = append(list, s.live(fmt.Sprintf("BAR %d at %s", i, name), func(q *Queue) {
-				g := s.guard(q.given())
-				p.placeBAR(i, addr)
-				q.Notify()
-				for off := uint64(0); off < size; off += 64 { // what is there is not ours
-					s.board.Memory.Read(addr+off, make([]byte, 4))
-				}
-				if err := g.check(); err != nil {
-					s.Error(err)
-				}
-				s.bystander()
-				p.placeBAR(i, p.home(i))
-				s.bystander()
-			}))
-		}
-		list = append(list, s.live(fmt.Sprintf("BAR %d is sized", i), func(*Queue) {
-			for range 3 {
-				p.size()
-				s.bystander()
-			}
-			for i, size := range p.sizes {
-				if size != 0 {
-					p.placeBAR(i, p.home(i))
-				}
-			}
-		}))
 	}
+	list = append(list, s.live("the BARs are sized", func(*Queue) {
+		for range 3 {
+			p.size()
+			s.bystander()
+		}
+		for i, size := range p.sizes {
+			if size != 0 {
+				p.placeBAR(i, p.home(i))
+			}
+		}
+	}))
 	list = append(list, s.live("memory decoding is off", func(q *Queue) {
 		command := p.cfg(cfgCommand, 2)
 		p.setCfg(cfgCommand, 2, command&^commandMemory)
@@ -71,46 +50,81 @@ func barCases(s *suite) (list []hostile) {
 	return list
 }
 
+// barMoves moves one BAR.
+func (s *suite) barMoves(i int, size uint64) (list []hostile) {
+	p, other := s.d.pci(), s.other.pci()
+	for name, addr := range sorted(map[string]uint64{
+		"0": 0, "RAM": uint64(lowBase), "the end of RAM": uint64(lowBase+lowSize) &^ (size - 1), "RAM above 4 GiB": uint64(highBase),
+		"ECAM": ecamBase, "the MMIO devices": mmioBase, "the bystander's registers": other.bars[0], "the bystander's table": other.bars[2],
+		"its other BAR": p.bars[2-i], "just below the window": winBase - size, "the end of the window": winEnd - size, "behind the window": winEnd,
+		"the interrupt controller": 0xfee00000, "the top": -size, "2^63": 1 << 63,
+	}) {
+		list = append(list, s.live(fmt.Sprintf("BAR %d at %s", i, name), func(q *Queue) {
+			g := s.guard(q.given())
+			p.placeBAR(i, addr)
+			q.Notify()
+			for off := uint64(0); off < size; off += 64 { // what is there is not ours
+				s.board.Memory.Read(addr+off, make([]byte, 4))
+			}
+			if err := g.check(); err != nil {
+				s.Error(err)
+			}
+			s.bystander()
+			p.placeBAR(i, p.home(i))
+			s.bystander()
+		}))
+	}
+	return list
+}
+
+// Offsets in the capability.
+const capBAR, capOffset, capLength, capData = 4, 8, 12, 16
+
+// aim says what the window is to.
+func (a *pciAccess) aim(bar, offset, length uint32) {
+	a.setCfg(a.accessCap+capBAR, 1, bar)
+	a.setCfg(a.accessCap+capOffset, 4, offset)
+	a.setCfg(a.accessCap+capLength, 4, length)
+}
+
+// useAccess drives a device through the window alone, but for what is before.
+func (s *suite) useAccess(q *Queue) {
+	p, status := s.d.pci(), uint32(commonPlaces[Status].off)
+	p.aim(0, status, 1)
+	if got := p.cfg(p.accessCap+capData, 1); got != 15 {
+		s.Errorf("status %#x", got)
+	}
+	p.aim(0, uint32(commonPlaces[QueueSelect].off), 2)
+	p.setCfg(p.accessCap+capData, 2, 0xfff)
+	if got := s.d.Get(QueueSelect); got != 0xfff {
+		s.Errorf("queue_select %#x", got)
+	}
+	p.aim(0, status, 1)
+	p.setCfg(p.accessCap+capData, 1, 0)
+	s.d.until("the end of the reset", func() bool { return p.cfg(p.accessCap+capData, 1)&0xff == 0 })
+	s.isReset()
+	s.d.Start(s.setup())
+	q = s.d.Queues[q.index]
+	n := q.Done + 1
+	q.Submit(s.request(q.index))
+	p.aim(0, uint32(p.structures[capNotify].off-p.bars[0])+uint32(p.multiplier)*uint32(q.index), 2)
+	p.setCfg(p.accessCap+capData, 2, uint32(q.index))
+	if len(s.driven()) > 0 {
+		q.Poll(n)
+	}
+}
+
 // accessCases abuse the window to the BARs in configuration space, §4.1.4.9.
 func accessCases(s *suite) (list []hostile) {
 	if s.kind == MMIO {
 		return nil
 	}
 	p := s.d.pci()
-	const capBAR, capOffset, capLength, capData = 4, 8, 12, 16
-	aim := func(bar, offset, length uint32) {
-		p.setCfg(p.accessCap+capBAR, 1, bar)
-		p.setCfg(p.accessCap+capOffset, 4, offset)
-		p.setCfg(p.accessCap+capLength, 4, length)
-	}
 	status := uint32(commonPlaces[Status].off)
-	list = append(list, s.live("as it is meant", func(q *Queue) {
-		aim(0, status, 1)
-		if got := p.cfg(p.accessCap+capData, 1); got != 15 {
-			s.Errorf("status %#x", got)
-		}
-		aim(0, uint32(commonPlaces[QueueSelect].off), 2)
-		p.setCfg(p.accessCap+capData, 2, 0xfff)
-		if got := s.d.Get(QueueSelect); got != 0xfff {
-			s.Errorf("queue_select %#x", got)
-		}
-		aim(0, status, 1)
-		p.setCfg(p.accessCap+capData, 1, 0)
-		s.d.until("the end of the reset", func() bool { return p.cfg(p.accessCap+capData, 1)&0xff == 0 })
-		s.isReset()
-		s.d.Start(s.setup())
-		q = s.d.Queues[q.index]
-		n := q.Done + 1
-		q.Submit(s.request(q.index))
-		aim(0, uint32(p.structures[capNotify].off-p.bars[0])+uint32(p.multiplier)*uint32(q.index), 2)
-		p.setCfg(p.accessCap+capData, 2, uint32(q.index))
-		if len(s.driven()) > 0 {
-			q.Poll(n)
-		}
-	}))
+	list = append(list, s.live("as it is meant", s.useAccess))
 	abuse := func(bar, offset, length uint32) {
 		list = append(list, s.live(fmt.Sprintf("bar %d, offset %#x, length %#x", bar, offset, length), func(*Queue) {
-			aim(bar, offset, length)
+			p.aim(bar, offset, length)
 			for _, width := range []int{1, 2, 4} {
 				for off := 0; off < 4; off += width {
 					p.cfg(p.accessCap+capData+off, width)
@@ -118,7 +132,7 @@ func accessCases(s *suite) (list []hostile) {
 					p.setCfg(p.accessCap+capData+off, width, 0xffffffff)
 				}
 			}
-			aim(0, 0, 0)
+			p.aim(0, 0, 0)
 		}))
 	}
 	for _, bar := range []uint32{1, 2, 3, 4, 5, 6, 7, 0x80, 0xff} {
@@ -189,16 +203,7 @@ func msixCases(s *suite) (list []hostile) {
 	garbage("control", func(e uint64) { s.board.write(e+12, 4, 0xfffffffe) })
 	garbage("all ones", func(e uint64) { s.board.Memory.Write(e, bytes.Repeat([]byte{0xff}, 8)) })
 	for width := range 9 {
-		garbage(fmt.Sprintf("accesses of width %d", width), func(uint64) {
-			_, size := p.b.PCI, p.sizes[2]
-			for off := uint64(0); off < size; off += 13 {
-				b := bytes.Repeat([]byte{0xee}, width)
-				p.b.Memory.Read(p.bars[2]+off, make([]byte, width))
-				if off >= 16*uint64(n) || width < 4 {
-					p.b.Memory.Write(p.bars[2]+off, b)
-				}
-			}
-		})
+		garbage(fmt.Sprintf("accesses of width %d", width), func(uint64) { p.scribble(width, 16*uint64(n)) })
 	}
 	for _, control := range []uint32{0, msixMask, msixEnable | msixMask, 0xffff, 0x7fff} {
 		garbage(fmt.Sprintf("message control %#x", control), func(uint64) {
@@ -207,4 +212,15 @@ func msixCases(s *suite) (list []hostile) {
 		})
 	}
 	return list
+}
+
+// scribble accesses the BAR of MSI-X everywhere, and leaves alone what a write
+// of this width would mean something to.
+func (a *pciAccess) scribble(width int, table uint64) {
+	for off := uint64(0); off < a.sizes[2]; off += 13 {
+		a.b.Memory.Read(a.bars[2]+off, make([]byte, width))
+		if off >= table || width < 4 {
+			a.b.Memory.Write(a.bars[2]+off, bytes.Repeat([]byte{0xee}, width))
+		}
+	}
 }

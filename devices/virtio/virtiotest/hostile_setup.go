@@ -42,7 +42,7 @@ func areaCases(s *suite) (list []hostile) {
 				return nil
 			}))
 		}
-		for name, addr := range bad {
+		for name, addr := range sorted(bad) {
 			if name == "at a region's end" && s.packed && i > 0 {
 				addr += 16 // 4 bytes would fit
 			}
@@ -66,14 +66,14 @@ func (s *suite) overlapCases() (list []hostile) {
 	if !raced {
 		fills = append(fills, 0xff, 0x81, 1)
 	}
-	for name, edit := range map[string]func(l *virtq.Layout){
+	for name, edit := range sorted(map[string]func(l *virtq.Layout){
 		"descriptors and driver area":  func(l *virtq.Layout) { l.Driver = l.Desc },
 		"descriptors and device area":  func(l *virtq.Layout) { l.Device = l.Desc },
 		"driver and device area":       func(l *virtq.Layout) { l.Device = l.Driver &^ 3; l.Driver = l.Device },
 		"all areas":                    func(l *virtq.Layout) { l.Driver, l.Device = l.Desc, l.Desc },
 		"device area in the middle":    func(l *virtq.Layout) { l.Device = l.Desc + 8 },
 		"driver area at the used ring": func(l *virtq.Layout) { l.Driver = l.Device + 4 },
-	} {
+	}) {
 		for _, fill := range fills {
 			list = append(list, s.atSetup(fmt.Sprintf("%s are one, %#x", name, fill), anything, func(l *virtq.Layout) []span {
 				edit(l)

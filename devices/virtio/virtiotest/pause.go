@@ -168,6 +168,8 @@ func checkRestoreBroken(s *suite) {
 	s.needsReset()
 	s.restore()
 	s.needsReset()
+	c := s.d.access.signals(-1) // which is new
+	s.d.until("an interrupt after the restore", func() bool { return c.Count() > 0 })
 }
 
 // needsReset waits for DEVICE_NEEDS_RESET.

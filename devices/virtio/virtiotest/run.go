@@ -101,7 +101,7 @@ func (s *suite) ringFeature() uint64 {
 func (s *suite) setup() Setup { return s.setupWith(0) }
 
 func (s *suite) setupWith(features uint64) Setup {
-	return Setup{Features: s.ringFeature() | s.target.New(s).Features() | features, Size: 16}
+	return Setup{Features: s.ringFeature() | s.d.Slot.Device.Features() | features, Size: 16}
 }
 
 // bind has all that fails fail t.

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -59,7 +60,7 @@ func Run(args []string) error {
 	if err != nil {
 		return err
 	}
-	d.rand = rand.New(rand.NewPCG(*seed, 0))
+	d.seed, d.rand = *seed, rand.New(rand.NewPCG(*seed, 0))
 	fmt.Printf("ATTACK-BEGIN on /dev/%s, %s, seed %d\n", victim.name, victim.bus(), *seed)
 	n, failures := d.runAll(groups(d, *scale), *only, *verbose)
 	if err := d.giveBack(bind); err != nil {
@@ -127,6 +128,7 @@ func unused(ramEnd uint64) error {
 // groups are all cases for the victim's transport.
 func groups(d *driver, scale int) []group {
 	all := []group{
+		{"debug", debugTests()},
 		{"addresses", addressTests(d)},
 		{"lengths", lengthTests()},
 		{"shapes", shapeTests()},
@@ -164,6 +166,9 @@ func (d *driver) runAll(all []group, only string, verbose bool) (n, failures int
 			if verbose {
 				fmt.Printf("%s/%s\n", g.name, t.name)
 			}
+			name := fnv.New64()
+			fmt.Fprint(name, g.name, t.name)
+			d.rand = rand.New(rand.NewPCG(d.seed, name.Sum64())) // the same, whatever ran before
 			if err := d.runOne(t, n%bystanderEvery == 0); err != nil {
 				failures++
 				fmt.Printf("ATTACK-FAIL %s/%s: %v\n", g.name, t.name, err)

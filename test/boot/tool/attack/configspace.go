@@ -8,7 +8,7 @@ func (p *pciPort) configSpaceTests() (tests []test) {
 	for off := 0; off < 256; off += 4 {
 		tests = append(tests, p.homeward(fmt.Sprintf("%#x", off), func(d *driver) error {
 			id, was := p.read(0, 4), p.read(off, 4)
-			for _, v := range []uint32{1<<32 - 1, 0, d.rand.Uint32(), 1<<32 - 1} {
+			for _, v := range []uint32{0, d.rand.Uint32(), 1<<32 - 1} {
 				p.write(off, 4, v)
 				p.write(off+2, 2, v)
 				for i := range 4 {
@@ -30,7 +30,7 @@ func (p *pciPort) configSpaceTests() (tests []test) {
 func (p *pciPort) accessTests() (tests []test) {
 	const bar, offset, length, data = 4, 8, 12, 16
 	for _, b := range []uint32{0, 1, 2, 5, 6, 0xff} {
-		for _, off := range []uint32{0, 1, 2, 0x14, 0x16, 0x3c, 0x1000, 0x2000, 0x20ff, 0x3000, 0x3ffc, 0x3fff, 0x4000, 0x7fffffff, 0x80000000, 0xfffffffc, 0xffffffff} {
+		for _, off := range []uint32{0, 1, 0x14, 0x2000, 0x3000, 0x3ffc, 0x3fff, 0x4000, 0x80000000, 0xfffffffc, 0xffffffff} {
 			tests = append(tests, p.homeward(fmt.Sprintf("BAR %#x, offset %#x", b, off), func(d *driver) error {
 				p.write(p.accessAt+bar, 1, b)
 				p.write(p.accessAt+offset, 4, off)

@@ -96,7 +96,7 @@ func (f *function) save() (s saved) {
 // restore puts everything back: decoding off, the addresses, then the command.
 func (f *function) restore(s saved) {
 	f.setCommand(0)
-	for i := 3; i < len(s); i++ {
+	for _, i := range []int{3, 4, 5, 6, 7, 8, 9, 15} { // what can be written
 		f.write(4*i, 4, s[i])
 	}
 	f.setCommand(s[1] & 0xffff)

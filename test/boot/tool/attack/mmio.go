@@ -51,7 +51,9 @@ func (p *mmioPort) interrupts()          { p.set(0x64, p.get(0x60)) }
 func (p *mmioPort) setRings(r rings) {
 	for i, a := range []uint64{r.desc, r.driver, r.device} {
 		p.set(0x80+0x10*uint64(i), uint32(a))
-		p.set(0x84+0x10*uint64(i), uint32(a>>32))
+		if a>>32 != 0 { // 0 after a reset
+			p.set(0x84+0x10*uint64(i), uint32(a>>32))
+		}
 	}
 }
 

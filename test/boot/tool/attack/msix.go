@@ -3,6 +3,7 @@ package attack
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Messages. KVM takes any address for one of the local APICs' and injects what
@@ -99,8 +100,10 @@ func (p *pciPort) vectorTests(scale int) (tests []test) {
 			d.ring.(*splitRing).setIdx(0x8000)
 			d.port.notify(0)
 			err := d.judge(breaks, 1)
-			if p.table.load(p.pending, 4)&2 == 0 {
-				err = errors.Join(err, errors.New("no interrupt of the configuration is pending"))
+			for end := time.Now().Add(patience); p.table.load(p.pending, 4)&2 == 0; {
+				if time.Now().After(end) {
+					return errors.Join(err, errors.New("no interrupt of the configuration is pending"))
+				}
 			}
 			return err
 		}))

@@ -125,7 +125,9 @@ func (p *pciPort) notify(q uint32) {
 func (p *pciPort) setRings(r rings) {
 	for i, a := range []uint64{r.desc, r.driver, r.device} {
 		p.common.store(0x20+8*uint64(i), 4, a&0xffffffff)
-		p.common.store(0x24+8*uint64(i), 4, a>>32)
+		if a>>32 != 0 { // 0 after a reset
+			p.common.store(0x24+8*uint64(i), 4, a>>32)
+		}
 	}
 }
 

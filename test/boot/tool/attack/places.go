@@ -57,7 +57,6 @@ func ringPlaceTests(d *driver) []test {
 			add("descriptors at "+p.name, rings{desc: addr})
 			add("driver area at "+p.name, rings{driver: small})
 			add("device area at "+p.name, rings{device: small})
-			add("all at "+p.name, rings{addr, small, small})
 		}
 		for _, skew := range []uint64{1, 2, 4, 8, 15} {
 			tests = append(tests, skewed(packed, skew)...)
