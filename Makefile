@@ -16,7 +16,7 @@ export CGO_ENABLED = 0
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help build run test style unit fuzz emulated onkvm onkvm-tests boots boot-tests guest kernels lab deps soak bench-boot bench-blk clean
+.PHONY: help build run test style unit fuzz emulated onkvm onkvm-tests boots images boot-tests guest kernels lab deps soak bench-boot bench-blk clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -83,12 +83,14 @@ onkvm-tests:
 	for p in $(ONKVM); do CGO_ENABLED=1 $(GO) test -race -c -o bin/$$(basename $$p).test ./$$p || exit 1; done
 
 # Real kernels in vmm, where KVM works: here, or in the lab.
-boots: build lab ## real kernels in vmm
-	$(call suite,boots,660, \
-		$(MAKE) --no-print-directory boot-tests; \
+boots: build lab images ## real kernels in vmm
+	$(call suite,boots,540, \
 		cd test/boot; ../../bin/lab -timeout 420s -batch 5 -tests ../../bin/boot.test)
 
 # What the boots need: kernels, initramfs, a Debian, the tests and their tool in the guest.
+images: ## what the boots need
+	$(call suite,images,420,$(MAKE) --no-print-directory boot-tests)
+
 boot-tests:
 	$(GO) run ./guest/mkinitrd cloud cpu generic
 	$(GO) run ./test/distro
