@@ -19,7 +19,15 @@ func (p place) forBuffer(n uint32) uint64 {
 
 const straddling = "over the end of RAM"
 
+// places are the same for all cases.
 func (d *driver) places() []place {
+	if d.nowhere == nil {
+		d.nowhere = d.findPlaces()
+	}
+	return d.nowhere
+}
+
+func (d *driver) findPlaces() []place {
 	return append([]place{
 		{"the last byte", 1<<64 - 1},
 		{"the last 16 bytes", 1<<64 - 16},

@@ -13,11 +13,12 @@ type driver struct {
 	port   port
 	mem    *memory
 	rand   *rand.Rand
-	seed   uint64
 	ramEnd uint64 // the first address behind RAM
 	size   uint64 // of the disk, in sectors
 	fresh  rings  // where the queue is unless options say otherwise
 	by     *bystander
+
+	nowhere []place // of places
 
 	ring  ring    // of queue 0
 	opt   options // that it was started with
