@@ -49,7 +49,7 @@ define suite
 	echo "=== $(1): ok, $$took s"
 endef
 
-test: deps style unit fuzz emulated onkvm boots ## run all tests, each suite within a time of its own
+test: deps style unit fuzz images emulated onkvm boots ## run all tests, each suite within a time of its own
 	@echo "=== all tests passed"
 
 style: ## gofmt and go vet
@@ -65,7 +65,7 @@ unit: ## the tests of all packages, with the race detector
 		CGO_ENABLED=1 $(GO) test -race -timeout 230s $$($(GO) list ./... | grep -v "^vmm/test/"))
 
 fuzz: ## each fuzz target for FUZZ inputs
-	$(call suite,fuzz,180,GO=$(GO) sh test/fuzz.sh $(FUZZ)x)
+	$(call suite,fuzz,240,GO=$(GO) sh test/fuzz.sh $(FUZZ)x)
 
 # The lab itself, and the initramfs as QEMU boots it: if these fail, what the
 # next suite says is worth nothing.
@@ -83,12 +83,12 @@ onkvm-tests:
 	for p in $(ONKVM); do CGO_ENABLED=1 $(GO) test -race -c -o bin/$$(basename $$p).test ./$$p || exit 1; done
 
 # Real kernels in vmm, where KVM works: here, or in the lab.
-boots: build lab images ## real kernels in vmm
+boots: build lab ## real kernels in vmm
 	$(call suite,boots,540, \
 		cd test/boot; ../../bin/lab -timeout 420s -batch 5 -tests ../../bin/boot.test)
 
 # What the boots need: kernels, initramfs, a Debian, the tests and their tool in the guest.
-images: ## what the boots need
+images: ## what the guests need: kernels, initramfs, a Debian, test programs
 	$(call suite,images,420,$(MAKE) --no-print-directory boot-tests)
 
 boot-tests:

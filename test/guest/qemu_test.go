@@ -19,7 +19,7 @@ import (
 )
 
 // patience is the deadline of every wait for the emulated guest.
-const patience = 30 * time.Second
+const patience = 60 * time.Second
 
 // session is a guest that QEMU emulates, and its serial console.
 type session struct {
@@ -35,6 +35,7 @@ type session struct {
 func boot(t *testing.T, kernelName, cmdline string, devices ...string) *session {
 	t.Helper()
 	emulated(t)
+	t.Parallel()
 	initrd, err := guest.Build(t.Context(), kernelName)
 	if err != nil {
 		t.Fatal(err)
