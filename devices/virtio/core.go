@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"vmm/devices/virtio/virtq"
 	"vmm/eventfd"
@@ -58,6 +59,8 @@ type core struct {
 
 	broken     atomic.Bool // the driver broke a queue, §2.1.2: DEVICE_NEEDS_RESET
 	generation atomic.Uint32
+	logged     atomic.Int64  // when fail wrote to the log, Unix time in ns; 0 is never
+	unlogged   atomic.Uint32 // how often it has not since
 
 	// ops is held by what stops the device or one of its queues, however long
 	// that takes. It is never waited for on a vCPU's thread. It is taken before mu.
@@ -312,11 +315,21 @@ func (c *core) serve(i int, n *run) {
 	}
 }
 
-// fail tells the driver, once, that the device needs a reset, and leaves one
-// line in the log.
+// fail tells the driver, once, that the device needs a reset. A line in the log
+// says so, but one in logPause at most: a guest that breaks, resets and breaks a
+// device again must not fill the host's log.
 func (c *core) fail(what string, err error) {
-	if c.broken.CompareAndSwap(false, true) {
-		c.cfg.Log.Warn("virtio: the guest's driver broke a device, which waits for its reset", "device", c.dev.ID(), "at", what, "err", err)
-		c.notify(configChange)
+	if !c.broken.CompareAndSwap(false, true) {
+		return
 	}
+	c.notify(configChange)
+	now, last := time.Now().UnixNano(), c.logged.Load()
+	if last != 0 && now-last < int64(logPause) || !c.logged.CompareAndSwap(last, now) {
+		c.unlogged.Add(1)
+		return
+	}
+	c.cfg.Log.Warn("virtio: the guest's driver broke a device, which waits for its reset",
+		"device", c.dev.ID(), "at", what, "err", err, "more", c.unlogged.Swap(0))
 }
+
+const logPause = 10 * time.Second
