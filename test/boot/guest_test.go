@@ -214,8 +214,11 @@ func (g *guest) tail(n int) string {
 }
 
 // expect waits until the console shows text, behind what was expected before.
-func (g *guest) expect(text string) {
-	deadline := time.After(patience)
+func (g *guest) expect(text string) { g.expectWithin(text, patience) }
+
+// expectWithin is expect with a deadline of its own.
+func (g *guest) expectWithin(text string, limit time.Duration) {
+	deadline := time.After(limit)
 	for {
 		g.mu.Lock()
 		i := bytes.Index(g.output.Bytes()[g.seen:], []byte(text))
@@ -234,7 +237,7 @@ func (g *guest) expect(text string) {
 			}
 			fail(g.crashed(), "vmm ended (%v) and the console never showed %q", g.err, text)
 		case <-deadline:
-			fail(true, "after %v the console does not show %q", patience, text)
+			fail(true, "after %v the console does not show %q", limit, text)
 		}
 	}
 }
