@@ -85,7 +85,7 @@ onkvm-tests:
 	$(GO) test -c -o bin/vmm.test ./cmd/vmm
 
 # Real kernels in vmm, where KVM works: here, or in the lab.
-boots: build lab ## real kernels in vmm
+boots: build lab images ## real kernels in vmm
 	$(call suite,boots,900, \
 		cd test/boot; ../../bin/lab -timeout 480s -batch 5 -tests ../../bin/boot.test)
 

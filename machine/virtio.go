@@ -201,9 +201,10 @@ func (m *Machine) virtioACPI(c *acpi.Config) {
 	}
 }
 
-// virtioCmdline is what the kernel's command line says of the devices.
+// virtioCmdline is what the kernel's command line says of the devices. What is
+// not needed to find them is left to a user who has a command line of his own.
 func (m *Machine) virtioCmdline() (words []string) {
-	if m.devices.pci == nil {
+	if m.devices.pci == nil && m.config.Cmdline == "" {
 		words = append(words, "pci=off") // or Linux complains that it finds none
 	}
 	if m.config.Transport != MMIOCmdline {

@@ -86,31 +86,30 @@ func (b *Bus) at(devfn uint64) *Function {
 
 type ecam struct{ b *Bus }
 
-// Read implements bus.Device. An access over two functions is one to each.
+// Read implements bus.Device.
 func (d ecam) Read(off uint64, p []byte) {
-	d.b.mu.Lock()
-	defer d.b.mu.Unlock()
-	for len(p) != 0 {
-		reg := int(off & 0xfff)
-		n := min(len(p), 0x1000-reg)
-		if f := d.b.at(off >> 12); f != nil {
-			f.read(reg, p[:n])
-		}
-		off, p = off+uint64(n), p[n:]
-	}
+	d.each(off, p, (*Function).read)
 }
 
 // Write implements bus.Device. All bytes are written before anything follows,
 // so that a 64-bit BAR can be moved by one access of 8 bytes.
 func (d ecam) Write(off uint64, p []byte) {
+	d.each(off, p, func(f *Function, reg int, p []byte) {
+		f.write(reg, p)
+		d.b.apply(f)
+	})
+}
+
+// each does an access, with configuration space locked. One over two functions
+// is one to each.
+func (d ecam) each(off uint64, p []byte, do func(f *Function, reg int, p []byte)) {
 	d.b.mu.Lock()
 	defer d.b.mu.Unlock()
 	for len(p) != 0 {
 		reg := int(off & 0xfff)
 		n := min(len(p), 0x1000-reg)
 		if f := d.b.at(off >> 12); f != nil {
-			f.write(reg, p[:n])
-			d.b.apply(f)
+			do(f, reg, p[:n])
 		}
 		off, p = off+uint64(n), p[n:]
 	}

@@ -27,7 +27,7 @@ func TestDisks(t *testing.T) {
 	}{
 		{"pci", nil, "virtio1-req.0"},
 		{"pci=nomsi", []string{"-a", "pci=nomsi"}, "fasteoi   virtio1"},
-		{"mmio", []string{"--transport", "mmio"}, "virtio1"},
+		{"mmio", []string{"--transport", "mmio"}, "-edge      virtio1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			need(t, cloud)

@@ -220,14 +220,9 @@ func checkPauseSlow(s *suite) {
 // is saved; a vCPU that waits for it is let go.
 func checkPauseReset(s *suite) {
 	for _, queue := range []bool{false, true} {
-		release := s.hold()
 		d := s.d
 		d.Start(s.setupWith(virtio.FeatureRingReset))
-		q := s.driven()[0]
-		q.Submit(s.request(q.index))
-		q.Notify()
-		until(s, "a request in the device", func() bool { return s.target.Busy(d.Slot.Device) == 1 })
-		d.Set(QueueSelect, uint32(q.index))
+		q, release := s.stuck()
 		vcpu := make(chan struct{})
 		go func() {
 			defer close(vcpu)

@@ -74,14 +74,9 @@ func checkRingReset(s *suite) {
 
 // checkRingResetSlow: queue_reset reads 1 until the host has answered.
 func checkRingResetSlow(s *suite) {
-	release := s.hold()
 	d := s.d
 	d.Start(s.setupWith(virtio.FeatureRingReset))
-	q := s.driven()[0]
-	q.Submit(s.request(q.index))
-	q.Notify()
-	until(s, "a request in the device", func() bool { return s.target.Busy(d.Slot.Device) == 1 })
-	d.Set(QueueSelect, uint32(q.index))
+	q, release := s.stuck()
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
@@ -108,12 +103,7 @@ func checkRingResetSlow(s *suite) {
 	s.answers(2)
 
 	// And the whole device, while a queue's reset is under way.
-	release = s.hold()
-	q = s.driven()[0]
-	q.Submit(s.request(q.index))
-	q.Notify()
-	until(s, "a request in the device", func() bool { return s.target.Busy(d.Slot.Device) == 1 })
-	d.Set(QueueSelect, uint32(q.index))
+	_, release = s.stuck()
 	both := make(chan struct{}, 2)
 	go func() { d.Set(QueueReset, 1); both <- struct{}{} }()
 	d.until("a reset under way", func() bool { return d.Get(QueueReset) == 1 })

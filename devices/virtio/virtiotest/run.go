@@ -255,6 +255,18 @@ func (s *suite) hold() (release func()) {
 	return release
 }
 
+// stuck leaves a request of a running driver in the device, which waits for the
+// host until release is called. The queue that it is of is selected.
+func (s *suite) stuck() (q *Queue, release func()) {
+	release = s.hold()
+	q = s.driven()[0]
+	q.Submit(s.request(q.index))
+	q.Notify()
+	until(s, "a request in the device", func() bool { return s.target.Busy(s.d.Slot.Device) == 1 })
+	s.d.Set(QueueSelect, uint32(q.index))
+	return q, release
+}
+
 // echoRequest is a Target's Request of an Echo.
 func echoRequest(queue, i int) Request {
 	out := make([]byte, 1+(i*37+queue)%200)
