@@ -35,6 +35,7 @@ type Image struct {
 	device bool // a block device
 	topology
 	direct *direct // nil: through the page cache
+	memory bool    // a file in a file system that is all page cache
 
 	// What the file system turned out not to have: asked once.
 	noTryRead, noTryWrite         atomic.Bool // RWF_NOWAIT

@@ -231,6 +231,30 @@ func TestTry(t *testing.T) {
 	}
 }
 
+// TestTryInMemory: in a tmpfs nothing waits, however old the kernel is.
+func TestTryInMemory(t *testing.T) {
+	dir, err := os.MkdirTemp("/dev/shm", "disk")
+	if err != nil {
+		t.Skip(err)
+	}
+	defer os.RemoveAll(dir)
+	path, want := newFile(t, dir, 64<<10)
+	m := open(t, path, Options{})
+	if !inMemory(m.fd) {
+		t.Skip("/dev/shm is no tmpfs")
+	}
+	b := make([]byte, 64<<10)
+	if done, err := m.TryReadvAt([][]byte{b}, 0); !done || err != nil || !bytes.Equal(b, want) {
+		t.Errorf("read: done %v, %v", done, err)
+	}
+	if done, err := m.TryWritevAt([][]byte{b[:4096]}, 4096); !done || err != nil {
+		t.Errorf("write: done %v, %v", done, err)
+	}
+	if m.ReadvAt([][]byte{b}, 0); !bytes.Equal(b[4096:8192], want[:4096]) {
+		t.Error("what was written is not there")
+	}
+}
+
 func TestLock(t *testing.T) {
 	path, _ := newFile(t, t.TempDir(), 4096)
 	writer, reader := Options{}, Options{ReadOnly: true}

@@ -58,7 +58,8 @@ func (m *Image) TryWritevAt(bufs [][]byte, off int64) (done bool, err error) {
 	return m.try(&writes, &m.noTryWrite, bufs, off)
 }
 
-// try makes one call with RWF_NOWAIT. Direct I/O would wait in spite of it.
+// try makes one call with RWF_NOWAIT, or without where nothing waits. Direct I/O
+// would wait in spite of it.
 func (m *Image) try(t *transfer, never *atomic.Bool, bufs [][]byte, off int64) (done bool, err error) {
 	n := length(bufs)
 	if m.direct != nil || never.Load() || len(bufs) > maxVector || n == 0 {
@@ -67,9 +68,13 @@ func (m *Image) try(t *transfer, never *atomic.Bool, bufs [][]byte, off int64) (
 	if err := m.check(off, n); err != nil {
 		return true, m.failed(t.name, err)
 	}
+	flags := uintptr(unix.RWF_NOWAIT)
+	if m.memory {
+		flags = 0
+	}
 	c := cursor{bufs: bufs}
 	var v vector
-	moved, err := call(t.trap, m.fd, v[:c.fill(&v)], off, unix.RWF_NOWAIT)
+	moved, err := call(t.trap, m.fd, v[:c.fill(&v)], off, flags)
 	if err != nil && unsupported(err) {
 		never.Store(true)
 	}

@@ -120,11 +120,21 @@ func (m *Image) setUp() error {
 		m.topology = deviceTopology(m.fd)
 	} else {
 		m.topology = fileTopology(m.fd)
+		m.memory = inMemory(m.fd)
 	}
 	if m.opts.Direct {
 		return m.setUpDirect()
 	}
 	return nil
+}
+
+// inMemory reports whether a file has no medium but memory (and swap): then no
+// transfer waits, whether its file system knows RWF_NOWAIT or, as tmpfs up to
+// Linux 6.5, does not.
+func inMemory(fd int) bool {
+	var s unix.Statfs_t
+	err := again(func() error { return unix.Fstatfs(fd, &s) })
+	return err == nil && (s.Type == unix.TMPFS_MAGIC || s.Type == unix.RAMFS_MAGIC)
 }
 
 func sizeError(size, unit int64, path string) error {

@@ -2,8 +2,12 @@ package eventfd
 
 import (
 	"errors"
+	"os"
+	"runtime"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func newFD(t testing.TB) *FD {
@@ -62,9 +66,9 @@ func TestStop(t *testing.T) {
 		t.Fatal(err)
 	}
 	wait = waiting(t, e)
-	e.Close()
+	e.Stop()
 	if err := wait(); !errors.Is(err, ErrStopped) {
-		t.Fatalf("Wait of a closed one: %v", err)
+		t.Fatalf("Wait of one that is stopped again: %v", err)
 	}
 }
 
@@ -75,17 +79,50 @@ func TestNoAllocation(t *testing.T) {
 	}
 }
 
-// BenchmarkWake is a signal to a goroutine that waits, and one back.
+// BenchmarkWake is a signal to a goroutine that waits, and one back: as Wait
+// does it, on a thread of its own, and through Go's poller.
 func BenchmarkWake(b *testing.B) {
-	ping, pong := newFD(b), newFD(b)
-	go func() {
-		for ping.Wait() == nil {
-			pong.Signal()
-		}
-	}()
-	b.ReportAllocs()
-	for b.Loop() {
-		ping.Signal()
-		pong.Wait()
+	waits := map[string]func(b *testing.B) (*FD, func() error){
+		"blocking": func(b *testing.B) (*FD, func() error) {
+			e := newFD(b)
+			return e, e.Wait
+		},
+		"locked": func(b *testing.B) (*FD, func() error) {
+			e, locked := newFD(b), false
+			return e, func() error {
+				if !locked {
+					runtime.LockOSThread()
+					locked = true
+				}
+				return e.Wait()
+			}
+		},
+		"poller": func(b *testing.B) (*FD, func() error) {
+			e := newFD(b)
+			unix.SetNonblock(e.fd, true)
+			f := os.NewFile(uintptr(e.fd), "eventfd")
+			b.Cleanup(func() { f.Close() })
+			return e, func() error {
+				_, err := f.Read(e.count[:])
+				return err
+			}
+		},
+	}
+	for name, wait := range waits {
+		b.Run(name, func(b *testing.B) {
+			ping, waitPing := wait(b)
+			pong, waitPong := wait(b)
+			go func() {
+				for waitPing() == nil && !ping.stopped.Load() {
+					pong.Signal()
+				}
+			}()
+			b.ReportAllocs()
+			for b.Loop() {
+				ping.Signal()
+				waitPong()
+			}
+			ping.Stop()
+		})
 	}
 }

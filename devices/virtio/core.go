@@ -140,6 +140,9 @@ func (c *core) clear() {
 		c.regs.Queues = append(c.regs.Queues, c.freshQueue(i))
 	}
 	c.broken.Store(false)
+	if d, ok := c.dev.(Resetter); ok {
+		d.Reset()
+	}
 	c.cleared(configChange)
 }
 
@@ -298,8 +301,7 @@ func (c *core) startQueue(i int) {
 	}
 	n := &run{q, make(chan struct{})}
 	c.runs[i] = n
-	c.kicks[i].Start()
-	c.kicks[i].Signal() // for what came before
+	c.kicks[i].Start() // signals, for what came before
 	go c.serve(i, n)
 }
 

@@ -45,6 +45,10 @@ type Host interface {
 	ConfigChanged() // tell the driver, §2.5.1
 }
 
+// A Resetter is a device with state that a driver can change and a reset undoes.
+// Reset is called while idle, on any goroutine; pause and resume do without.
+type Resetter interface{ Reset() }
+
 // A Saver is a device with state of its own that a guest can see, and that a
 // restored device must have. The bytes are JSON. Save is called while idle,
 // Load before the first Start.

@@ -36,11 +36,11 @@ type Config struct {
 // What the host can do at once is done on the queue's goroutine; all else by
 // workers, and completes in any order:
 //
-//	Serve --- TryReadvAt, TryWritevAt --> finish
-//	      \-- jobs --> work ------------> finish
+//	Serve --- TryReadvAt, TryWritevAt --> answer, batch
+//	      \-- jobs --> work ------------> answer, Push
 //
 // Another way to do I/O (io_uring) would take its requests from jobs in place
-// of work, and call finish on whatever goroutine.
+// of work, and push them on whatever goroutine.
 type Device struct {
 	image   Image
 	try     Trier // nil: the image always waits
@@ -49,6 +49,7 @@ type Device struct {
 	offered uint64
 	queues  int
 	workers int
+	batches [][]virtq.Used // one a queue, for the goroutine that serves it
 
 	// Between Start and Stop.
 	features uint64
@@ -70,6 +71,9 @@ func New(image Image, c Config) (*Device, error) {
 	d.try, _ = image.(Trier)
 	d.offered = features(image, d.queues)
 	d.config = newConfig(image, d.queues)
+	for range d.queues {
+		d.batches = append(d.batches, make([]virtq.Used, 0, batchRequests))
+	}
 	return d, nil
 }
 
@@ -107,7 +111,12 @@ func (d *Device) Stop() {
 
 // Serve implements virtio.Device. It never waits for the host: the queue holds
 // no more chains than jobs has room for.
-func (d *Device) Serve(_ int, q *virtq.Queue) {
+//
+// What is done at once is given back in batches, or a guest that has several
+// requests in flight would be interrupted for each of them, and kick for each
+// that follows.
+func (d *Device) Serve(queue int, q *virtq.Queue) {
+	b := batch{q: q, used: d.batches[queue][:0]}
 	for c := q.Pop(); c != nil; c = q.Pop() {
 		r := request{queue: q, chain: c}
 		s := d.parse(&r)
@@ -117,14 +126,41 @@ func (d *Device) Serve(_ int, q *virtq.Queue) {
 				continue
 			}
 		}
-		d.finish(&r, s)
+		b.add(c, answer(&r, s), r.n)
 	}
+	b.push()
+}
+
+// Bounds of a batch: the first request in it waits for the last.
+const (
+	batchRequests = 16
+	batchBytes    = 64 << 10
+)
+
+// batch is requests that are done and not given back.
+type batch struct {
+	q     *virtq.Queue
+	used  []virtq.Used
+	bytes uint64
+}
+
+func (b *batch) add(c *virtq.Chain, n uint32, bytes uint64) {
+	b.used = append(b.used, virtq.Used{Chain: c, N: n})
+	if b.bytes += bytes; len(b.used) == batchRequests || b.bytes >= batchBytes {
+		b.push()
+	}
+}
+
+func (b *batch) push() {
+	b.q.PushAll(b.used)
+	b.used, b.bytes = b.used[:0], 0
 }
 
 // work does what may take long.
 func (d *Device) work() {
 	for r := range d.jobs {
-		d.finish(&r, d.execute(&r))
+		n := answer(&r, d.execute(&r))
+		r.queue.Push(r.chain, n)
 	}
 }
 

@@ -2,7 +2,6 @@ package blk
 
 import (
 	"errors"
-	"math"
 
 	"vmm/devices/virtio/virtq"
 )
@@ -89,9 +88,9 @@ func (d *Device) within(sector, n uint64) bool {
 	return sector <= capacity && n <= capacity-sector
 }
 
-// attemptBytes is what is tried at once: more is left to the workers, for they
-// copy side by side, and the requests behind it do not wait.
-const attemptBytes = 256 << 10
+// attemptBytes is what is tried at once: more is left to the workers, for the
+// requests behind it do not wait for them.
+const attemptBytes = 1 << 20
 
 // attempt does a request if it can be done at once: a hand-over to a worker and
 // its waking take longer than a read from the host's page cache.
@@ -155,28 +154,26 @@ func (d *Device) statusOf(err error) status {
 	return statusIOErr
 }
 
-// finish answers a request. The used length is of bytes from the front of the
-// chain's room up to the status, which is the last, so all before it must be
-// written (§2.7.8.2): what a request leaves unwritten, such as a read that
-// failed, is zeroed. That says nothing of what the disk holds, and keeps what
-// is left of a transfer that failed from looking like data.
+// answer writes the answer to a request, and returns its used length. That is of
+// bytes from the front of the chain's room up to the status, which is the last,
+// so all before it must be written (§2.7.8.2): what a request leaves unwritten,
+// such as a read that failed, is zeroed. That says nothing of what the disk
+// holds, and keeps what is left of a transfer that failed from looking like data.
 //
 // Where there is no room for a status there is no answer: the used length is 0.
 // So it is if the room is too large to be zeroed; the status is written.
-func (d *Device) finish(r *request, s status) {
-	n := uint64(0)
-	if r.status != nil {
-		if s != statusOK || r.kind != typeIn && r.kind != typeID {
-			if r.room <= maxBytes {
-				clearAll(r.chain.Writable)
-			}
-		}
-		r.status[0][0] = byte(s)
-		if r.room <= maxBytes {
-			n = r.room + 1
-		}
+func answer(r *request, s status) uint32 {
+	if r.status == nil {
+		return 0
 	}
-	r.queue.Push(r.chain, uint32(min(n, math.MaxUint32)))
+	if (s != statusOK || r.kind != typeIn && r.kind != typeID) && r.room <= maxBytes {
+		clearAll(r.chain.Writable)
+	}
+	r.status[0][0] = byte(s)
+	if r.room > maxBytes {
+		return 0
+	}
+	return uint32(r.room) + 1
 }
 
 func clearAll(bufs [][]byte) {

@@ -22,12 +22,13 @@ type Chain struct {
 	popped   bool
 	id       uint16   // split: index of the head; packed: buffer ID
 	slots    uint16   // packed: descriptors of the ring that it takes
+	from     uint16   // where in the ring it was taken: avail, or a position
 	descs    int      // that were added
 	bufs     [][]byte // what Readable and Writable are slices of
 	readable int      // how many of bufs
 	total    uint64   // bytes
 	writable uint64   // bytes
-	cut      [][]byte // what CutLast returns slices of
+	cut      [][]byte // what CutFirst and CutLast return slices of
 }
 
 // ReadableLen returns the number of bytes in Readable.
@@ -95,6 +96,30 @@ func (c *Chain) CutLast(n int) [][]byte {
 		i++
 	}
 	c.Writable = w[:i]
+	return c.cut[start:len(c.cut):len(c.cut)]
+}
+
+// CutFirst removes the first n bytes of Writable and returns them, one buffer
+// or several; nil, and nothing is removed, if there are fewer. They are a
+// device's header, to be written before Push.
+func (c *Chain) CutFirst(n int) [][]byte {
+	w := c.Writable
+	i, left := 0, n
+	for ; left > 0; i++ {
+		if i == len(w) {
+			return nil
+		}
+		left -= len(w[i])
+	}
+	start := len(c.cut)
+	c.cut = append(c.cut, w[:i]...)
+	if stay := -left; stay > 0 { // of the last
+		i--
+		last := w[i]
+		c.cut[len(c.cut)-1] = last[: len(last)-stay : len(last)-stay]
+		w[i] = last[len(last)-stay:]
+	}
+	c.Writable = w[i:]
 	return c.cut[start:len(c.cut):len(c.cut)]
 }
 

@@ -3,6 +3,7 @@ package virtq_test
 import (
 	"bytes"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"vmm/devices/virtio/virtq"
@@ -54,9 +55,9 @@ func TestWrite(t *testing.T) {
 	}
 }
 
-// TestCutLast cuts chains of random framing: what is cut and what is left are
+// TestCut cuts chains of random framing: what is cut and what is left are
 // together what was there.
-func TestCutLast(t *testing.T) {
+func TestCut(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for range 2000 {
 		ram := make([]byte, 1+rnd.IntN(12))
@@ -71,21 +72,23 @@ func TestCutLast(t *testing.T) {
 		c := &virtq.Chain{Writable: split(bytes.Clone(ram), lengths...)}
 		n := rnd.IntN(len(ram) + 1)
 		second := rnd.IntN(len(ram) - n + 1)
+		third := rnd.IntN(len(ram) - n - second + 1)
 		last := c.CutLast(n)
+		first := c.CutFirst(third)
 		before := c.CutLast(second)
-		for _, b := range append(append([][]byte{}, c.Writable...), append(before, last...)...) {
+		for _, b := range slices.Concat(first, c.Writable, before, last) {
 			if len(b) == 0 || cap(b) != len(b) {
 				t.Fatalf("%d of %v: a buffer of %d bytes and capacity %d", n, lengths, len(b), cap(b))
 			}
 		}
-		got := bytes.Join([][]byte{bytes.Join(c.Writable, nil), bytes.Join(before, nil), bytes.Join(last, nil)}, []byte("|"))
+		got := bytes.Join([][]byte{bytes.Join(first, nil), bytes.Join(c.Writable, nil), bytes.Join(before, nil), bytes.Join(last, nil)}, []byte("|"))
 		mid := len(ram) - n
-		want := bytes.Join([][]byte{ram[:mid-second], ram[mid-second : mid], ram[mid:]}, []byte("|"))
+		want := bytes.Join([][]byte{ram[:third], ram[third : mid-second], ram[mid-second : mid], ram[mid:]}, []byte("|"))
 		if !bytes.Equal(got, want) {
-			t.Fatalf("%d, then %d of %v: %q, want %q", n, second, lengths, got, want)
+			t.Fatalf("%d, %d and %d of %v: %q, want %q", third, second, n, lengths, got, want)
 		}
 		left := c.WritableLen()
-		if c.CutLast(int(left)+1) != nil || c.WritableLen() != left {
+		if c.CutLast(int(left)+1) != nil || c.CutFirst(int(left)+1) != nil || c.WritableLen() != left {
 			t.Fatal("cut more than there is")
 		}
 	}

@@ -84,6 +84,7 @@ func (r *packed) next(c *Chain) (bool, error) {
 		return false, fmt.Errorf("virtqueue: list at descriptor %d: %w", r.avail.off(), err)
 	}
 	if ok {
+		c.from = uint16(r.avail)
 		r.avail = end
 		r.inFlight += c.slots
 	}
@@ -139,23 +140,44 @@ func (r *packed) table(c *Chain, addr mem.Addr, n uint32) error {
 	return err
 }
 
-// use writes one used descriptor for all of the list, at the next position
-// whatever the list's own is, and goes on by its length (§2.8.6).
-func (r *packed) use(c *Chain, n uint32) bool {
-	flags := uint32(0)
-	if r.used.wrap() == 1 {
-		flags = descAvail | descUsed
+func (r *packed) undo(c *Chain) bool {
+	from := position(c.from)
+	if from.advance(c.slots, r.size) != r.avail {
+		return false
 	}
-	if n > 0 {
-		flags |= descWrite // §2.8.3
-	}
-	d := r.desc(r.used)
-	before := r.used
-	r.used = r.used.advance(c.slots, r.size)
+	r.avail = from
 	r.inFlight -= c.slots
-	d[2] = n
-	atomic.StoreUint32(&d[3], flags<<16|uint32(c.id)) // and a barrier
-	return r.signal(before, c.slots)
+	return true
+}
+
+// use writes one used descriptor for all of a list, at the next position
+// whatever the list's own is, and goes on by its length (§2.8.6). The driver
+// looks at the first before it looks at the next: so the first is published last.
+func (r *packed) use(batch []Used) bool {
+	before, slots := r.used, uint16(0)
+	first := r.desc(r.used)
+	var head uint32
+	for i, u := range batch {
+		flags := uint32(0)
+		if r.used.wrap() == 1 {
+			flags = descAvail | descUsed
+		}
+		if u.N > 0 {
+			flags |= descWrite // §2.8.3
+		}
+		d := r.desc(r.used)
+		d[2] = u.N
+		if last := flags<<16 | uint32(u.Chain.id); i == 0 {
+			head = last
+		} else {
+			atomic.StoreUint32(&d[3], last)
+		}
+		r.used = r.used.advance(u.Chain.slots, r.size)
+		slots += u.Chain.slots
+	}
+	r.inFlight -= slots
+	atomic.StoreUint32(&first[3], head) // and a barrier
+	return r.signal(before, slots)
 }
 
 // signal tells whether the driver wants to be interrupted for the n

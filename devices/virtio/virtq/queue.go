@@ -48,6 +48,7 @@ type Queue struct {
 	pending int // chains popped whose Push has not ended
 	pool    []*Chain
 	pooled  int // capacity of the slices of pool
+	one     [1]Used
 }
 
 // A ring is one of the two formats. Its methods are called under Queue.mu.
@@ -56,9 +57,13 @@ type ring interface {
 	// driver did wrong.
 	next(c *Chain) (bool, error)
 
-	// use makes c used, with n bytes written, and says whether the driver wants
-	// an interrupt for it.
-	use(c *Chain, n uint32) bool
+	// use makes chains used, all at once for the driver, and says whether it
+	// wants an interrupt for them.
+	use(batch []Used) bool
+
+	// undo is the opposite of next. It returns false if c is not the last that
+	// next took.
+	undo(c *Chain) bool
 
 	// listen asks the driver to kick when it makes the next chain available. It
 	// returns true if it had not asked before: next must then be tried again,
@@ -127,43 +132,97 @@ func (q *Queue) Pop() *Chain {
 	return c
 }
 
+// A Used is a chain that a device is done with, and how many bytes it wrote to
+// Writable, from its front.
+type Used struct {
+	Chain *Chain
+	N     uint32
+}
+
 // Push gives c back to the driver, with n bytes written to Writable, from its
 // front, and interrupts it if it wants that. The order of pushes need not be
 // that of pops. Neither c nor its buffers may be touched afterwards.
 func (q *Queue) Push(c *Chain, n uint32) {
-	if !q.use(c, n) {
-		return
+	if q.useOne(c, n) {
+		q.signal(1)
 	}
-	q.interrupt()
-	q.mu.Lock()
-	q.finish()
-	q.mu.Unlock()
 }
 
-// use is Push up to the interrupt: it returns whether there must be one. If so,
-// the push is pending until it has been made.
-func (q *Queue) use(c *Chain, n uint32) bool {
+// useOne is use of a batch of one, which would escape to the heap elsewhere.
+func (q *Queue) useOne(c *Chain, n uint32) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.one[0] = Used{c, n}
+	return q.use(q.one[:])
+}
+
+// PushAll is Push of several chains, which the driver sees all at once: such as
+// those that one frame of a network was cut into.
+func (q *Queue) PushAll(batch []Used) {
+	if len(batch) > 0 && q.useAll(batch) {
+		q.signal(len(batch))
+	}
+}
+
+func (q *Queue) useAll(batch []Used) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.use(batch)
+}
+
+// use is a push up to the interrupt: it returns whether there must be one. If
+// so, the push is pending until it has been made. The caller holds mu.
+func (q *Queue) use(batch []Used) bool {
+	for _, u := range batch {
+		q.own(u.Chain)
+		if uint64(u.N) > u.Chain.writable {
+			panic("internal error: virtqueue: push of more bytes than fit into the chain")
+		}
+	}
+	signal := q.ring.use(batch)
+	for _, u := range batch {
+		q.giveBack(u.Chain)
+	}
+	if !signal {
+		q.finish(len(batch))
+	}
+	return signal
+}
+
+func (q *Queue) own(c *Chain) {
 	switch {
 	case c.queue != q:
 		panic("internal error: virtqueue: push of another queue's chain")
 	case !c.popped:
 		panic("internal error: virtqueue: push of a chain that was pushed")
-	case uint64(n) > c.writable:
-		panic("internal error: virtqueue: push of more bytes than fit into the chain")
 	}
-	signal := q.ring.use(c, n)
-	q.giveBack(c)
-	if !signal {
-		q.finish()
-	}
-	return signal
 }
 
-// finish ends a push.
-func (q *Queue) finish() {
-	if q.pending--; q.pending == 0 && q.stopped {
+// signal interrupts the driver for a push of n chains.
+func (q *Queue) signal(n int) {
+	q.interrupt()
+	q.mu.Lock()
+	q.finish(n)
+	q.mu.Unlock()
+}
+
+// Unpop puts c back as if it had never been popped. It must be the one popped
+// last of all that were not put back. The driver was told that it need not
+// kick, so who puts a chain back pops it again without being asked.
+func (q *Queue) Unpop(c *Chain) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.own(c)
+	if !q.ring.undo(c) {
+		panic("internal error: virtqueue: unpop of a chain that was not popped last")
+	}
+	q.giveBack(c)
+	q.finish(1)
+}
+
+// finish ends what was pending of n chains. The caller holds mu.
+func (q *Queue) finish(n int) {
+	if q.pending -= n; q.pending == 0 && q.stopped {
 		close(q.drained)
 	}
 }

@@ -84,6 +84,7 @@ func (r *split) next(c *Chain) (bool, error) {
 	if r.inFlight == r.size {
 		return false, fmt.Errorf("virtqueue: more than %d chains in flight", r.size)
 	}
+	c.from = r.avail
 	c.id = le.Uint16(r.availRing[2*int(r.avail&(r.size-1)):])
 	if err := r.walk(c); err != nil {
 		return false, fmt.Errorf("virtqueue: chain of descriptor %d: %w", c.id, err)
@@ -128,18 +129,28 @@ func (r *split) walk(c *Chain) error {
 	}
 }
 
-func (r *split) use(c *Chain, n uint32) bool {
-	e := r.usedRing[8*int(r.used&(r.size-1)):][:8]
-	le.PutUint32(e, uint32(c.id))
-	le.PutUint32(e[4:], n)
-	before := r.used
-	r.used++
+func (r *split) undo(c *Chain) bool {
+	if c.from+1 != r.avail {
+		return false
+	}
+	r.avail--
 	r.inFlight--
+	return true
+}
+
+func (r *split) use(batch []Used) bool {
+	before := r.used
+	for _, u := range batch {
+		e := r.usedRing[8*int(r.used&(r.size-1)):][:8]
+		le.PutUint32(e, uint32(u.Chain.id))
+		le.PutUint32(e[4:], u.N)
+		r.used++
+	}
+	r.inFlight -= r.used - before
 	r.publish() // and a barrier
 	if r.format.EventIdx {
-		// §2.7.7.2. Each used chain is published and looked at by itself, so
-		// that vring_need_event(event, before+1, before) is this.
-		return r.usedEvent.Load() == before
+		// §2.7.7.2: vring_need_event(event, used, before).
+		return r.used-r.usedEvent.Load()-1 < r.used-before
 	}
 	return r.availFlags.Load()&availNoInterrupt == 0
 }
