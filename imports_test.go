@@ -24,6 +24,10 @@ var arrows = []struct{ pkg, may string }{
 	{"bus", ""},
 	{"eventfd", ""},
 	{"disk", ""},
+	{"ethernet", ""},
+	{"ethernet/*", "ethernet"},
+	{"tap", "ethernet eventfd"},
+	{"usernet", "ethernet"},
 	{"kvm", ""},
 	{"mem", ""},
 	{"console", ""},
@@ -37,6 +41,7 @@ var arrows = []struct{ pkg, may string }{
 	{"devices/virtio/virtq", "mem"},
 	{"devices/virtio/virtiotest", "bus eventfd mem devices/pci devices/virtio devices/virtio/virtq"},
 	{"devices/virtio", "bus eventfd mem devices/pci devices/virtio/virtq"},
+	{"devices/virtio/net", "ethernet mem devices/virtio devices/virtio/virtq"},
 	{"devices/virtio/*", "eventfd mem devices/virtio devices/virtio/virtq"},
 
 	// What runs inside a guest, and what builds it.
@@ -44,7 +49,7 @@ var arrows = []struct{ pkg, may string }{
 	{"guest/**", "guest/**"},
 
 	// The machine knows KVM and the devices; the command knows the machine.
-	{"machine", "boot boot/acpi bus console disk eventfd kvm mem devices/**"},
+	{"machine", "boot boot/acpi bus console disk ethernet/** eventfd kvm mem tap usernet devices/**"},
 	{"api", "machine"},
 	{"cmd/vmm", "api boot console machine"},
 	{"test/**", "**"},

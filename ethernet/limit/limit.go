@@ -1,0 +1,187 @@
+// Package limit bounds the rate of a link, each way by itself.
+package limit
+
+import (
+	"sync"
+	"time"
+
+	"vmm/ethernet"
+)
+
+// Rate is a bound; 0 is none.
+type Rate struct {
+	Bytes  float64 // a second, of frames
+	Frames float64 // a second
+	// Burst is for how long at the full rate a link that has idled may exceed it.
+	Burst time.Duration
+}
+
+// DefaultBurst is what Burst is if it is 0.
+const DefaultBurst = 100 * time.Millisecond
+
+// Link is a link that is not faster than a rate: frames from the guest wait in
+// its queue, frames to it in the link's.
+type Link struct {
+	ethernet.Link
+	guest    ethernet.Guest
+	tx, rx   bucket
+	now      func() time.Time
+	schedule func(time.Duration, func())
+}
+
+// New returns link bounded to r.
+func New(link ethernet.Link, r Rate) *Link {
+	if r.Burst <= 0 {
+		r.Burst = DefaultBurst
+	}
+	l := &Link{Link: link, now: time.Now, schedule: func(d time.Duration, f func()) { time.AfterFunc(d, f) }}
+	for _, b := range []*bucket{&l.tx, &l.rx} {
+		b.rate, b.timers = r, make([]bool, link.Info().Pairs)
+	}
+	return l
+}
+
+// Start implements ethernet.Link.
+func (l *Link) Start(g ethernet.Guest) error {
+	l.guest = g
+	l.tx.start()
+	l.rx.start()
+	return l.Link.Start(guest{g, l})
+}
+
+// Stop implements ethernet.Link.
+func (l *Link) Stop() {
+	l.tx.stop()
+	l.rx.stop()
+	l.Link.Stop()
+}
+
+// guest is what the link behind sees of the card.
+type guest struct {
+	ethernet.Guest
+	l *Link
+}
+
+// Readable implements ethernet.Guest.
+func (g guest) Readable(pair int) bool { return !g.l.rxWaits(pair) && g.Guest.Readable(pair) }
+
+// rxWaits reports whether no frame may come now; then the link behind is resumed
+// when one may.
+func (l *Link) rxWaits(pair int) bool {
+	wait := l.rx.wait(l.now())
+	if wait > 0 {
+		l.later(&l.rx, pair, wait, l.Link.Resume)
+	}
+	return wait > 0
+}
+
+// Send implements ethernet.Link.
+func (l *Link) Send(pair int, h *ethernet.Header, frame [][]byte) error {
+	if wait := l.tx.wait(l.now()); wait > 0 {
+		l.later(&l.tx, pair, wait, l.guest.Writable)
+		return ethernet.ErrAgain
+	}
+	err := l.Link.Send(pair, h, frame)
+	if err != ethernet.ErrAgain {
+		n := 0
+		for _, b := range frame {
+			n += len(b)
+		}
+		l.tx.take(n)
+	}
+	return err
+}
+
+// Receive implements ethernet.Link.
+func (l *Link) Receive(pair int, h *ethernet.Header, bufs [][]byte) (int, error) {
+	if l.rxWaits(pair) {
+		return 0, ethernet.ErrAgain
+	}
+	n, err := l.Link.Receive(pair, h, bufs)
+	if err == nil {
+		l.rx.take(n)
+	}
+	return n, err
+}
+
+// later calls f for a pair when the bucket has waited, unless it is stopped by
+// then. A pair has one timer at most, however often the guest tries.
+func (l *Link) later(b *bucket, pair int, wait time.Duration, f func(pair int)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.timers[pair] {
+		return
+	}
+	b.timers[pair] = true
+	l.schedule(wait, func() {
+		b.mu.Lock()
+		b.timers[pair] = false
+		b.mu.Unlock()
+		b.ifStarted(func() { f(pair) })
+	})
+}
+
+// bucket is a token bucket that may go into debt by one frame, whose length is
+// not known before.
+type bucket struct {
+	rate Rate
+
+	calls   sync.RWMutex // held for reading while a timer's function runs
+	started bool         // guarded by calls
+
+	mu            sync.Mutex
+	last          time.Time // guarded by mu, as are the next two
+	bytes, frames float64   // what may still be taken
+	timers        []bool    // guarded by mu; of the pairs
+}
+
+func (b *bucket) start() {
+	b.calls.Lock()
+	defer b.calls.Unlock()
+	b.started = true
+}
+
+func (b *bucket) stop() {
+	b.calls.Lock()
+	defer b.calls.Unlock()
+	b.started = false
+}
+
+func (b *bucket) ifStarted(f func()) {
+	b.calls.RLock()
+	defer b.calls.RUnlock()
+	if b.started {
+		f()
+	}
+}
+
+// wait returns how long it takes until a frame may pass, 0 for now.
+func (b *bucket) wait(now time.Time) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	passed := now.Sub(b.last).Seconds()
+	if b.last.IsZero() {
+		passed = b.rate.Burst.Seconds()
+	}
+	b.last = now
+	b.bytes = min(b.bytes+passed*b.rate.Bytes, b.rate.Bytes*b.rate.Burst.Seconds())
+	b.frames = min(b.frames+passed*b.rate.Frames, max(b.rate.Frames*b.rate.Burst.Seconds(), 1))
+	wait := 0.0
+	if b.rate.Bytes > 0 && b.bytes <= 0 {
+		wait = -b.bytes / b.rate.Bytes
+	}
+	if b.rate.Frames > 0 && b.frames < 1 {
+		wait = max(wait, (1-b.frames)/b.rate.Frames)
+	}
+	if wait == 0 && (b.rate.Bytes == 0 || b.bytes > 0) {
+		return 0
+	}
+	return time.Duration(wait*float64(time.Second)) + time.Microsecond
+}
+
+func (b *bucket) take(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.bytes -= float64(n)
+	b.frames--
+}

@@ -1,0 +1,120 @@
+// Package pcap records the frames of a link in a file that tcpdump and Wireshark
+// read: the classic format, with nanoseconds
+// (https://www.ietf.org/archive/id/draft-ietf-opsawg-pcap-04.html).
+//
+// Frames are as the card and the link exchange them: a checksum that was left to
+// the other side is not there yet, and a frame may be a whole burst of segments.
+package pcap
+
+import (
+	"bufio"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"vmm/ethernet"
+)
+
+const (
+	magic        = 0xa1b23c4d // of files with nanoseconds
+	linkEthernet = 1          // LINKTYPE_ETHERNET
+	snapLength   = 1 << 18
+
+	// flushEvery is how old what is read from the file may be.
+	flushEvery = time.Second
+)
+
+// Link is a link whose frames are recorded.
+type Link struct {
+	ethernet.Link
+	log *slog.Logger
+
+	mu    sync.Mutex
+	w     *bufio.Writer // guarded by mu; nil once writing failed
+	dirty bool          // guarded by mu; a flush is to come
+	now   func() time.Time
+}
+
+// New returns link with its frames recorded in w, which stays the caller's. An
+// error of w ends the recording and not the link, with a line in log.
+func New(link ethernet.Link, w io.Writer, log *slog.Logger) (*Link, error) {
+	l := &Link{Link: link, log: log, w: bufio.NewWriterSize(w, 1<<16), now: time.Now}
+	var h [24]byte
+	le.PutUint32(h[0:], magic)
+	le.PutUint16(h[4:], 2) // version 2.4
+	le.PutUint16(h[6:], 4)
+	le.PutUint32(h[16:], snapLength)
+	le.PutUint32(h[20:], linkEthernet)
+	l.w.Write(h[:])
+	if err := l.w.Flush(); err != nil {
+		return nil, fmt.Errorf("pcap: %w", err)
+	}
+	return l, nil
+}
+
+var le = binary.LittleEndian
+
+// Send implements ethernet.Link.
+func (l *Link) Send(pair int, h *ethernet.Header, frame [][]byte) error {
+	err := l.Link.Send(pair, h, frame)
+	if err != ethernet.ErrAgain {
+		n := 0
+		for _, b := range frame {
+			n += len(b)
+		}
+		l.record(frame, n)
+	}
+	return err
+}
+
+// Receive implements ethernet.Link.
+func (l *Link) Receive(pair int, h *ethernet.Header, bufs [][]byte) (int, error) {
+	n, err := l.Link.Receive(pair, h, bufs)
+	if err == nil {
+		l.record(bufs, n)
+	}
+	return n, err
+}
+
+// record writes n bytes of bufs.
+func (l *Link) record(bufs [][]byte, n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.w == nil {
+		return
+	}
+	now := l.now()
+	var h [16]byte
+	le.PutUint32(h[0:], uint32(now.Unix()))
+	le.PutUint32(h[4:], uint32(now.Nanosecond()))
+	le.PutUint32(h[8:], uint32(n))
+	le.PutUint32(h[12:], uint32(n))
+	l.w.Write(h[:])
+	for _, b := range bufs {
+		b = b[:min(len(b), n)]
+		n -= len(b)
+		l.w.Write(b)
+	}
+	if !l.dirty {
+		l.dirty = true
+		time.AfterFunc(flushEvery, func() { l.Flush() })
+	}
+}
+
+// Flush writes what is still held back. It is called once a second, and must be
+// before w is closed.
+func (l *Link) Flush() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dirty = false
+	if l.w == nil {
+		return
+	}
+	if err := l.w.Flush(); err != nil {
+		l.log.Warn("frames are no longer recorded", "err", err)
+		l.w = nil
+	}
+}
