@@ -96,7 +96,7 @@ func (m *Machine) addPCI() {
 	}
 	const redHat, hostBridge = 0x1b36, 0x0008
 	ident := pci.Ident{Vendor: redHat, Device: hostBridge, Class: classBridge, Subvendor: redHat, Subdevice: hostBridge}
-	d.pci = pci.NewBus(&d.memory, ident, d.windows, lines)
+	d.pci = pci.NewBus(&d.memory, &d.ports, ident, d.windows, lines)
 }
 
 // mapPCI puts the bus's configuration space where the guest finds it.

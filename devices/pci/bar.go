@@ -1,19 +1,25 @@
 package pci
 
-import "fmt"
+import (
+	"fmt"
 
-// Bits of a base address register, §6.2.5.1. Bit 0 is clear: memory.
+	"vmm/bus"
+)
+
+// Bits of a base address register, §6.2.5.1.
 const (
+	barPorts = 1 << 0
+
+	// Of memory.
 	barType64       = 2 << 1
 	barPrefetchable = 1 << 3
-	barFlags        = 0xf
 )
 
 // A bar is a base address register, or two for a 64-bit one, and what it leads
 // to. Size 0: none, or the upper half of the one before.
 //
-// A guest may put BARs where something else is: RAM, a fixed device, another
-// BAR. Nothing outside of the bridge's windows answers. Inside, who came first
+// A guest may put BARs where something else is: RAM, a fixed device or port,
+// another BAR. Nothing outside of the bridge's windows answers. Inside, who came first
 // stays, and who comes later does not answer until its address changes or some
 // BAR goes away; of several that wait for a place, the one in the lowest slot
 // and register gets it.
@@ -35,7 +41,7 @@ func (f *Function) addBAR(i int, r bar) {
 		last++
 	}
 	switch {
-	case r.Size < 16 || r.Size&(r.Size-1) != 0 || !r.Is64 && r.Size > 1<<31 || r.Device == nil:
+	case !r.valid():
 		panic(fmt.Sprintf("internal error: pci: BAR %d has size %#x", i, r.Size))
 	case last >= len(f.bars) || f.bars[i].Size != 0 || i > 0 && f.bars[i-1].Is64:
 		panic(fmt.Sprintf("internal error: pci: no register for BAR %d", i))
@@ -44,13 +50,46 @@ func (f *Function) addBAR(i int, r bar) {
 	at := regBAR + 4*i
 	mask := ^(r.Size - 1)
 	le.PutUint32(f.writable[at:], uint32(mask))
+	f.initial[at] = r.flags()
 	if r.Is64 {
-		f.initial[at] |= barType64
 		le.PutUint32(f.writable[at+4:], uint32(mask>>32))
 	}
-	if r.Prefetchable {
-		f.initial[at] |= barPrefetchable
+	f.writable[regCommand] |= byte(r.enable())
+}
+
+// valid says whether a register can be of this size, §6.2.5.1.
+func (r BAR) valid() bool {
+	least, most := uint64(16), uint64(1<<31)
+	switch {
+	case r.Ports:
+		least, most = 4, 256
+	case r.Is64:
+		most = 1 << 63
 	}
+	return r.Size >= least && r.Size <= most && r.Size&(r.Size-1) == 0 && r.Device != nil &&
+		!(r.Ports && (r.Is64 || r.Prefetchable))
+}
+
+// flags are the bits that are not of the address.
+func (r BAR) flags() (flags byte) {
+	if r.Ports {
+		return barPorts
+	}
+	if r.Is64 {
+		flags |= barType64
+	}
+	if r.Prefetchable {
+		flags |= barPrefetchable
+	}
+	return flags
+}
+
+// enable is the bit of Command that has the BAR answer.
+func (r BAR) enable() uint16 {
+	if r.Ports {
+		return commandIO
+	}
+	return commandMemory
 }
 
 // freeBAR returns the first register behind those of the device.
@@ -67,14 +106,22 @@ func (f *Function) freeBAR() int {
 }
 
 // decoded returns where BAR i is according to the registers, and whether it
-// decodes memory at all.
+// decodes at all.
 func (f *Function) decoded(i int) (addr uint64, on bool) {
-	at := regBAR + 4*i
-	addr = uint64(le.Uint32(f.config[at:]) &^ barFlags)
-	if f.bars[i].Is64 {
+	at, r := regBAR+4*i, &f.bars[i]
+	addr = uint64(le.Uint32(f.config[at:]) &^ uint32(r.flags()))
+	if r.Is64 {
 		addr |= uint64(le.Uint32(f.config[at+4:])) << 32
 	}
-	return addr, f.command()&commandMemory != 0
+	return addr, f.command()&r.enable() != 0
+}
+
+// space is where a BAR answers.
+func (b *Bus) space(r BAR) *bus.Bus {
+	if r.Ports {
+		return b.ports
+	}
+	return b.memory
 }
 
 // decode puts the BARs of f where their registers say.
@@ -97,7 +144,7 @@ func (b *Bus) want(f *Function) (changed, freed bool) {
 			continue
 		}
 		addr, on := f.decoded(i)
-		on = on && b.contains(addr, r.Size)
+		on = on && b.contains(addr, r.Size, r.Ports)
 		if addr == r.addr && on == r.wanted {
 			continue
 		}
@@ -115,7 +162,7 @@ const all = 1<<6 - 1
 func (b *Bus) claim(f *Function, set uint8) {
 	for i := range f.bars {
 		r := &f.bars[i]
-		if set>>i&1 == 0 || !r.wanted || r.mapped || b.memory.Map(r.addr, r.Size, r.Device) != nil {
+		if set>>i&1 == 0 || !r.wanted || r.mapped || b.space(r.BAR).Map(r.addr, r.Size, r.Device) != nil {
 			continue
 		}
 		r.mapped = true
@@ -137,7 +184,7 @@ func (b *Bus) unmap(f *Function, i int) bool {
 	if !r.mapped {
 		return false
 	}
-	if err := b.memory.Unmap(r.addr); err != nil {
+	if err := b.space(r.BAR).Unmap(r.addr); err != nil {
 		panic("internal error: pci: " + err.Error())
 	}
 	r.mapped = false

@@ -84,31 +84,138 @@ var moves = map[string][]move{
 func TestMoves(t *testing.T) {
 	n := 0
 	for name, list := range moves {
+		n += len(list)
 		h := newHost(t)
 		for i := range 3 {
 			_, v := vectors(1)
 			h.add(example('A'+byte(i)*2+byte(i/2)*1), v)
 		}
-		for _, m := range list {
-			n++
-			var slot int
-			var reg, v uint64
-			var width int
-			if _, err := fmt.Sscanf(m.what, "%d %x %d %x", &slot, &reg, &width, &v); err != nil {
-				t.Fatal(m, err)
-			}
-			h.setConfig(slot, reg, width, v)
-			for _, w := range strings.Fields(m.want) {
-				var addr uint64
-				var who byte
-				fmt.Sscanf(w, "%x=%c", &addr, &who)
-				if got := h.who(addr); got != who {
-					t.Errorf("%s: after %q: %c at %#x, want %c", name, m.what, got, addr, who)
-				}
+		h.move(name, list, h.who)
+	}
+	t.Logf("%d moves", n)
+}
+
+func TestPortMoves(t *testing.T) {
+	n := 0
+	for name, list := range portMoves {
+		n += len(list)
+		h := newHost(t)
+		for i := range 2 {
+			_, v := vectors(1)
+			h.add(ported('A'+byte(i)*2), v)
+		}
+		h.move(name, list, h.whoPort)
+	}
+	t.Logf("%d moves", n)
+}
+
+// move does what a list says. Its addresses are of what who looks at.
+func (h *host) move(name string, list []move, who func(uint64) byte) {
+	h.t.Helper()
+	for _, m := range list {
+		var slot, width int
+		var reg, v uint64
+		if _, err := fmt.Sscanf(m.what, "%d %x %d %x", &slot, &reg, &width, &v); err != nil {
+			h.t.Fatal(m, err)
+		}
+		h.setConfig(slot, reg, width, v)
+		for _, w := range strings.Fields(m.want) {
+			var addr uint64
+			var want byte
+			fmt.Sscanf(w, "%x=%c", &addr, &want)
+			if got := who(addr); got != want {
+				h.t.Errorf("%s: after %q: %c at %#x, want %c", name, m.what, got, addr, want)
 			}
 		}
 	}
-	t.Logf("%d moves", n)
+}
+
+// portMoves are of two devices that have 4 ports (1c) and 256 (20) each.
+var portMoves = map[string][]move{
+	"decoding": {
+		{"1 4 2 0", "1000=- 1100=-"}, {"1 4 2 2", "1000=- 1100=-"}, {"1 4 2 1", "fff=- 1000=a 1003=a 1004=- 10ff=- 1100=b 11ff=b 1200=-"}, {"1 4 1 3", "1000=a"},
+		{"1 5 1 4", "1000=a"}, {"1 4 2 fffe", "1000=- 1100=-"}, {"1 4 2 ffff", "1000=a 1100=b"},
+	},
+	"moved while live": {
+		{"1 4 2 1", "1000=a"}, {"1 1c 4 3000", "1000=- 3000=a"}, {"1 1c 4 3007", "3000=- 3004=a 3007=a 3008=-"}, {"1 1c 1 8", "3004=- 3008=a"}, {"1 1d 1 40", "3008=- 4008=a"},
+		{"1 1e 2 1", "4008=- 14008=-"}, {"1 1e 2 0", "4008=a"}, {"1 20 4 30ff", "1100=- 3000=b 30ff=b 3100=-"}, {"1 4 2 0", "3000=- 4008=-"},
+	},
+	"outside of the window": {
+		{"1 4 2 1", "1000=a"}, {"1 1c 4 0", "0=- 1000=-"}, {"1 1c 4 cf8", "cf8=-"}, {"1 1c 4 ffc", "ffc=-"}, {"1 1c 4 fffc", "fffc=a ffff=a"},
+		{"1 1c 4 10000", "0=- fffc=- 10000=-"}, {"1 1c 4 ffffffff", "fffc=- fffffffc=-"}, {"1 1c 4 c0000000", "c0000000=-"}, {"1 20 4 ffff", "ff00=b ffff=b"}, {"1 20 4 0", "ff00=-"},
+	},
+	"over fixed ports": {
+		{"1 4 2 1", "2000=F"}, {"1 1c 4 2000", "1000=- 2000=F"}, {"1 1c 4 2004", "2004=F"}, {"1 20 4 2000", "1100=- 2000=F 2007=F 2008=-"}, {"1 1c 4 2008", "2007=F 2008=a"},
+	},
+	"over others": {
+		{"1 4 2 1", "1000=a"}, {"2 4 2 1", "1004=c 1200=d"}, {"2 1c 4 1000", "1000=a 1004=-"}, // the second waits, then gets it
+		{"1 1c 4 1104", "1000=c 1104=b"}, {"1 1c 4 1000", "1000=c 1104=b"}, {"2 4 2 0", "1000=a"}, {"2 4 2 3", "1000=a"}, {"1 4 2 0", "1000=c 1100=-"},
+	},
+}
+
+// TestPortBARs: sizes, Command, and what the device hears.
+func TestPortBARs(t *testing.T) {
+	h := newHost(t)
+	d := ported('A')
+	_, v := vectors(1)
+	h.add(d, v)
+	h.add(example('C'), nil)
+	for i, want := range map[int]uint64{3: 0xffff_fffd, 4: 0xffff_ff01} {
+		was := h.config(1, barReg(i), 4)
+		h.setConfig(1, barReg(i), 4, 0xffff_ffff)
+		if got := h.config(1, barReg(i), 4); got != want {
+			t.Errorf("BAR %d: %#x, want %#x", i, got, want)
+		}
+		h.setConfig(1, barReg(i), 4, 0)
+		if got := h.config(1, barReg(i), 4); got != 1 {
+			t.Errorf("BAR %d: %#x after 0", i, got)
+		}
+		h.setConfig(1, barReg(i), 4, was)
+	}
+	for slot, want := range map[int]uint64{1: 0x547, 2: 0x546} {
+		h.setConfig(slot, command, 2, 0xffff)
+		if got := h.config(slot, command, 2); got != want {
+			t.Errorf("slot %d: command %#x, want %#x", slot, got, want)
+		}
+		h.setConfig(slot, command, 2, 0)
+	}
+	d.moves = nil
+	h.setConfig(1, command, 2, portsOn)
+	h.setConfig(1, 0x1c, 4, 0x3001)
+	h.setConfig(1, 0x1c, 4, fixedPort)
+	h.setConfig(1, command, 2, portsOn|memoryOn)
+	h.setConfig(1, command, 2, memoryOn)
+	want := []string{
+		"3 0x1000 true", "4 0x1100 true", "3 0x1000 false", "3 0x3000 true", "3 0x3000 false",
+		"0 0x4000000000 true", "2 0xc0000000 true", "4 0x1100 false",
+	}
+	if !slices.Equal(d.moves, want) {
+		t.Errorf("moves\n%s, want\n%s", strings.Join(d.moves, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// TestAssignPorts: they are taken from windows of ports alone, one behind the
+// other.
+func TestAssignPorts(t *testing.T) {
+	h := newHost(t)
+	four := func() *device {
+		return &device{bars: []pci.BAR{{Size: 4, Ports: true, Device: new(memory)}}}
+	}
+	for slot := 1; slot < 32; slot++ {
+		h.add(four(), nil)
+		if got, want := h.config(slot, 0x10, 4), uint64(portsBase+4*(slot-1)|1); got != want {
+			t.Errorf("slot %d: %#x, want %#x", slot, got, want)
+		}
+	}
+	for _, w := range [][]pci.Window{nil, windows[:2], {{Base: 0x1001, End: 0x1007, Ports: true}}} {
+		if _, err := pci.NewBus(h.memory, h.io, bridgeIdent, w, nil).Add(four(), nil); err == nil {
+			t.Errorf("there is room in %v", w)
+		}
+	}
+	b := pci.NewBus(h.memory, h.io, bridgeIdent, windows[2:], nil)
+	if _, err := b.Add(example('A'), nil); err == nil {
+		t.Error("a BAR of memory is in a window of ports")
+	}
 }
 
 func TestMoved(t *testing.T) {
@@ -166,7 +273,7 @@ func TestAssign(t *testing.T) {
 		{"larger than all", []pci.Window{low, high}, []*device{sizes(true, 1<<63)}, "full"},
 	} {
 		h := newHost(t)
-		b := pci.NewBus(h.memory, bridgeIdent, test.windows, nil)
+		b := pci.NewBus(h.memory, h.io, bridgeIdent, test.windows, nil)
 		var got []string
 		slot := 0
 		for _, d := range test.add {

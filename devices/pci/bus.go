@@ -13,9 +13,9 @@ const maxSlots = 32
 // Bus is the root bus: configuration space, and which addresses are whose. Its
 // devices have one function each; the one in slot 0 is the host bridge.
 type Bus struct {
-	memory  *bus.Bus
-	windows []Window
-	lines   []*line
+	memory, ports *bus.Bus
+	windows       []Window
+	lines         []*line
 
 	mu        sync.Mutex
 	functions []*Function
@@ -23,12 +23,12 @@ type Bus struct {
 	taken     []Window // initial addresses of BARs
 }
 
-// NewBus returns a bus with a bridge and nothing else. BARs answer on memory,
-// inside of the windows only: RAM, and what the kernel emulates itself, must
-// lie outside of them. The INTA of the device in a slot is wired to
+// NewBus returns a bus with a bridge and nothing else. BARs answer on memory or
+// on ports, inside of the windows only: RAM, fixed ports, and what the kernel
+// emulates itself, must lie outside of them. The INTA of the device in a slot is wired to
 // lines[slot%len(lines)]; without lines, devices have no pin.
-func NewBus(memory *bus.Bus, bridge Ident, windows []Window, lines []bus.Line) *Bus {
-	b := &Bus{memory: memory, windows: windows}
+func NewBus(memory, ports *bus.Bus, bridge Ident, windows []Window, lines []bus.Line) *Bus {
+	b := &Bus{memory: memory, ports: ports, windows: windows}
 	for _, l := range lines {
 		b.lines = append(b.lines, &line{out: l})
 	}

@@ -25,8 +25,9 @@ const (
 	headerSize = 0x40
 )
 
-// Command, §6.2.2. There is no I/O space, so its bit is fixed to 0.
+// Command, §6.2.2. A function without I/O BARs has that bit fixed to 0.
 const (
+	commandIO          = 1 << 0
 	commandMemory      = 1 << 1
 	commandMaster      = 1 << 2
 	commandParity      = 1 << 6

@@ -80,6 +80,8 @@ func (s *script) step(h *host, f [2]*pci.Function) {
 		h.setConfig(int(slot), command, 2, off&0xff|memoryOn)
 	case 12:
 		access(h.memory, s.value())
+	case 15:
+		access(h.io, s.value())
 	case 13:
 		if off&0x1f == 0 {
 			h.bus.Reset()
@@ -105,7 +107,7 @@ func FuzzConfig(f *testing.F) {
 		}
 		h := newHost(t)
 		_, v := vectors(2)
-		devices := []*device{example('A'), example('C')}
+		devices := []*device{example('A'), ported('C')}
 		functions := [2]*pci.Function{h.add(devices[0], v), h.add(devices[1], nil)}
 		for s := script(b); len(s) != 0; {
 			s.step(h, functions)

@@ -69,7 +69,7 @@ func TestINTx(t *testing.T) {
 // TestNoLines: devices have no pin then, and Set does no harm.
 func TestNoLines(t *testing.T) {
 	h := newHost(t)
-	b := pci.NewBus(h.memory, bridgeIdent, windows, nil)
+	b := pci.NewBus(h.memory, h.io, bridgeIdent, windows, nil)
 	f, err := b.Add(&device{}, nil)
 	if err != nil {
 		t.Fatal(err)

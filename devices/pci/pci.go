@@ -17,7 +17,7 @@ import "vmm/bus"
 type Device interface {
 	Ident() Ident
 
-	// BARs are the memory ranges of the device, each at the index of its
+	// BARs are the ranges of memory and of ports of the device, each at the index of its
 	// register, of which there are 6. A zero BAR is none. A 64-bit one takes two
 	// registers: the next is zero, or the end of the slice. The bus puts that of
 	// MSI-X into the first register that is free behind these.
@@ -26,12 +26,12 @@ type Device interface {
 	// Capabilities are listed in this order; MSI-X comes after them.
 	Capabilities() []Capability
 
-	// Moved says that a BAR of the device's now answers at addr on the memory
-	// bus, or no longer does (ioeventfds must follow). A BAR that moves is first
-	// off at the old address, then on at the new one. Calls are in order, one at
-	// a time for a whole Bus, on the thread of the vCPU that writes configuration
-	// space or on the caller's of Load or Reset. Moved may take locks, change the
-	// memory bus and raise interrupts. It must not access configuration space,
+	// Moved says that a BAR of the device's now answers at addr on its bus
+	// (memory or ports), or no longer does (ioeventfds must follow). A BAR that
+	// moves is first off at the old address, then on at the new one. Calls are in
+	// order, one at a time for a whole Bus, on the thread of the vCPU that writes
+	// configuration space or on the caller's of Load or Reset. Moved may take
+	// locks, change the buses and raise interrupts. It must not access configuration space,
 	// nor wait for a vCPU, which may itself be waiting to access it.
 	Moved(bar int, addr uint64, on bool)
 }
@@ -44,12 +44,16 @@ type Ident struct {
 	Subvendor, Subdevice uint16
 }
 
-// A BAR is one range of memory of a device, §6.2.5.1.
+// A BAR is one range of memory of a device or, with Ports, of I/O space,
+// §6.2.5.1.
 type BAR struct {
-	Size         uint64 // a power of two, 16 at least; 4096 or more lets Linux map it to user space
+	// Size is a power of two. Of memory it is 16 at least; 4096 or more lets Linux
+	// map it to user space. Of ports it is 4 to 256.
+	Size         uint64
 	Device       bus.Device
-	Prefetchable bool
-	Is64         bool
+	Ports        bool
+	Prefetchable bool // of memory
+	Is64         bool // of memory
 }
 
 // A Capability is an element of the list of §6.7. In Body are the bytes that

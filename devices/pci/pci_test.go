@@ -21,11 +21,16 @@ const (
 	fixedBase         = 0xc800_0000
 	fixedSize         = 0x1000
 
+	portsBase, portsEnd = 0x1000, 0x1_0000
+	fixedPort           = 0x2000
+	fixedPorts          = 8
+
 	command, status = 0x04, 0x06
+	portsOn         = 1
 	memoryOn        = 2
 )
 
-var windows = []pci.Window{{Base: lowBase, End: lowEnd}, {Base: highBase, End: highEnd}}
+var windows = []pci.Window{{Base: lowBase, End: lowEnd}, {Base: highBase, End: highEnd}, {Base: portsBase, End: portsEnd, Ports: true}}
 
 var bridgeIdent = pci.Ident{Vendor: 0x1b36, Device: 0x0008, Class: 0x060000, Subvendor: 0x1af4, Subdevice: 0x1100}
 
@@ -143,22 +148,23 @@ func out(d bus.Device, off uint64, n int, v uint64) {
 // A host is a bus with all around it.
 type host struct {
 	t           testing.TB
-	memory      *bus.Bus
+	memory, io  *bus.Bus
 	bus         *pci.Bus
 	ports, ecam bus.Device
 	lines       [4]level
 }
 
 func newHost(t testing.TB) *host {
-	h := &host{t: t, memory: new(bus.Bus)}
-	if err := h.memory.Map(fixedBase, fixedSize, &memory{name: 'F'}); err != nil {
+	h := &host{t: t, memory: new(bus.Bus), io: new(bus.Bus)}
+	f := &memory{name: 'F'}
+	if err := errors.Join(h.memory.Map(fixedBase, fixedSize, f), h.io.Map(fixedPort, fixedPorts, f)); err != nil {
 		t.Fatal(err)
 	}
 	var lines []bus.Line
 	for i := range h.lines {
 		lines = append(lines, &h.lines[i])
 	}
-	h.bus = pci.NewBus(h.memory, bridgeIdent, windows, lines)
+	h.bus = pci.NewBus(h.memory, h.io, bridgeIdent, windows, lines)
 	h.ports, h.ecam = h.bus.Ports(), h.bus.ECAM()
 	return h
 }
@@ -180,10 +186,13 @@ func (h *host) setConfig(slot int, reg uint64, n int, v uint64) {
 	out(h.ecam, uint64(slot)<<15|reg, n, v)
 }
 
-// who returns the name of what is at an address, or '-'.
-func (h *host) who(addr uint64) byte {
+// who returns the name of what is at an address, or '-'; whoPort, at a port.
+func (h *host) who(addr uint64) byte     { return who(h.memory, addr) }
+func (h *host) whoPort(addr uint64) byte { return who(h.io, addr) }
+
+func who(b *bus.Bus, addr uint64) byte {
 	p := []byte{0}
-	if h.memory.Read(addr, p); p[0] == 0xff {
+	if b.Read(addr, p); p[0] == 0xff {
 		return '-'
 	}
 	return p[0]
@@ -205,6 +214,17 @@ func example(name byte) *device {
 			{ID: pci.VendorSpecific, Body: []byte{5, 2, 0xf0}, Writable: []byte{0, 0, 0x3c}},
 		},
 	}
+}
+
+// ported is an example that has ports as well, and the MSI-X table in BAR 5.
+// Their names are a, b; c, d; and so on.
+func ported(name byte) *device {
+	d := example(name)
+	const lower = 'a' - 'A'
+	d.bars = append(d.bars,
+		pci.BAR{Size: 4, Ports: true, Device: &memory{name: name + lower}},
+		pci.BAR{Size: 0x100, Ports: true, Device: &memory{name: name + 1 + lower}})
+	return d
 }
 
 // findCap returns where a capability is, as a driver searches for it.

@@ -222,26 +222,32 @@ func TestLocks(t *testing.T) {
 // overlaps or lies outside of the windows.
 func check(t testing.TB, h *host, devices []*device) {
 	t.Helper()
-	type span struct{ base, end uint64 }
-	spans := []span{{fixedBase, fixedBase + fixedSize}}
+	type span struct {
+		base, end uint64
+		ports     bool
+	}
+	spans := []span{{fixedBase, fixedBase + fixedSize, false}, {fixedPort, fixedPort + fixedPorts, true}}
 	for _, d := range devices {
 		for i, addr := range d.at {
-			s := span{addr, addr + d.bars[i].Size}
-			in := false
+			s := span{addr, addr + d.bars[i].Size, d.bars[i].Ports}
+			in, who := false, h.who
+			if s.ports {
+				who = h.whoPort
+			}
 			for _, w := range windows {
-				in = in || s.base >= w.Base && s.end <= w.End && s.base < s.end
+				in = in || s.base >= w.Base && s.end <= w.End && s.base < s.end && s.ports == w.Ports
 			}
 			for _, o := range spans {
-				in = in && (s.end <= o.base || o.end <= s.base)
+				in = in && (s.ports != o.ports || s.end <= o.base || o.end <= s.base)
 			}
 			name := d.bars[i].Device.(*memory).name
-			if a, b := h.who(s.base), h.who(s.end-1); !in || a != name || b != name {
-				t.Fatalf("%c is at %#x, where %c and %c answer; others %#x", name, s, a, b, spans)
+			if a, b := who(s.base), who(s.end-1); !in || a != name || b != name {
+				t.Fatalf("%c is at %+v, where %c and %c answer; others %+v", name, s, a, b, spans)
 			}
 			spans = append(spans, s)
 		}
 	}
-	if h.who(fixedBase) != 'F' {
-		t.Fatalf("%c is where the fixed device was", h.who(fixedBase))
+	if a, b := h.who(fixedBase), h.whoPort(fixedPort); a != 'F' || b != 'F' {
+		t.Fatalf("%c and %c are where the fixed devices were", a, b)
 	}
 }

@@ -104,6 +104,34 @@ func TestSaveLoad(t *testing.T) {
 	}
 }
 
+// TestLoadPorts: who has the ports that two want.
+func TestLoadPorts(t *testing.T) {
+	var h [2]*host
+	for i := range h {
+		h[i] = newHost(t)
+		h[i].add(ported('A'), nil)
+		h[i].add(ported('C'), nil)
+	}
+	h[0].setConfig(2, command, 2, portsOn)
+	h[0].setConfig(2, 0x1c, 4, 0x1000)
+	h[0].setConfig(1, command, 2, portsOn)
+	saved := h[0].save()
+	if err := h[1].bus.Load(saved); err != nil {
+		t.Fatal(err)
+	}
+	if got := h[1].save(); !bytes.Equal(got, saved) {
+		t.Errorf("saved\n%s, then\n%s", saved, got)
+	}
+	for _, h := range h {
+		if a, b, c := h.whoPort(0x1000), h.whoPort(0x1100), h.whoPort(0x1200); a != 'c' || b != 'b' || c != 'd' {
+			t.Errorf("%c, %c, %c answer", a, b, c)
+		}
+		if h.bus.Reset(); h.whoPort(0x1000) != '-' {
+			t.Error("ports answer after reset")
+		}
+	}
+}
+
 // TestLoadINTx: a level that a device has set, and whether it is let through.
 func TestLoadINTx(t *testing.T) {
 	h, f, _ := pair(t)

@@ -3,14 +3,17 @@ package pci
 import "fmt"
 
 // A Window is a range of addresses, [Base, End), that the host bridge passes
-// on to its bus. ACPI's _CRS tells the guest of them.
-type Window struct{ Base, End uint64 }
+// on to its bus: of memory, or of ports. ACPI's _CRS tells the guest of them.
+type Window struct {
+	Base, End uint64
+	Ports     bool
+}
 
 const fourGiB = 1 << 32
 
-func (b *Bus) contains(addr, size uint64) bool {
+func (b *Bus) contains(addr, size uint64, ports bool) bool {
 	for _, w := range b.windows {
-		if addr >= w.Base && addr < w.End && size <= w.End-addr {
+		if w.Ports == ports && addr >= w.Base && addr < w.End && size <= w.End-addr {
 			return true
 		}
 	}
@@ -24,12 +27,12 @@ func (b *Bus) assign(f *Function) error {
 		if r.Size == 0 {
 			continue
 		}
-		addr, ok := b.allocate(r.Size, r.Is64)
+		addr, ok := b.allocate(r.BAR)
 		if !ok {
 			b.taken = b.taken[:taken]
 			return fmt.Errorf("pci: slot %d: no room for BAR %d of %#x bytes", f.slot, i, r.Size)
 		}
-		b.taken = append(b.taken, Window{addr, addr + r.Size})
+		b.taken = append(b.taken, Window{addr, addr + r.Size, r.Ports})
 		at := regBAR + 4*i
 		le.PutUint32(f.initial[at:], uint32(addr)|uint32(f.initial[at]))
 		if r.Is64 {
@@ -39,18 +42,20 @@ func (b *Bus) assign(f *Function) error {
 	return nil
 }
 
-// allocate finds size bytes, naturally aligned. 64-bit BARs go above 4 GiB if
-// there is room, because the others cannot.
-func (b *Bus) allocate(size uint64, is64 bool) (uint64, bool) {
-	if is64 {
+// allocate finds a place, naturally aligned. 64-bit BARs go above 4 GiB if there
+// is room, because the others cannot.
+func (b *Bus) allocate(r BAR) (uint64, bool) {
+	if r.Is64 {
 		for _, w := range b.windows {
-			if addr, ok := b.fit(Window{max(w.Base, fourGiB), w.End}, size); ok {
+			w.Base = max(w.Base, fourGiB)
+			if addr, ok := b.fit(w, r); ok {
 				return addr, true
 			}
 		}
 	}
 	for _, w := range b.windows {
-		if addr, ok := b.fit(Window{w.Base, min(w.End, fourGiB)}, size); ok {
+		w.End = min(w.End, fourGiB)
+		if addr, ok := b.fit(w, r); ok {
 			return addr, true
 		}
 	}
@@ -59,7 +64,11 @@ func (b *Bus) allocate(size uint64, is64 bool) (uint64, bool) {
 
 // fit finds the first free place in w. Address 0 means "not assigned" to
 // Linux, and is never one.
-func (b *Bus) fit(w Window, size uint64) (uint64, bool) {
+func (b *Bus) fit(w Window, r BAR) (uint64, bool) {
+	size := r.Size
+	if w.Ports != r.Ports {
+		return 0, false
+	}
 	addr := max(w.Base, size)
 	for {
 		if addr > ^(size - 1) { // would wrap around when aligned
@@ -69,7 +78,7 @@ func (b *Bus) fit(w Window, size uint64) (uint64, bool) {
 		if addr >= w.End || size > w.End-addr {
 			return 0, false
 		}
-		end := b.conflict(addr, size)
+		end := b.conflict(Window{addr, addr + size, r.Ports})
 		if end == 0 {
 			return addr, true
 		}
@@ -78,9 +87,9 @@ func (b *Bus) fit(w Window, size uint64) (uint64, bool) {
 }
 
 // conflict returns the end of a range that is taken and overlaps, or 0.
-func (b *Bus) conflict(addr, size uint64) uint64 {
+func (b *Bus) conflict(w Window) uint64 {
 	for _, t := range b.taken {
-		if addr < t.End && t.Base < addr+size {
+		if t.Ports == w.Ports && w.Base < t.End && t.Base < w.End {
 			return t.End
 		}
 	}

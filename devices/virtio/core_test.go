@@ -167,8 +167,8 @@ func TestDoorbells(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var memory bus.Bus
-	host := pci.NewBus(&memory, pci.Ident{}, []pci.Window{{Base: 0xc000_0000, End: 0xd000_0000}}, nil)
+	var memory, ports bus.Bus
+	host := pci.NewBus(&memory, &ports, pci.Ident{}, []pci.Window{{Base: 0xc000_0000, End: 0xd000_0000}}, nil)
 	if err := p.Attach(host, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -83,7 +83,7 @@ func NewBoard(tb testing.TB, ram *mem.Memory) *Board {
 		lines = append(lines, l)
 	}
 	bridge := pci.Ident{Vendor: 0x8086, Device: 0x1237, Class: 0x060000}
-	b.PCI = pci.NewBus(&b.Memory, bridge, []pci.Window{{Base: winBase, End: winEnd}, {Base: win64, End: win64End}}, lines)
+	b.PCI = pci.NewBus(&b.Memory, &b.Ports, bridge, []pci.Window{{Base: winBase, End: winEnd}, {Base: win64, End: win64End}}, lines)
 	b.must(b.Memory.Map(ecamBase, pci.ECAMSize, b.PCI.ECAM()))
 	b.must(b.Ports.Map(portBase, pci.PortsSize, b.PCI.Ports()))
 	return b
