@@ -32,7 +32,8 @@ const (
 	tssAddr         = 0xfffb_d000 // three pages, KVM_SET_TSS_ADDR
 )
 
-// Ports.
+// Ports. KVM's own, of the interrupt controllers and the timer, lie below
+// portBARs too.
 const (
 	portI8042     = 0x60 // 0x61, which is in between, is the timer's, in the kernel
 	portCMOS      = 0x70
@@ -40,6 +41,8 @@ const (
 	portPCIConfig = 0xcf8
 	portDebugExit = 0x501 // to 0x504; pvpanic follows at its customary 0x505
 	portPM        = 0x600
+	portBARs      = 0x1000 // and all behind it: BARs of PCI devices
+	portEnd       = 0x1_0000
 )
 
 // Inputs of the I/O APIC.
@@ -69,7 +72,7 @@ const highWindow = 64 << 30
 // pciWindows returns where BARs may be. The upper window is left out where the
 // processor's physical addresses do not reach behind it.
 func pciWindows(memory uint64, physicalBits uint32) []pci.Window {
-	w := []pci.Window{{Base: uint64(holeBase), End: ecamBase}}
+	w := []pci.Window{{Base: uint64(holeBase), End: ecamBase}, {Base: portBARs, End: portEnd, Ports: true}}
 	high := uint64(highBase)
 	if low := uint64(holeBase); memory > low {
 		high += memory - low

@@ -189,7 +189,12 @@ func (m *Machine) virtioACPI(c *acpi.Config) {
 			root.GSIs = append(root.GSIs, gsi)
 		}
 		for _, w := range d.windows {
-			root.Windows = append(root.Windows, acpi.Window{First: w.Base, Last: w.End - 1})
+			one := acpi.Window{First: w.Base, Last: w.End - 1}
+			if w.Ports {
+				root.Ports = one
+			} else {
+				root.Windows = append(root.Windows, one)
+			}
 		}
 		root.Describe(c)
 		return

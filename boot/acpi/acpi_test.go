@@ -29,11 +29,15 @@ func config(cpus int) Config {
 			SleepControl: 0x601, SleepStatus: 0x602,
 			ButtonGSI: 9,
 		},
-		PVPanic:  0x505,
-		Reserved: []Resource{Memory32Fixed(0xe0000000, 0x1000000)},
-		Devices:  []Term{virtioMMIO(0, 0xd0000000, 12), pciRoot(15)},
-		Tables:   [][]byte{mcfg(0xe0000000, 15)},
+		PVPanic: 0x505,
+		Devices: []Term{virtioMMIO(0, 0xd0000000, 12)},
 	}
+	PCIRoot{
+		ECAM:    0xe0000000,
+		Windows: []Window{{0xc0000000, 0xcfffffff}, {1 << 40, 1<<40 + 1<<36 - 1}},
+		Ports:   Window{0x1000, 0xffff},
+		GSIs:    []uint32{16, 17, 18, 19, 20, 21, 22, 23},
+	}.Describe(&c)
 	for id := range cpus {
 		c.APICIDs = append(c.APICIDs, uint32(id))
 	}
@@ -48,33 +52,6 @@ func virtioMMIO(n int, base, gsi uint32) Term {
 		Name("_CRS", ResourceTemplate(
 			Memory32Fixed(base, 0x200),
 			Interrupt(Edge|ActiveHigh, gsi))))
-}
-
-// pciRoot is a bridge to buses 0 to lastBus; pin A of the devices 1 to 4 of bus 0
-// is wired to GSIs from 16.
-func pciRoot(lastBus uint16) Term {
-	var routes []Term
-	for dev := range uint64(4) {
-		const allFunctions, pinA, global = 0xffff, 0, 0
-		routes = append(routes, Package(Int((dev+1)<<16|allFunctions), Int(pinA), Int(global), Int(16+dev)))
-	}
-	return Device("PCI0",
-		Name("_HID", EISAID("PNP0A08")),
-		Name("_CID", EISAID("PNP0A03")),
-		Name("_UID", Int(0)),
-		Name("_BBN", Int(0)),
-		Name("_CRS", ResourceTemplate(
-			WordBusNumber(0, lastBus),
-			IO(0xcf8, 8),
-			WordIO(0xc000, 0xffff),
-			DWordMemory(0xc0000000, 0xcfffffff),
-			QWordMemory(1<<40, 1<<40+1<<36-1))),
-		Name("_PRT", Package(routes...)))
-}
-
-func mcfg(ecam uint64, lastBus uint8) []byte {
-	b := binary.LittleEndian.AppendUint64(make([]byte, 8), ecam)
-	return Table("MCFG", 1, append(b, 0, 0, 0, lastBus, 0, 0, 0, 0))
 }
 
 // build returns the tables by signature; DSDT is found through the FADT, as a

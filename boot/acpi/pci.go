@@ -11,12 +11,13 @@ import (
 type PCIRoot struct {
 	ECAM    uint64   // of the bus, 1 MiB
 	Windows []Window // where BARs may be
+	Ports   Window   // where those of ports may be; without it nowhere
 	// GSIs are the level-triggered inputs of the I/O APIC to which the INTA pins
 	// lead: of device n the one at n modulo their number.
 	GSIs []uint32
 }
 
-// Window is a range of addresses, both ends included.
+// Window is a range of addresses or of ports, both ends included.
 type Window struct{ First, Last uint64 }
 
 const (
@@ -30,6 +31,9 @@ func (r PCIRoot) Describe(c *Config) {
 	c.Tables = append(c.Tables, r.mcfg())
 	c.Reserved = append(c.Reserved, Memory32Fixed(uint32(r.ECAM), ecamSize))
 	resources := []Resource{WordBusNumber(0, 0), IO(0xcf8, 8)}
+	if r.Ports.Last != 0 {
+		resources = append(resources, WordIO(uint16(r.Ports.First), uint16(r.Ports.Last)))
+	}
 	for _, w := range r.Windows {
 		if w.Last < 1<<32 {
 			resources = append(resources, DWordMemory(uint32(w.First), uint32(w.Last)))

@@ -96,15 +96,16 @@ DefinitionBlock ("", "DSDT", 2, "VMM   ", "VMMTABLE", 0x00000001)
             Name (_HID, EisaId ("PNP0A08") /* PCI Express Bus */)  // _HID: Hardware ID
             Name (_CID, EisaId ("PNP0A03") /* PCI Bus */)  // _CID: Compatible ID
             Name (_UID, Zero)  // _UID: Unique ID
+            Name (_SEG, Zero)  // _SEG: PCI Segment
             Name (_BBN, Zero)  // _BBN: BIOS Bus Number
             Name (_CRS, ResourceTemplate ()  // _CRS: Current Resource Settings
             {
                 WordBusNumber (ResourceProducer, MinFixed, MaxFixed, PosDecode,
                     0x0000,             // Granularity
                     0x0000,             // Range Minimum
-                    0x000F,             // Range Maximum
+                    0x0000,             // Range Maximum
                     0x0000,             // Translation Offset
-                    0x0010,             // Length
+                    0x0001,             // Length
                     ,, )
                 IO (Decode16,
                     0x0CF8,             // Range Minimum
@@ -114,10 +115,10 @@ DefinitionBlock ("", "DSDT", 2, "VMM   ", "VMMTABLE", 0x00000001)
                     )
                 WordIO (ResourceProducer, MinFixed, MaxFixed, PosDecode, EntireRange,
                     0x0000,             // Granularity
-                    0xC000,             // Range Minimum
+                    0x1000,             // Range Minimum
                     0xFFFF,             // Range Maximum
                     0x0000,             // Translation Offset
-                    0x4000,             // Length
+                    0xF000,             // Length
                     ,, , TypeStatic, DenseTranslation)
                 DWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite,
                     0x00000000,         // Granularity
@@ -134,19 +135,11 @@ DefinitionBlock ("", "DSDT", 2, "VMM   ", "VMMTABLE", 0x00000001)
                     0x0000001000000000, // Length
                     ,, , AddressRangeMemory, TypeStatic)
             })
-            Name (_PRT, Package (0x04)  // _PRT: PCI Routing Table
+            Name (_PRT, Package (0x1F)  // _PRT: PCI Routing Table
             {
                 Package (0x04)
                 {
                     0x0001FFFF, 
-                    Zero, 
-                    Zero, 
-                    0x10
-                }, 
-
-                Package (0x04)
-                {
-                    0x0002FFFF, 
                     Zero, 
                     Zero, 
                     0x11
@@ -154,7 +147,7 @@ DefinitionBlock ("", "DSDT", 2, "VMM   ", "VMMTABLE", 0x00000001)
 
                 Package (0x04)
                 {
-                    0x0003FFFF, 
+                    0x0002FFFF, 
                     Zero, 
                     Zero, 
                     0x12
@@ -162,10 +155,234 @@ DefinitionBlock ("", "DSDT", 2, "VMM   ", "VMMTABLE", 0x00000001)
 
                 Package (0x04)
                 {
-                    0x0004FFFF, 
+                    0x0003FFFF, 
                     Zero, 
                     Zero, 
                     0x13
+                }, 
+
+                Package (0x04)
+                {
+                    0x0004FFFF, 
+                    Zero, 
+                    Zero, 
+                    0x14
+                }, 
+
+                Package (0x04)
+                {
+                    0x0005FFFF, 
+                    Zero, 
+                    Zero, 
+                    0x15
+                }, 
+
+                Package (0x04)
+                {
+                    0x0006FFFF, 
+                    Zero, 
+                    Zero, 
+                    0x16
+                }, 
+
+                Package (0x04)
+                {
+                    0x0007FFFF, 
+                    Zero, 
+                    Zero, 
+                    0x17
+                }, 
+
+                Package (0x04)
+                {
+                    0x0008FFFF, 
+                    Zero, 
+                    Zero, 
+                    0x10
+                }, 
+
+                Package (0x04)
+                {
+                    0x0009FFFF, 
+                    Zero, 
+                    Zero, 
+                    0x11
+                }, 
+
+                Package (0x04)
+                {
+                    0x000AFFFF, 
+                    Zero, 
+                    Zero, 
+                    0x12
+                }, 
+
+                Package (0x04)
+                {
+                    0x000BFFFF, 
+                    Zero, 
+                    Zero, 
+                    0x13
+                }, 
+
+                Package (0x04)
+                {
+                    0x000CFFFF, 
+                    Zero, 
+                    Zero, 
+                    0x14
+                }, 
+
+                Package (0x04)
+                {
+                    0x000DFFFF, 
+                    Zero, 
+                    Zero, 
+                    0x15
+                }, 
+
+                Package (0x04)
+                {
+                    0x000EFFFF, 
+                    Zero, 
+                    Zero, 
+                    0x16
+                }, 
+
+                Package (0x04)
+                {
+                    0x000FFFFF, 
+                    Zero, 
+                    Zero, 
+                    0x17
+                }, 
+
+                Package (0x04)
+                {
+                    0x0010FFFF, 
+                    Zero, 
+                    Zero, 
+                    0x10
+                }, 
+
+                Package (0x04)
+                {
+                    0x0011FFFF, 
+                    Zero, 
+                    Zero, 
+                    0x11
+                }, 
+
+                Package (0x04)
+                {
+                    0x0012FFFF, 
+                    Zero, 
+                    Zero, 
+                    0x12
+                }, 
+
+                Package (0x04)
+                {
+                    0x0013FFFF, 
+                    Zero, 
+                    Zero, 
+                    0x13
+                }, 
+
+                Package (0x04)
+                {
+                    0x0014FFFF, 
+                    Zero, 
+                    Zero, 
+                    0x14
+                }, 
+
+                Package (0x04)
+                {
+                    0x0015FFFF, 
+                    Zero, 
+                    Zero, 
+                    0x15
+                }, 
+
+                Package (0x04)
+                {
+                    0x0016FFFF, 
+                    Zero, 
+                    Zero, 
+                    0x16
+                }, 
+
+                Package (0x04)
+                {
+                    0x0017FFFF, 
+                    Zero, 
+                    Zero, 
+                    0x17
+                }, 
+
+                Package (0x04)
+                {
+                    0x0018FFFF, 
+                    Zero, 
+                    Zero, 
+                    0x10
+                }, 
+
+                Package (0x04)
+                {
+                    0x0019FFFF, 
+                    Zero, 
+                    Zero, 
+                    0x11
+                }, 
+
+                Package (0x04)
+                {
+                    0x001AFFFF, 
+                    Zero, 
+                    Zero, 
+                    0x12
+                }, 
+
+                Package (0x04)
+                {
+                    0x001BFFFF, 
+                    Zero, 
+                    Zero, 
+                    0x13
+                }, 
+
+                Package (0x04)
+                {
+                    0x001CFFFF, 
+                    Zero, 
+                    Zero, 
+                    0x14
+                }, 
+
+                Package (0x04)
+                {
+                    0x001DFFFF, 
+                    Zero, 
+                    Zero, 
+                    0x15
+                }, 
+
+                Package (0x04)
+                {
+                    0x001EFFFF, 
+                    Zero, 
+                    Zero, 
+                    0x16
+                }, 
+
+                Package (0x04)
+                {
+                    0x001FFFFF, 
+                    Zero, 
+                    Zero, 
+                    0x17
                 }
             })
         }
@@ -177,7 +394,7 @@ DefinitionBlock ("", "DSDT", 2, "VMM   ", "VMMTABLE", 0x00000001)
             {
                 Memory32Fixed (ReadWrite,
                     0xE0000000,         // Address Base
-                    0x01000000,         // Address Length
+                    0x00100000,         // Address Length
                     )
                 IO (Decode16,
                     0x0600,             // Range Minimum
