@@ -286,7 +286,12 @@ func orderCases(s *suite) (list []hostile) {
 	r := func(c []desc) desc { return desc{addr: c[0].addr, n: 1} }
 	w := func(c []desc) desc { return desc{addr: c[len(c)-1].addr, n: 1, flags: flagWrite} }
 	add("writable, readable", func(c []desc) []desc { return []desc{w(c), r(c)} })
-	add("good, readable", func(c []desc) []desc { return append(c, r(c)) })
+	add("good, readable", func(c []desc) []desc {
+		if c[len(c)-1].flags&flagWrite == 0 { // then more to read is no fault
+			c = append(c, w(c))
+		}
+		return append(c, r(c))
+	})
 	add("writable, good, readable", func(c []desc) []desc { return append(append([]desc{w(c)}, c...), r(c)) })
 	add("alternating", func(c []desc) []desc { return []desc{r(c), w(c), r(c), w(c), r(c), w(c)} })
 	add("all backwards", func(c []desc) []desc {
