@@ -164,20 +164,16 @@ func (v *vector) Route(addr uint64, data uint32) error {
 // doorbells implements virtio.Doorbells by KVM's ioeventfd.
 type doorbells struct{ vm *kvm.VM }
 
-func (d doorbells) Assign(e *eventfd.FD, addr uint64, value int64) error {
-	return d.vm.AssignIOEventFD(e.Fd(), bell(addr, value))
+func (d doorbells) Assign(e *eventfd.FD, b virtio.Bell) error {
+	return d.vm.AssignIOEventFD(e.Fd(), event(b))
 }
 
-func (d doorbells) Deassign(e *eventfd.FD, addr uint64, value int64) error {
-	return d.vm.DeassignIOEventFD(e.Fd(), bell(addr, value))
+func (d doorbells) Deassign(e *eventfd.FD, b virtio.Bell) error {
+	return d.vm.DeassignIOEventFD(e.Fd(), event(b))
 }
 
-// bell is a write of 32 bits with just that value, or of any length and value.
-func bell(addr uint64, value int64) kvm.IOEvent {
-	if value < 0 {
-		return kvm.IOEvent{Addr: addr}
-	}
-	return kvm.IOEvent{Addr: addr, Len: 4, Match: true, Data: uint64(value)}
+func event(b virtio.Bell) kvm.IOEvent {
+	return kvm.IOEvent{Addr: b.Addr, Port: b.Port, Len: uint32(b.Len), Match: b.Len != 0, Data: uint64(b.Value)}
 }
 
 // virtioACPI describes the devices, or the bus that they are on.

@@ -25,10 +25,18 @@ type Config struct {
 // Doorbells makes guest writes signal eventfds (KVM's ioeventfd). Only the
 // machine knows how.
 type Doorbells interface {
-	// Assign has a write of 32 bits of value, or any write if value is
-	// negative, to the address signal e. Deassign undoes it.
-	Assign(e *eventfd.FD, addr uint64, value int64) error
-	Deassign(e *eventfd.FD, addr uint64, value int64) error
+	// Assign has the write b signal e. Deassign undoes it.
+	Assign(e *eventfd.FD, b Bell) error
+	Deassign(e *eventfd.FD, b Bell) error
+}
+
+// A Bell is a write by which a guest notifies: of Len bytes with just this
+// Value or, if Len is 0, any to the address.
+type Bell struct {
+	Addr  uint64
+	Port  bool // Addr is a port
+	Len   int
+	Value uint32
 }
 
 // configChange in place of a queue stands for the configuration.

@@ -3,7 +3,6 @@ package virtio_test
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -114,32 +113,30 @@ func (*irq) Signal() {}
 // bells are doorbells: who rings where. Some addresses are refused.
 type bells struct {
 	mu     sync.Mutex
-	at     map[string]*eventfd.FD
+	at     map[virtio.Bell]*eventfd.FD
 	refuse bool
 }
 
-func key(addr uint64, value int64) string { return fmt.Sprintf("%#x=%d", addr, value) }
-
-func (b *bells) Assign(e *eventfd.FD, addr uint64, value int64) error {
+func (b *bells) Assign(e *eventfd.FD, at virtio.Bell) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.refuse {
 		return errors.New("no more doorbells")
 	}
-	if b.at[key(addr, value)] != nil {
+	if b.at[at] != nil {
 		return errors.New("there is one")
 	}
-	b.at[key(addr, value)] = e
+	b.at[at] = e
 	return nil
 }
 
-func (b *bells) Deassign(e *eventfd.FD, addr uint64, value int64) error {
+func (b *bells) Deassign(e *eventfd.FD, at virtio.Bell) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.at[key(addr, value)] != e {
+	if b.at[at] != e {
 		return errors.New("there is none")
 	}
-	delete(b.at, key(addr, value))
+	delete(b.at, at)
 	return nil
 }
 
@@ -147,12 +144,12 @@ func (b *bells) Deassign(e *eventfd.FD, addr uint64, value int64) error {
 // follow the BAR. A host without any is no obstacle.
 func TestDoorbells(t *testing.T) {
 	m := mem.New(mem.Region{Base: 0, Bytes: make([]byte, mem.PageSize)})
-	b := &bells{at: map[string]*eventfd.FD{}}
+	b := &bells{at: map[virtio.Bell]*eventfd.FD{}}
 	d, err := virtio.NewMMIO(virtiotest.NewEcho(), 0xd000_0000, &irq{}, virtio.Config{Mem: m, Doorbells: b})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(b.at) != 2 || b.at[key(0xd000_0050, 0)] == nil || b.at[key(0xd000_0050, 1)] == nil {
+	if len(b.at) != 2 || b.at[virtio.Bell{Addr: 0xd000_0050, Len: 4}] == nil || b.at[virtio.Bell{Addr: 0xd000_0050, Len: 4, Value: 1}] == nil {
 		t.Errorf("MMIO: doorbells %v", b.at)
 	}
 	if err := d.Close(virtiotest.Deadline); err != nil {
@@ -162,7 +159,7 @@ func TestDoorbells(t *testing.T) {
 		t.Error("MMIO has no doorbells and does not say so")
 	}
 
-	b = &bells{at: map[string]*eventfd.FD{}}
+	b = &bells{at: map[virtio.Bell]*eventfd.FD{}}
 	p, err := virtio.NewPCI(virtiotest.NewEcho(), 0, virtio.Config{Mem: m, Doorbells: b})
 	if err != nil {
 		t.Fatal(err)
@@ -178,7 +175,7 @@ func TestDoorbells(t *testing.T) {
 		move(base)
 		cfg(4, 2, 0)
 		addr := 0xc000_3000 + uint64(base)<<16
-		if len(b.at) != 2 || b.at[key(addr, -1)] == nil || b.at[key(addr+4, -1)] == nil {
+		if len(b.at) != 2 || b.at[virtio.Bell{Addr: addr}] == nil || b.at[virtio.Bell{Addr: addr + 4}] == nil {
 			t.Errorf("PCI: doorbells %v, want them at %#x", b.at, addr)
 		}
 	}

@@ -86,7 +86,7 @@ func NewMMIO(dev Device, base uint64, irq bus.Interrupt, cfg Config) (*MMIO, err
 	}
 	if cfg.Doorbells != nil {
 		for i, kick := range c.kicks {
-			if err := cfg.Doorbells.Assign(kick, base+mmioQueueNotify, int64(i)); err != nil {
+			if err := cfg.Doorbells.Assign(kick, Bell{Addr: base + mmioQueueNotify, Len: 4, Value: uint32(i)}); err != nil {
 				return nil, errors.Join(err, c.closeKicks())
 			}
 		}

@@ -140,11 +140,11 @@ func (t *PCI) Moved(_ int, addr uint64, on bool) {
 	}
 	var errs []error
 	for i, kick := range t.kicks {
-		at := addr + pciNotify + notifyMultiplier*uint64(i)
+		bell := Bell{Addr: addr + pciNotify + notifyMultiplier*uint64(i)}
 		if on {
-			errs = append(errs, bells.Assign(kick, at, -1))
+			errs = append(errs, bells.Assign(kick, bell))
 		} else {
-			errs = append(errs, bells.Deassign(kick, at, -1))
+			errs = append(errs, bells.Deassign(kick, bell))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
