@@ -11,7 +11,7 @@ type options struct {
 	exec     string // vmm.exec: run this by the shell, then power off
 	exitPort uint16 // vmm.exit: tell the status to this port first; 0 for none
 	hostname string // vmm.hostname
-	ip       string // vmm.ip: ADDRESS/LENGTH[,GATEWAY] of eth0
+	ip       string // vmm.ip: ADDRESS/LENGTH[,GATEWAY] of eth0, none, or by DHCP
 	dns      string // vmm.dns: address of the name server
 	quiet    bool   // vmm.quiet: no greeting
 }

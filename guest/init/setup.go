@@ -34,13 +34,19 @@ func (g *guest) mount() {
 	}
 }
 
-// network names the host and brings its loopback up. If the options say so it
-// also configures the first network card.
+// network names the host and brings its loopback up and its first network card,
+// if there is one, which asks for its address unless the options have it.
 func (g *guest) network() {
 	complain("hostname", unix.Sethostname([]byte(g.options.hostname)))
 	complain("lo", up("lo"))
 	address, gateway, _ := strings.Cut(g.options.ip, ",")
-	if address == "" {
+	switch _, err := os.Stat("/sys/class/net/eth0"); {
+	case address == "none":
+		return
+	case address == "" || address == "dhcp":
+		if err == nil {
+			complain("dhclient", dhcp("eth0"))
+		}
 		return
 	}
 	run := func(argv ...string) {
@@ -58,6 +64,19 @@ func (g *guest) network() {
 	if g.options.dns != "" {
 		complain("/etc/resolv.conf", os.WriteFile("/etc/resolv.conf", []byte("nameserver "+g.options.dns+"\n"), 0o644))
 	}
+}
+
+// dhcp has a card configured in the background, for the shell is not to wait for
+// a network that may not answer. serve reaps the client, as it does all else.
+func dhcp(card string) error {
+	log, err := os.Create("/run/dhclient.log")
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	client := exec.Command("/bbin/dhclient", "-ipv6=false", "-retry", "10", "-timeout", "3", card)
+	client.Stdout, client.Stderr = log, log
+	return client.Start()
 }
 
 // up brings a network interface up.
