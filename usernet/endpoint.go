@@ -1,0 +1,135 @@
+package usernet
+
+import (
+	"errors"
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"vmm/ethernet"
+)
+
+// endpoint is the network as netstack sees it: a stack.LinkEndpoint.
+type endpoint struct {
+	out        *queue
+	dispatcher atomic.Pointer[stack.NetworkDispatcher]
+}
+
+var (
+	errLength = errors.New("user network: a frame that is too short or too long")
+	errClosed = errors.New("user network: closed")
+)
+
+// Send implements ethernet.Link. The frame is copied once, and looked at after
+// that: the guest can change it meanwhile.
+func (n *Network) Send(_ int, h *ethernet.Header, frame [][]byte) error {
+	d := n.link.dispatcher.Load()
+	if d == nil || n.ctx.Err() != nil {
+		return errClosed
+	}
+	size := 0
+	for _, b := range frame {
+		size += len(b)
+	}
+	if size < ethernet.HeaderLen || size > ethernet.MaxFrame {
+		return errLength
+	}
+	// The header goes by itself: with it, the largest packet is larger than the
+	// largest view that is pooled.
+	var link [ethernet.HeaderLen]byte
+	view := buffer.NewViewSize(size - len(link))
+	left, to := link[:], view.AsSlice()
+	for _, b := range frame {
+		k := copy(left, b)
+		left = left[k:]
+		to = to[copy(to, b[k:]):]
+	}
+	if !n.admit(link[:], view.AsSlice()) {
+		view.Release()
+		return nil
+	}
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{ReserveHeaderBytes: len(link), Payload: buffer.MakeWithView(view)})
+	eth := header.Ethernet(pkt.LinkHeader().Push(len(link)))
+	copy(eth, link[:])
+	switch dst := eth.DestinationAddress(); {
+	case dst == header.EthernetBroadcastAddress:
+		pkt.PktType = tcpip.PacketBroadcast
+	case header.IsMulticastEthernetAddress(dst):
+		pkt.PktType = tcpip.PacketMulticast
+	default:
+		pkt.PktType = tcpip.PacketHost
+	}
+	(*d).DeliverNetworkPacket(eth.Type(), pkt)
+	pkt.DecRef()
+	return nil
+}
+
+// WritePackets implements stack.LinkEndpoint.
+func (e *endpoint) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
+	for i, pkt := range pkts.AsSlice() {
+		if !e.out.push(pkt) {
+			return i, &tcpip.ErrNoBufferSpace{}
+		}
+	}
+	return pkts.Len(), nil
+}
+
+// SupportedGSO implements stack.GSOEndpoint. It does not follow what the guest
+// can do, which may change: frames that it cannot take are cut on their way out,
+// which is also faster than to have netstack make small ones.
+func (*endpoint) SupportedGSO() stack.SupportedGSO { return stack.HostGSOSupported }
+
+// GSOMaxSize implements stack.GSOEndpoint: an IP packet has a length of 16 bits.
+func (*endpoint) GSOMaxSize() uint32 { return 65535 }
+
+// Capabilities implements stack.LinkEndpoint. The guest's checksums count as
+// good, be they there or left to us: nothing can damage a frame on its way. Not
+// those that we send: with CapabilityTXChecksumOffload netstack leaves out those
+// of segments that are no GSO, and says so nowhere.
+func (*endpoint) Capabilities() stack.LinkEndpointCapabilities {
+	return stack.CapabilityRXChecksumOffload | stack.CapabilityResolutionRequired
+}
+
+// Attach implements stack.LinkEndpoint.
+func (e *endpoint) Attach(d stack.NetworkDispatcher) {
+	if d == nil {
+		e.dispatcher.Store(nil)
+		return
+	}
+	e.dispatcher.Store(&d)
+}
+
+// AddHeader implements stack.LinkEndpoint.
+func (*endpoint) AddHeader(pkt *stack.PacketBuffer) {
+	header.Ethernet(pkt.LinkHeader().Push(ethernet.HeaderLen)).Encode(&header.EthernetFields{
+		SrcAddr: pkt.EgressRoute.LocalLinkAddress,
+		DstAddr: pkt.EgressRoute.RemoteLinkAddress,
+		Type:    pkt.NetworkProtocolNumber,
+	})
+}
+
+// ParseHeader implements stack.LinkEndpoint.
+func (*endpoint) ParseHeader(pkt *stack.PacketBuffer) bool {
+	_, ok := pkt.LinkHeader().Consume(ethernet.HeaderLen)
+	return ok
+}
+
+// The rest of stack.LinkEndpoint.
+func (e *endpoint) IsAttached() bool                      { return e.dispatcher.Load() != nil }
+func (*endpoint) MTU() uint32                             { return MTU }
+func (*endpoint) SetMTU(uint32)                           {}
+func (*endpoint) MaxHeaderLength() uint16                 { return ethernet.HeaderLen }
+func (*endpoint) LinkAddress() tcpip.LinkAddress          { return tcpip.LinkAddress(GatewayMAC[:]) }
+func (*endpoint) SetLinkAddress(tcpip.LinkAddress)        {}
+func (*endpoint) ARPHardwareType() header.ARPHardwareType { return header.ARPHardwareEther }
+func (*endpoint) Wait()                                   {}
+func (*endpoint) Close()                                  {}
+func (*endpoint) SetOnCloseAction(func())                 {}
+
+var (
+	_ stack.LinkEndpoint = (*endpoint)(nil)
+	_ stack.GSOEndpoint  = (*endpoint)(nil)
+)

@@ -1,0 +1,123 @@
+package usernet
+
+import (
+	"net/netip"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"vmm/ethernet"
+)
+
+// admit reports whether netstack gets a frame of the guest's: the link's header,
+// and a packet. It stands in for every address, and would claim the guest's own
+// one for itself, if asked by ARP or NDP who has it.
+func (n *Network) admit(link, packet []byte) bool {
+	dst := ethernet.MAC(link)
+	if dst != GatewayMAC && !dst.Multicast() {
+		return false
+	}
+	switch header.Ethernet(link).Type() {
+	case header.IPv4ProtocolNumber:
+		return len(packet) >= header.IPv4MinimumSize
+	case header.ARPProtocolNumber:
+		arp := header.ARP(packet)
+		return len(packet) >= header.ARPSize && (arp.Op() != header.ARPRequest || local(address(tcpip.AddrFrom4Slice(arp.ProtocolAddressTarget()))))
+	case header.IPv6ProtocolNumber:
+		return len(packet) >= header.IPv6MinimumSize && n.admitNDP(header.IPv6(packet))
+	}
+	return false
+}
+
+// admitNDP answers router solicitations, and drops what only routers say. A
+// guest that hides these behind extension headers fools nobody but itself.
+func (n *Network) admitNDP(ip header.IPv6) bool {
+	icmp := header.ICMPv6(ip[header.IPv6MinimumSize:])
+	if ip.NextHeader() != uint8(header.ICMPv6ProtocolNumber) || len(icmp) < header.ICMPv6MinimumSize {
+		return true
+	}
+	switch icmp.Type() {
+	case header.ICMPv6RouterSolicit:
+		n.advertise()
+		return false
+	case header.ICMPv6RouterAdvert, header.ICMPv6RedirectMsg:
+		return false
+	case header.ICMPv6NeighborSolicit:
+		return len(icmp) >= header.ICMPv6NeighborSolicitMinimumSize &&
+			local(address(header.NDPNeighborSolicit(icmp.MessageBody()).TargetAddress()))
+	}
+	return true
+}
+
+// local reports whether an address is the gateway's or the DNS server's.
+func local(a netip.Addr) bool {
+	return a == Gateway || a == DNS || a == Gateway6 || a == DNS6 || a == routerLinkLocal
+}
+
+// isDNS reports whether an address is the DNS server's.
+func isDNS(a netip.Addr) bool { return a == DNS || a == DNS6 }
+
+// neighbour reports whether an address may be the guest's. Whatever else it
+// claims as its own gets no answer: netstack would ask and wait for each.
+func neighbour(a netip.Addr) bool {
+	return (Subnet.Contains(a) || Subnet6.Contains(a) || a.IsLinkLocalUnicast() && a.Is6()) && !local(a)
+}
+
+// refused is what a guest does not reach on the host's side. Some of these are
+// other names of this host's loopback: 0.0.0.0, ::, ::ffff:127.0.0.1.
+var refused = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"),
+	netip.MustParsePrefix("127.0.0.0/8"),
+	netip.MustParsePrefix("169.254.0.0/16"),
+	netip.MustParsePrefix("224.0.0.0/3"),
+	netip.MustParsePrefix("::/96"),
+	netip.MustParsePrefix("::ffff:0:0/96"),
+	netip.MustParsePrefix("64:ff9b:1::/48"), // to IPv4 addresses by a translator's own rules
+	netip.MustParsePrefix("fe80::/10"),
+	netip.MustParsePrefix("ff00::/8"),
+	Subnet,
+	Subnet6,
+}
+
+// host returns which address of the host's side the guest means by dst, and
+// false for one that it does not reach.
+func (n *Network) host(dst netip.Addr) (netip.Addr, bool) {
+	if n.config.HostLoopback {
+		switch dst {
+		case Gateway:
+			return netip.AddrFrom4([4]byte{127, 0, 0, 1}), true
+		case Gateway6:
+			return netip.IPv6Loopback(), true
+		}
+	}
+	for _, p := range refused {
+		// Contains tells IPv4 addresses in IPv6 from those that are not.
+		if p.Contains(dst) {
+			return dst, false
+		}
+	}
+	return dst, !dst.Is4In6()
+}
+
+// address is netstack's address as Go's.
+func address(a tcpip.Address) netip.Addr {
+	if a.Len() == header.IPv4AddressSize {
+		return netip.AddrFrom4(a.As4())
+	}
+	return netip.AddrFrom16(a.As16())
+}
+
+// tcpipAddress is the opposite of address.
+func tcpipAddress(a netip.Addr) tcpip.Address {
+	if a.Is4() {
+		return tcpip.AddrFrom4(a.As4())
+	}
+	return tcpip.AddrFrom16(a.As16())
+}
+
+func protocol(a netip.Addr) tcpip.NetworkProtocolNumber {
+	if a.Is4() {
+		return header.IPv4ProtocolNumber
+	}
+	return header.IPv6ProtocolNumber
+}

@@ -1,0 +1,190 @@
+package usernet
+
+import (
+	"sync"
+
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"vmm/ethernet"
+)
+
+// Bounds of the queue to the guest: against one that opens connections to fast
+// servers and takes nothing. What is more is lost, as on any wire.
+const (
+	maxFrames      = 4096
+	maxFramesBytes = 32 << 20
+)
+
+// queue holds frames for the guest, and has it take them.
+//
+//	           push                      pop by Readable,
+//	empty ------------> pump calls ------------------------> empty
+//	                    Readable   --> false: asleep --Resume--> pump
+//
+// Readable is called by pump only, with no lock held.
+type queue struct {
+	wake chan struct{} // for pump; holds one
+	done chan struct{}
+
+	receiving sync.Mutex // held by receive, before mu
+	cut       cutter     // guarded by receiving
+
+	mu      sync.Mutex
+	idle    sync.Cond                      // pump is not in Readable any more
+	guest   ethernet.Guest                 // guarded by mu, as is all below; nil: stopped
+	frames  [maxFrames]*stack.PacketBuffer // a ring
+	first   int
+	n       int
+	bytes   int
+	asleep  bool // Readable returned false
+	calling bool // pump is in Readable
+	closed  bool
+}
+
+func newQueue() *queue {
+	q := &queue{wake: make(chan struct{}, 1), done: make(chan struct{})}
+	q.idle.L = &q.mu
+	return q
+}
+
+// push takes a reference of its own, and returns false if the frame is lost. It
+// is called by netstack, with whatever locks of its own.
+func (q *queue) push(pkt *stack.PacketBuffer) bool {
+	size := pkt.Size()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.guest == nil || q.n == maxFrames || q.bytes+size > maxFramesBytes {
+		return false
+	}
+	q.frames[(q.first+q.n)%maxFrames] = pkt.IncRef()
+	q.n++
+	q.bytes += size
+	q.signal()
+	return true
+}
+
+// signal has pump look. The caller holds mu.
+func (q *queue) signal() {
+	if q.asleep || q.calling {
+		return // it looks by itself
+	}
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// pop returns the next frame, with its reference, or nil.
+func (q *queue) pop() *stack.PacketBuffer {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.popLocked()
+}
+
+func (q *queue) popLocked() *stack.PacketBuffer {
+	if q.n == 0 {
+		return nil
+	}
+	pkt := q.frames[q.first]
+	q.frames[q.first] = nil
+	q.first = (q.first + 1) % maxFrames
+	q.n--
+	q.bytes -= pkt.Size()
+	return pkt
+}
+
+// pump calls Readable until close.
+func (q *queue) pump() {
+	for {
+		select {
+		case <-q.done:
+			return
+		case <-q.wake:
+		}
+		for q.call() {
+		}
+	}
+}
+
+// call calls Readable if there is reason to.
+func (q *queue) call() bool {
+	q.mu.Lock()
+	g := q.guest
+	if g == nil || q.asleep || q.n == 0 {
+		q.mu.Unlock()
+		return false
+	}
+	q.calling, q.asleep = true, true // unless resume comes meanwhile
+	q.mu.Unlock()
+
+	more := g.Readable(0)
+
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.calling = false
+	q.asleep = q.asleep && !more
+	q.idle.Broadcast()
+	return true
+}
+
+func (q *queue) resume() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.asleep = false
+	q.signal()
+}
+
+func (q *queue) start(g ethernet.Guest) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.closed {
+		q.guest, q.asleep = g, false
+	}
+}
+
+// stop drops all, and waits for a Readable under way.
+func (q *queue) stop() {
+	q.mu.Lock()
+	q.guest = nil
+	for pkt := q.popLocked(); pkt != nil; pkt = q.popLocked() {
+		pkt.DecRef()
+	}
+	for q.calling {
+		q.idle.Wait()
+	}
+	q.asleep = false
+	q.mu.Unlock()
+
+	q.receiving.Lock()
+	defer q.receiving.Unlock()
+	q.cut.drop()
+}
+
+func (q *queue) close() {
+	q.stop()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.closed {
+		q.closed = true
+		close(q.done)
+	}
+}
+
+// receive is Network.Receive, for a guest that takes offload.
+func (q *queue) receive(h *ethernet.Header, bufs [][]byte, offload ethernet.Offload) (int, error) {
+	q.receiving.Lock()
+	defer q.receiving.Unlock()
+	if !q.cut.more() {
+		pkt := q.pop()
+		if pkt == nil {
+			return 0, ethernet.ErrAgain
+		}
+		if !mustCut(pkt, offload) {
+			n := whole(pkt, h, bufs)
+			pkt.DecRef()
+			return n, nil
+		}
+		q.cut.load(pkt)
+	}
+	return q.cut.next(h, bufs, offload), nil
+}

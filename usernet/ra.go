@@ -1,0 +1,67 @@
+package usernet
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+)
+
+// routerLinkLocal is the gateway's address as a router.
+var routerLinkLocal = netip.MustParseAddr("fe80::2")
+
+// Lifetimes of what is advertised, in seconds.
+const (
+	routerLifetime = 1800
+	prefixLifetime = 86400
+)
+
+// advertisement is all of the packet: nothing in it changes.
+var advertisement = newAdvertisement()
+
+// newAdvertisement makes a router advertisement (RFC 4861 §4.2) with a prefix
+// for addresses (SLAAC), and the DNS server (RFC 8106 §5.1).
+func newAdvertisement() []byte {
+	be := binary.BigEndian
+	icmp := make([]byte, header.ICMPv6HeaderSize, 128)
+	icmp[0] = byte(header.ICMPv6RouterAdvert)
+	icmp = append(icmp, 64, 0)                          // hop limit, no flags
+	icmp = be.AppendUint16(icmp, routerLifetime)        //
+	icmp = append(icmp, 0, 0, 0, 0, 0, 0, 0, 0)         // timers of the guest's choice
+	icmp = append(append(icmp, 1, 1), GatewayMAC[:]...) // source link-layer address
+	icmp = be.AppendUint32(append(icmp, 5, 1, 0, 0), MTU)
+
+	prefix := Subnet6.Addr().As16()
+	icmp = append(icmp, 3, 4, byte(Subnet6.Bits()), 0xc0) // on link, autonomous
+	icmp = be.AppendUint32(icmp, prefixLifetime)
+	icmp = be.AppendUint32(icmp, prefixLifetime)
+	icmp = append(append(icmp, 0, 0, 0, 0), prefix[:]...)
+
+	dns := DNS6.As16()
+	icmp = be.AppendUint32(append(icmp, 25, 3, 0, 0), routerLifetime)
+	icmp = append(icmp, dns[:]...)
+
+	b := make([]byte, header.IPv6MinimumSize, header.IPv6MinimumSize+len(icmp))
+	src, dst := tcpipAddress(routerLinkLocal), header.IPv6AllNodesMulticastAddress
+	header.IPv6(b).Encode(&header.IPv6Fields{
+		PayloadLength:     uint16(len(icmp)),
+		TransportProtocol: header.ICMPv6ProtocolNumber,
+		HopLimit:          header.NDPHopLimit,
+		SrcAddr:           src,
+		DstAddr:           dst,
+	})
+	header.ICMPv6(icmp).SetChecksum(header.ICMPv6Checksum(header.ICMPv6ChecksumParams{
+		Header: icmp[:header.ICMPv6HeaderSize], Src: src, Dst: dst,
+		PayloadCsum: checksum.Checksum(icmp[header.ICMPv6HeaderSize:], 0), PayloadLen: len(icmp) - header.ICMPv6HeaderSize,
+	}))
+	return append(b, icmp...)
+}
+
+// advertise sends it to all.
+func (n *Network) advertise() {
+	const allNodes = tcpip.LinkAddress("\x33\x33\x00\x00\x00\x01")
+	n.stack.WritePacketToRemote(nicID, allNodes, header.IPv6ProtocolNumber, buffer.MakeWithData(advertisement))
+}

@@ -1,0 +1,165 @@
+package usernet
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// copySize is what is moved at once: two of the largest packets.
+const copySize = 128 << 10
+
+// copies are buffers that are held while there is something in them, and not
+// while a connection is silent.
+var copies = sync.Pool{New: func() any { return new([copySize]byte) }}
+
+// guestConn is netstack's end of a connection with the guest.
+type guestConn struct {
+	ctx   context.Context // of the network
+	ep    tcpip.Endpoint
+	queue waiter.Queue
+}
+
+func (g *guestConn) setOptions(small bool) {
+	o := g.ep.SocketOptions()
+	if small {
+		o.SetReceiveBufferSize(smallBufferSize, true)
+		o.SetSendBufferSize(smallBufferSize, true)
+	}
+	o.SetDelayOption(false)
+	o.SetKeepAlive(true)
+	idle, interval := tcpip.KeepaliveIdleOption(keepaliveIdle), tcpip.KeepaliveIntervalOption(keepaliveInterval)
+	g.ep.SetSockOpt(&idle)
+	g.ep.SetSockOpt(&interval)
+	g.ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepaliveCount)
+}
+
+// copyTo moves what the guest sends to host, until its end.
+func (g *guestConn) copyTo(host *net.TCPConn) error {
+	entry, ready := waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr)
+	g.queue.EventRegister(&entry)
+	defer g.queue.EventUnregister(&entry)
+	for {
+		b := copies.Get().(*[copySize]byte)
+		w := tcpip.SliceWriter(b[:])
+		r, err := g.ep.Read(&w, tcpip.ReadOptions{})
+		var herr error
+		if err == nil {
+			_, herr = host.Write(b[:r.Count])
+		}
+		copies.Put(b)
+		switch err.(type) {
+		case nil:
+			if herr != nil {
+				return herr
+			}
+		case *tcpip.ErrWouldBlock:
+			select {
+			case <-ready:
+			case <-g.ctx.Done():
+				return net.ErrClosed
+			}
+		case *tcpip.ErrClosedForReceive:
+			return nil
+		default:
+			return io.ErrUnexpectedEOF
+		}
+	}
+}
+
+// copyFrom moves what host sends to the guest, until its end.
+func (g *guestConn) copyFrom(host *net.TCPConn) error {
+	raw, err := host.SyscallConn()
+	if err != nil {
+		return err
+	}
+	entry, ready := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventHUp | waiter.EventErr)
+	g.queue.EventRegister(&entry)
+	defer g.queue.EventUnregister(&entry)
+	var b *[copySize]byte
+	var n int
+	var errno error
+	read := func(fd uintptr) bool {
+		b = copies.Get().(*[copySize]byte)
+		for {
+			if n, errno = unix.Read(int(fd), b[:]); errno != unix.EINTR {
+				break
+			}
+		}
+		if errno == unix.EAGAIN {
+			copies.Put(b)
+			b = nil
+		}
+		return errno != unix.EAGAIN
+	}
+	for {
+		if err := raw.Read(read); err != nil {
+			return err
+		}
+		if errno == nil && n > 0 {
+			err = g.write(b[:n], ready)
+		} else {
+			err = errno
+		}
+		copies.Put(b)
+		if err != nil || n <= 0 {
+			return err
+		}
+	}
+}
+
+// write waits until netstack has taken all of b. ready is of the queue.
+func (g *guestConn) write(b []byte, ready <-chan struct{}) error {
+	var r bytes.Reader
+	for len(b) > 0 {
+		r.Reset(b)
+		n, err := g.ep.Write(&r, tcpip.WriteOptions{})
+		b = b[n:]
+		switch err.(type) {
+		case nil:
+		case *tcpip.ErrWouldBlock:
+			select {
+			case <-ready:
+			case <-g.ctx.Done():
+				return net.ErrClosed
+			}
+		default:
+			return io.ErrClosedPipe
+		}
+	}
+	return nil
+}
+
+// close waits until the guest has let go of the connection too.
+func (g *guestConn) close(timeout time.Duration) {
+	entry, gone := waiter.NewChannelEntry(waiter.EventHUp)
+	g.queue.EventRegister(&entry)
+	defer g.queue.EventUnregister(&entry)
+	g.ep.Close()
+	if g.ended() {
+		return
+	}
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case <-gone:
+	case <-timer.C:
+		g.ep.Abort()
+	case <-g.ctx.Done():
+		g.ep.Abort()
+	}
+}
+
+// ended reports whether netstack holds nothing of the connection any more.
+func (g *guestConn) ended() bool {
+	s := tcp.EndpointState(g.ep.State())
+	return s == tcp.StateClose || s == tcp.StateError
+}

@@ -1,0 +1,183 @@
+package usernet
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// A guest that has gone, or was started again, does not say that it has left its
+// connections. One that is paused for long has not gone.
+const (
+	keepaliveIdle     = 5 * time.Minute
+	keepaliveInterval = time.Minute
+	keepaliveCount    = 10
+)
+
+// newTCP returns what netstack calls for a segment that no connection is there
+// for.
+func (n *Network) newTCP() func(stack.TransportEndpointID, *stack.PacketBuffer) bool {
+	f := tcp.NewForwarder(n.stack, bufferSize, maxHalfOpen, n.accept)
+	return func(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
+		from, to := endpoints(id)
+		if !neighbour(from.Addr()) || to.Addr().IsMulticast() || pkt.PktType != tcpip.PacketHost {
+			return true // without an answer
+		}
+		return f.HandlePacket(id, pkt)
+	}
+}
+
+// accept connects to where the guest wants to, and only then answers it. It runs
+// on a goroutine of its own.
+func (n *Network) accept(r *tcp.ForwarderRequest) {
+	if !n.begin() {
+		r.Complete(true)
+		return
+	}
+	defer n.end()
+	_, to := endpoints(r.ID())
+	host, err := n.dial(to)
+	if err != nil {
+		n.log.Debug("user network: a connection of the guest's", "err", err)
+		var timeout net.Error
+		// To nobody's answer the guest gets none.
+		r.Complete(!errors.As(err, &timeout) || !timeout.Timeout())
+		return
+	}
+	defer n.forget(host)
+	g := &guestConn{ctx: n.ctx}
+	var terr tcpip.Error
+	g.ep, terr = r.CreateEndpoint(&g.queue)
+	r.Complete(false)
+	if terr != nil {
+		reset(host)
+		return
+	}
+	n.relay(g, host)
+}
+
+// begin takes one of the connections, until end; it returns false if there is
+// none left, and after Close.
+func (n *Network) begin() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed || n.connections >= maxConnections {
+		return false
+	}
+	n.connections++
+	n.tasks.Add(1)
+	return true
+}
+
+func (n *Network) end() {
+	n.mu.Lock()
+	n.connections--
+	n.mu.Unlock()
+	n.tasks.Done()
+}
+
+var errRefused = errors.New("is not reached from the guest")
+
+// dial connects to where the guest means by a.
+func (n *Network) dial(a netip.AddrPort) (*net.TCPConn, error) {
+	if isDNS(a.Addr()) {
+		return n.dialDNS(a)
+	}
+	host, ok := n.host(a.Addr())
+	if !ok {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(a), Err: errRefused}
+	}
+	return n.dialHost(netip.AddrPortFrom(host, a.Port()), n.s.dialTimeout)
+}
+
+func (n *Network) dialHost(a netip.AddrPort, timeout time.Duration) (*net.TCPConn, error) {
+	ctx, cancel := context.WithTimeout(n.ctx, timeout)
+	defer cancel()
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "tcp", a.String())
+	if err != nil {
+		return nil, err
+	}
+	host := c.(*net.TCPConn)
+	if !n.keep(host) {
+		return nil, net.ErrClosed
+	}
+	return host, nil
+}
+
+// dialGuest connects to a port of the guest's, from the gateway.
+func (n *Network) dialGuest(port uint16) (*guestConn, error) {
+	g := &guestConn{ctx: n.ctx}
+	var err tcpip.Error
+	if g.ep, err = n.stack.NewEndpoint(tcp.ProtocolNumber, protocol(Guest), &g.queue); err != nil {
+		return nil, errors.New(err.String())
+	}
+	entry, ready := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventHUp | waiter.EventErr)
+	g.queue.EventRegister(&entry)
+	defer g.queue.EventUnregister(&entry)
+	err = g.ep.Bind(tcpip.FullAddress{NIC: nicID, Addr: tcpipAddress(Gateway)})
+	if err == nil {
+		err = g.ep.Connect(tcpip.FullAddress{NIC: nicID, Addr: tcpipAddress(Guest), Port: port})
+	}
+	if _, ok := err.(*tcpip.ErrConnectStarted); ok {
+		ctx, cancel := context.WithTimeout(n.ctx, n.s.dialTimeout)
+		defer cancel()
+		select {
+		case <-ready:
+			err = g.ep.LastError()
+		case <-ctx.Done():
+			err = &tcpip.ErrTimeout{}
+		}
+	}
+	if err != nil {
+		g.ep.Abort()
+		return nil, errors.New(err.String())
+	}
+	return g, nil
+}
+
+// relay moves bytes both ways until both are done, or one has failed. It keeps
+// the connection that the guest does not let go of, for a while: what netstack
+// holds for one that has ended must count.
+func (n *Network) relay(g *guestConn, host *net.TCPConn) {
+	g.setOptions(n.many())
+	toHost := make(chan struct{})
+	go func() { // ends with g or host, which Close ends
+		defer close(toHost)
+		if err := g.copyTo(host); err != nil {
+			g.ep.Abort()
+			reset(host)
+			return
+		}
+		host.CloseWrite()
+	}()
+	if err := g.copyFrom(host); err != nil {
+		g.ep.Abort()
+		reset(host)
+	} else {
+		g.ep.Shutdown(tcpip.ShutdownWrite)
+	}
+	<-toHost
+	host.Close()
+	g.close(n.s.lingerTimeout)
+}
+
+// many reports whether the guest has so many connections that each gets less.
+func (n *Network) many() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.connections > manyConnections
+}
+
+// reset has the other end see that this one was not ended in order.
+func reset(host *net.TCPConn) {
+	host.SetLinger(0)
+	host.Close()
+}
