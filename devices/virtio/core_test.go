@@ -140,9 +140,8 @@ func (b *bells) Deassign(e *eventfd.FD, at virtio.Bell) error {
 	return nil
 }
 
-// TestDoorbells: one a queue, by value for MMIO, by place for PCI, where they
-// follow the BAR. A host without any is no obstacle.
-func TestDoorbells(t *testing.T) {
+// TestMMIODoorbells: one a queue, by value.
+func TestMMIODoorbells(t *testing.T) {
 	m := mem.New(mem.Region{Base: 0, Bytes: make([]byte, mem.PageSize)})
 	b := &bells{at: map[virtio.Bell]*eventfd.FD{}}
 	d, err := virtio.NewMMIO(virtiotest.NewEcho(), 0xd000_0000, &irq{}, virtio.Config{Mem: m, Doorbells: b})
@@ -158,14 +157,19 @@ func TestDoorbells(t *testing.T) {
 	if _, err := virtio.NewMMIO(virtiotest.NewEcho(), 0, &irq{}, virtio.Config{Mem: m, Doorbells: &bells{refuse: true}}); err == nil {
 		t.Error("MMIO has no doorbells and does not say so")
 	}
+}
 
-	b = &bells{at: map[virtio.Bell]*eventfd.FD{}}
+// TestPCIDoorbells: one a queue by place, and one by value at a port. They follow
+// the BARs. A host without any is no obstacle.
+func TestPCIDoorbells(t *testing.T) {
+	m := mem.New(mem.Region{Base: 0, Bytes: make([]byte, mem.PageSize)})
+	b := &bells{at: map[virtio.Bell]*eventfd.FD{}}
 	p, err := virtio.NewPCI(virtiotest.NewEcho(), 0, virtio.Config{Mem: m, Doorbells: b})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var memory, ports bus.Bus
-	host := pci.NewBus(&memory, &ports, pci.Ident{}, []pci.Window{{Base: 0xc000_0000, End: 0xd000_0000}}, nil)
+	host := pci.NewBus(&memory, &ports, pci.Ident{}, []pci.Window{{Base: 0xc000_0000, End: 0xd000_0000}, {Base: 0x1000, End: 0x2000, Ports: true}}, nil)
 	if err := p.Attach(host, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -183,6 +187,25 @@ func TestDoorbells(t *testing.T) {
 	if len(b.at) != 0 {
 		t.Errorf("PCI: doorbells %v without a BAR", b.at)
 	}
+	for _, port := range []byte{0x14, 0x1c} {
+		cfg(0x18, 0, port, 0, 0)
+		cfg(4, 1, 0)
+		at := virtio.Bell{Addr: uint64(port) << 8, Port: true, Len: 2}
+		one := at
+		one.Value = 1
+		if len(b.at) != 2 || b.at[at] == nil || b.at[one] == nil || b.at[at] == b.at[one] {
+			t.Errorf("PCI: doorbells %v, want them at port %#x", b.at, at.Addr)
+		}
+	}
+	cfg(4, 3, 0)
+	if len(b.at) != 4 {
+		t.Errorf("PCI: doorbells %v, want both kinds", b.at)
+	}
+	cfg(0x18, 0xf8, 0x0c, 0, 0) // 0xcf8: not in the window
+	if len(b.at) != 2 {
+		t.Errorf("PCI: doorbells %v, want those in memory", b.at)
+	}
+	cfg(4, 0, 0)
 	b.refuse = true
 	cfg(4, 2, 0)
 	if err := p.Close(virtiotest.Deadline); err != nil {

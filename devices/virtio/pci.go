@@ -6,11 +6,12 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"vmm/bus"
 	"vmm/devices/pci"
 )
 
-// The one BAR of a PCI device, and what is where in it. The structures are a
-// page apart, so that a host can give them different doors.
+// The BAR of memory of a PCI device, and what is where in it. The structures are
+// a page apart, so that a host can give them different doors.
 const (
 	pciBAR       = 0
 	pciCommon    = 0x0000
@@ -21,6 +22,18 @@ const (
 	pciStructure = 0x1000
 
 	notifyMultiplier = 4 // notify_off_multiplier: a queue's place is its number times this
+)
+
+// The BAR of ports has a second notification structure, with one place for all
+// queues: the value tells which, so that it suits any number of them. A host
+// has to fetch and decode the guest's instruction for a write to memory, on
+// most processors; of one to a port the processor itself says what it is.
+const (
+	portBAR  = 2 // BAR 0 takes two registers
+	portSize = 4
+
+	portMultiplier = 0
+	portWidth      = 2 // what a driver writes, §4.1.5.2
 )
 
 // noVector is VIRTIO_MSI_NO_VECTOR, §4.1.5.1.2.
@@ -74,7 +87,48 @@ func (t *PCI) Ident() pci.Ident {
 
 // BARs implements pci.Device.
 func (t *PCI) BARs() []pci.BAR {
-	return []pci.BAR{{Size: pciSize, Device: pciWindow{t}, Is64: true, Prefetchable: true}}
+	return []pci.BAR{
+		pciBAR:  {Size: pciSize, Device: pciWindow{t}, Is64: true, Prefetchable: true},
+		portBAR: {Size: portSize, Device: pciPort{t}, Ports: true},
+	}
+}
+
+// A space is what a BAR leads to.
+type space interface {
+	bus.Device
+	write(off uint64, p []byte) <-chan struct{} // Write without its wait
+}
+
+// space returns one of the device's, and its size. That of MSI-X is none of them:
+// a driver that needs the access capability has no MSI-X.
+func (t *PCI) space(bar byte) (space, uint32) {
+	switch bar {
+	case pciBAR:
+		return pciWindow{t}, pciSize
+	case portBAR:
+		return pciPort{t}, portSize
+	}
+	return nil, 0
+}
+
+// pciPort is a PCI's BAR of ports.
+type pciPort struct{ *PCI }
+
+// Read implements bus.Device: there is nothing to read.
+func (pciPort) Read(_ uint64, p []byte) {
+	for i := range p {
+		p[i] = 0xff
+	}
+}
+
+// Write implements bus.Device. It takes what a doorbell would have taken.
+func (t pciPort) Write(off uint64, p []byte) { t.write(off, p) }
+
+func (t pciPort) write(off uint64, p []byte) <-chan struct{} {
+	if off == 0 && len(p) == portWidth {
+		t.kick(uint32(le.Uint16(p)))
+	}
+	return nil
 }
 
 // Configuration structure types, §4.1.4.
@@ -86,24 +140,27 @@ const (
 	capPCI    = 5
 )
 
-// Capabilities implements pci.Device, §4.1.4.
+// Capabilities implements pci.Device, §4.1.4. A driver takes the first of a type
+// that it can use: the ports, unless it or its machine has none.
 func (t *PCI) Capabilities() []pci.Capability {
 	const vendor = pci.VendorSpecific
-	notify := append(structure(capNotify, pciNotify, notifyMultiplier*uint32(len(t.kicks)), 4), notifyMultiplier, 0, 0, 0)
+	ports := structure(capNotify, portBAR, 0, portSize, 4)
+	memory := structure(capNotify, pciBAR, pciNotify, notifyMultiplier*uint32(len(t.kicks)), 4)
 	return []pci.Capability{
-		{ID: vendor, Body: structure(capCommon, pciCommon, commonSize, 0)},
-		{ID: vendor, Body: notify},
-		{ID: vendor, Body: structure(capISR, pciISR, 1, 0)},
-		{ID: vendor, Body: structure(capDevice, pciConfig, pciStructure, 0)},
+		{ID: vendor, Body: structure(capCommon, pciBAR, pciCommon, commonSize, 0)},
+		{ID: vendor, Body: le.AppendUint32(ports, portMultiplier)},
+		{ID: vendor, Body: le.AppendUint32(memory, notifyMultiplier)},
+		{ID: vendor, Body: structure(capISR, pciBAR, pciISR, 1, 0)},
+		{ID: vendor, Body: structure(capDevice, pciBAR, pciConfig, pciStructure, 0)},
 		t.accessCapability(),
 	}
 }
 
 // structure is what follows ID and Next of a struct virtio_pci_cap, of which
 // more bytes follow.
-func structure(kind byte, offset, length uint32, more byte) []byte {
+func structure(kind, bar byte, offset, length uint32, more byte) []byte {
 	const capSize = 16
-	b := []byte{capSize + more, kind, pciBAR, 0, 0, 0}
+	b := []byte{capSize + more, kind, bar, 0, 0, 0}
 	b = le.AppendUint32(b, offset)
 	return le.AppendUint32(b, length)
 }
@@ -111,29 +168,28 @@ func structure(kind byte, offset, length uint32, more byte) []byte {
 // accessCapability is the window to BARs in configuration space, §4.1.4.9.
 func (t *PCI) accessCapability() pci.Capability {
 	const bar, offset, length, data = 2, 6, 10, 14 // in the body
-	c := pci.Capability{ID: pci.VendorSpecific, Body: append(structure(capPCI, 0, 0, 4), 0, 0, 0, 0), Live: data}
+	c := pci.Capability{ID: pci.VendorSpecific, Body: append(structure(capPCI, pciBAR, 0, 0, 4), 0, 0, 0, 0), Live: data}
 	c.Writable = make([]byte, len(c.Body))
 	c.Writable[bar] = 0xff
 	for i := offset; i < data; i++ {
 		c.Writable[i] = 0xff
 	}
-	access := func(body []byte, do func(off uint64, p []byte)) {
+	access := func(body []byte, do func(s space, off uint64, p []byte)) {
 		n, off := le.Uint32(body[length:]), le.Uint32(body[offset:])
-		// "bar" can only be ours: nothing else of the device is behind one, but
-		// for MSI-X, which a driver that needs this window does not have.
-		if body[bar] != pciBAR || n != 1 && n != 2 && n != 4 || off%n != 0 || off > pciSize-n {
+		s, size := t.space(body[bar])
+		if s == nil || n != 1 && n != 2 && n != 4 || off%n != 0 || off > size-n {
 			return
 		}
-		do(uint64(off), body[data:data+n])
+		do(s, uint64(off), body[data:data+n])
 	}
-	c.Refresh = func(body []byte) { access(body, pciWindow{t}.Read) }
-	c.Commit = func(body []byte) { access(body, func(off uint64, p []byte) { pciWindow{t}.write(off, p) }) }
+	c.Refresh = func(body []byte) { access(body, space.Read) }
+	c.Commit = func(body []byte) { access(body, func(s space, off uint64, p []byte) { s.write(off, p) }) }
 	return c
 }
 
-// Moved implements pci.Device: the doorbells follow the BAR. Where they cannot,
+// Moved implements pci.Device: the doorbells follow each BAR. Where they cannot,
 // notifications arrive as exits.
-func (t *PCI) Moved(_ int, addr uint64, on bool) {
+func (t *PCI) Moved(bar int, addr uint64, on bool) {
 	bells := t.cfg.Doorbells
 	if bells == nil {
 		return
@@ -141,6 +197,9 @@ func (t *PCI) Moved(_ int, addr uint64, on bool) {
 	var errs []error
 	for i, kick := range t.kicks {
 		bell := Bell{Addr: addr + pciNotify + notifyMultiplier*uint64(i)}
+		if bar == portBAR {
+			bell = Bell{Addr: addr, Port: true, Len: portWidth, Value: uint32(i)}
+		}
 		if on {
 			errs = append(errs, bells.Assign(kick, bell))
 		} else {

@@ -16,6 +16,7 @@ var basicChecks = []check{
 	{"64-bit addresses", checkHigh},
 	{"config", checkConfig},
 	{"identity", checkIdentity},
+	{"notifications", checkNotifications},
 }
 
 // ringFeatures are what can be negotiated of the rings.
@@ -215,6 +216,35 @@ func checkIdentity(s *suite) {
 		}
 		if got := d.Get(QueueVector); s.kind != MMIO && got != noVector {
 			s.Errorf("queue %d, which is none, has vector %#x", q, got)
+		}
+	}
+}
+
+// checkNotifications: PCI has two ways, and a driver may use either; the ports
+// come first.
+func checkNotifications(s *suite) {
+	if s.kind == MMIO {
+		s.Skip("there is one place")
+	}
+	p := s.d.pci()
+	command, own := p.cfg(cfgCommand, 2), p.bell
+	defer func() {
+		p.bell = own
+		p.setCfg(cfgCommand, 2, command)
+	}()
+	if len(p.bells) != 2 || !p.ports[p.bells[0].bar] || p.ports[p.bells[1].bar] {
+		s.Fatalf("structures for notifications: %+v", p.bells)
+	}
+	s.d.Start(s.setup())
+	for _, io := range []uint32{commandIO, 0} {
+		p.setCfg(cfgCommand, 2, command&^commandIO|io)
+		for _, p.bell = range p.bells {
+			if last := uint64(len(s.d.Sizes)-1)*p.bell.multiplier + 2; last > p.bell.length {
+				s.Errorf("a structure of %d bytes for %d queues", p.bell.length, len(s.d.Sizes))
+			}
+			if io != 0 || !p.ports[p.bell.bar] {
+				s.answers(3)
+			}
 		}
 	}
 }

@@ -46,7 +46,7 @@ func BenchmarkRequest(b *testing.B) {
 			d := NewDriver(b, board, board.Add(MMIO, null{}), false)
 			d.Start(Setup{Features: bench.features, Size: 256})
 			q := d.Queues[0]
-			addr, value := d.access.notify(0)
+			bus, addr, value := d.access.notify(0)
 			chain := []desc{{addr: lowBase, n: 64, flags: flagWrite}}
 			signals := d.access.signals(0)
 			b.ReportAllocs()
@@ -57,7 +57,7 @@ func BenchmarkRequest(b *testing.B) {
 					chain[0].flags = flagWrite
 					q.ring.add(chain)
 				}
-				board.Memory.Write(addr, value)
+				bus.Write(addr, value)
 				for left := bench.batch; left > 0; {
 					if _, _, ok := q.ring.used(); ok {
 						left--

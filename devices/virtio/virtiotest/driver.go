@@ -108,6 +108,12 @@ func (d *Driver) WriteConfig(off uint64, p []byte) {
 	d.Board.Memory.Write(addr+off, p)
 }
 
+// notify notifies the device of a queue, which there may not be.
+func (d *Driver) notify(queue int) {
+	b, addr, value := d.access.notify(queue)
+	b.Write(addr, value)
+}
+
 // ConfigSignals is what is signalled for a change of the configuration.
 func (d *Driver) ConfigSignals() *Signals { return d.access.signals(-1) }
 

@@ -87,7 +87,7 @@ func (f *fuzzer) step() {
 			w[0], w[1] = f.value(), f.value()
 		}
 	case 5:
-		d.Board.Memory.Write(d.access.notify(int(f.byte() & 3)))
+		f.notify(f.byte())
 	case 6:
 		if p, ok := d.access.(*pciAccess); ok {
 			p.setCfg(int(f.byte()), 1<<(f.byte()%3), f.value())
@@ -99,6 +99,14 @@ func (f *fuzzer) step() {
 			q.Notify()
 		}
 	}
+}
+
+// notify kicks a queue, in any way that there is.
+func (f *fuzzer) notify(b byte) {
+	if p, ok := f.d.access.(*pciAccess); ok {
+		p.bell = p.bells[b>>2&1]
+	}
+	f.d.notify(int(b & 3))
 }
 
 // FuzzTransport: whatever a guest does to a device's registers and rings, there

@@ -38,6 +38,7 @@ func barCases(s *suite) (list []hostile) {
 		s.bystander()
 		p.setCfg(cfgCommand, 2, command)
 	}))
+	list = append(list, s.live("port decoding is toggled", s.togglePorts))
 	list = append(list, s.live("all of configuration space is written", func(*Queue) {
 		for reg := range 256 {
 			p.setCfg(reg, 1, 0xff)
@@ -50,21 +51,63 @@ func barCases(s *suite) (list []hostile) {
 	return list
 }
 
+// togglePorts has I/O decoding off and on while both ways to notify are used.
+func (s *suite) togglePorts(q *Queue) {
+	p := s.d.pci()
+	command := p.cfg(cfgCommand, 2)
+	bell := p.bells[0]
+	number := le.AppendUint16(nil, uint16(q.index))
+	for range 50 {
+		for _, io := range []uint32{0, commandIO} {
+			p.setCfg(cfgCommand, 2, command&^commandIO|io)
+			p.space(bell.bar).Write(bell.addr, number)
+			q.Notify()
+		}
+	}
+	n := q.Done + 1
+	p.setCfg(cfgCommand, 2, command&^commandIO)
+	if len(s.driven()) > 0 {
+		q.Submit(s.request(q.index))
+	}
+	p.space(bell.bar).Write(bell.addr, number) // is lost
+	p.setCfg(cfgCommand, 2, command)
+	q.Notify()
+	if len(s.driven()) > 0 {
+		q.Poll(n)
+	}
+}
+
+// barPlaces is where a BAR might be moved to.
+func (s *suite) barPlaces(i int, size uint64) map[string]uint64 {
+	p, other := s.d.pci(), s.other.pci()
+	if p.ports[i] {
+		return map[string]uint64{
+			"0": 0, "CONFIG_ADDRESS": portBase, "CONFIG_DATA": portBase + 4, "the bystander's ports": other.bars[i],
+			"just below the window": winPorts - size, "the end of the window": endPorts - size, "behind the window": endPorts,
+			"the window of memory": winBase, "the top": 1<<32 - size,
+		}
+	}
+	return map[string]uint64{
+		"0": 0, "RAM": uint64(lowBase), "the end of RAM": uint64(lowBase+lowSize) &^ (size - 1), "RAM above 4 GiB": uint64(highBase),
+		"ECAM": ecamBase, "the MMIO devices": mmioBase, "the bystander's registers": other.bars[0], "the bystander's table": other.bars[other.tableBAR],
+		"its other BAR": p.bars[p.tableBAR-i], "just below the window": winBase - size, "the end of the window": winEnd - size, "behind the window": winEnd,
+		"the interrupt controller": 0xfee00000, "the top": -size, "2^63": 1 << 63,
+	}
+}
+
 // barMoves moves one BAR.
 func (s *suite) barMoves(i int, size uint64) (list []hostile) {
-	p, other := s.d.pci(), s.other.pci()
-	for name, addr := range sorted(map[string]uint64{
-		"0": 0, "RAM": uint64(lowBase), "the end of RAM": uint64(lowBase+lowSize) &^ (size - 1), "RAM above 4 GiB": uint64(highBase),
-		"ECAM": ecamBase, "the MMIO devices": mmioBase, "the bystander's registers": other.bars[0], "the bystander's table": other.bars[2],
-		"its other BAR": p.bars[2-i], "just below the window": winBase - size, "the end of the window": winEnd - size, "behind the window": winEnd,
-		"the interrupt controller": 0xfee00000, "the top": -size, "2^63": 1 << 63,
-	}) {
+	p := s.d.pci()
+	for name, addr := range sorted(s.barPlaces(i, size)) {
 		list = append(list, s.live(fmt.Sprintf("BAR %d at %s", i, name), func(q *Queue) {
 			g := s.guard(q.given())
 			p.placeBAR(i, addr)
 			q.Notify()
 			for off := uint64(0); off < size; off += 64 { // what is there is not ours
-				s.board.Memory.Read(addr+off, make([]byte, 4))
+				p.space(i).Read(addr+off, make([]byte, 4))
+			}
+			if p.ports[i] {
+				p.space(i).Write(addr, le.AppendUint16(nil, uint16(q.index)))
 			}
 			if err := g.check(); err != nil {
 				s.Error(err)
@@ -105,12 +148,17 @@ func (s *suite) useAccess(q *Queue) {
 	s.isReset()
 	s.d.Start(s.setup())
 	q = s.d.Queues[q.index]
-	n := q.Done + 1
-	q.Submit(s.request(q.index))
-	p.aim(0, uint32(p.structures[capNotify].off-p.bars[0])+uint32(p.multiplier)*uint32(q.index), 2)
-	p.setCfg(p.accessCap+capData, 2, uint32(q.index))
-	if len(s.driven()) > 0 {
-		q.Poll(n)
+	for _, bell := range p.bells {
+		n := q.Done + 1
+		q.Submit(s.request(q.index))
+		p.aim(uint32(bell.bar), uint32(bell.offset+bell.multiplier*uint64(q.index)), 2)
+		p.setCfg(p.accessCap+capData, 2, uint32(q.index))
+		if len(s.driven()) > 0 {
+			q.Poll(n)
+		}
+		if got := p.cfg(p.accessCap+capData, 2); p.ports[bell.bar] && got != 0xffff {
+			s.Errorf("a port reads as %#x", got)
+		}
 	}
 }
 
@@ -138,6 +186,9 @@ func accessCases(s *suite) (list []hostile) {
 	for _, bar := range []uint32{1, 2, 3, 4, 5, 6, 7, 0x80, 0xff} {
 		abuse(bar, status, 1)
 		abuse(bar, 0, 4)
+	}
+	for _, at := range [][2]uint32{{0, 2}, {0, 1}, {2, 2}, {3, 1}, {4, 4}, {4, 2}, {0xfffffffe, 2}} {
+		abuse(uint32(p.bells[0].bar), at[0], at[1])
 	}
 	for _, length := range []uint32{0, 3, 5, 8, 16, 0x100, 0x101, 1 << 31, 0xffffffff} {
 		abuse(0, status, length)
@@ -217,10 +268,10 @@ func msixCases(s *suite) (list []hostile) {
 // scribble accesses the BAR of MSI-X everywhere, and leaves alone what a write
 // of this width would mean something to.
 func (a *pciAccess) scribble(width int, table uint64) {
-	for off := uint64(0); off < a.sizes[2]; off += 13 {
-		a.b.Memory.Read(a.bars[2]+off, make([]byte, width))
+	for off := uint64(0); off < a.sizes[a.tableBAR]; off += 13 {
+		a.b.Memory.Read(a.bars[a.tableBAR]+off, make([]byte, width))
 		if off >= table || width < 4 {
-			a.b.Memory.Write(a.bars[2]+off, bytes.Repeat([]byte{0xee}, width))
+			a.b.Memory.Write(a.bars[a.tableBAR]+off, bytes.Repeat([]byte{0xee}, width))
 		}
 	}
 }

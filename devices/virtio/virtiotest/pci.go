@@ -1,5 +1,7 @@
 package virtiotest
 
+import "vmm/bus"
+
 // Configuration space, PCI 3.0 §6.1 and virtio 1.2 §4.1.4.
 const (
 	cfgCommand      = 0x04
@@ -8,6 +10,7 @@ const (
 	cfgCapabilities = 0x34
 	cfgInterruptPin = 0x3d
 
+	commandIO          = 1 << 0
 	commandMemory      = 1 << 1
 	commandMaster      = 1 << 2
 	commandINTxDisable = 1 << 10
@@ -28,12 +31,22 @@ type pciAccess struct {
 
 	bars       [6]uint64 // where they are; 0 none
 	sizes      [6]uint64
-	structures [capAccess + 1]place // their BAR in width, and their place
+	ports      [6]bool              // of I/O space
+	structures [capAccess + 1]place // but those for notifications
 	length     [capAccess + 1]uint64
-	multiplier uint64
-	accessCap  int // offset of VIRTIO_PCI_CAP_PCI_CFG
+	bells      []bell // all
+	bell       bell   // that is used
+	accessCap  int    // offset of VIRTIO_PCI_CAP_PCI_CFG
 	msixCap    int
+	tableBAR   int
 	table, pba uint64 // addresses
+}
+
+// A bell is a structure for notifications, §4.1.4.4.
+type bell struct {
+	bar                      int
+	offset, addr, multiplier uint64
+	length                   uint64
 }
 
 // cfg and setCfg access configuration space: by memory with MSI-X, by ports
@@ -78,7 +91,7 @@ func (a *pciAccess) find() {
 	a.capabilities()
 	command := uint32(commandMemory | commandMaster)
 	if a.s.Kind == MSIX {
-		command |= commandINTxDisable
+		command |= commandINTxDisable | commandIO
 	}
 	a.setCfg(cfgCommand, 2, command)
 	a.setMSIX(a.s.Kind == MSIX)
@@ -87,24 +100,30 @@ func (a *pciAccess) find() {
 // home is where a guest puts a BAR: not where firmware did.
 func (a *pciAccess) home(i int) uint64 {
 	base := uint64(winBase + 0x80_0000)
-	if a.is64(i) {
+	switch {
+	case a.ports[i]:
+		return winPorts + 0x4000 + uint64(a.s.slot)<<8
+	case a.is64(i):
 		base = win64 + 0x1000_0000
 	}
 	return base + uint64(a.s.slot)<<20 + uint64(i)<<16
 }
 
-func (a *pciAccess) is64(i int) bool { return a.cfg(cfgBAR+4*i, 4)>>1&3 == 2 }
+func (a *pciAccess) is64(i int) bool { return a.cfg(cfgBAR+4*i, 4)&7 == 2<<1 }
 
 // size finds the sizes of the BARs, §6.2.5.1.
 func (a *pciAccess) size() {
 	for i := 0; i < 6; i++ {
 		reg := cfgBAR + 4*i
 		a.setCfg(reg, 4, 0xffffffff)
-		mask := uint64(a.cfg(reg, 4) &^ 0xf)
+		bits := a.cfg(reg, 4)
+		n, mask := i, uint64(bits&^0xf)
+		if a.ports[i] = bits&1 != 0; a.ports[i] {
+			mask = uint64(bits &^ 3)
+		}
 		if mask == 0 {
 			continue
 		}
-		n := i
 		if a.is64(i) {
 			a.setCfg(reg+4, 4, 0xffffffff)
 			mask |= uint64(a.cfg(reg+4, 4)) << 32
@@ -126,6 +145,7 @@ func (a *pciAccess) placeBAR(i int, addr uint64) {
 
 // capabilities walks the list, §6.7.
 func (a *pciAccess) capabilities() {
+	a.bells = nil
 	if a.cfg(cfgStatus, 2)>>4&1 == 0 {
 		a.b.tb.Fatal("no capabilities")
 	}
@@ -138,28 +158,49 @@ func (a *pciAccess) capabilities() {
 		case msix:
 			a.msixCap = at
 			table, pba := a.cfg(at+4, 4), a.cfg(at+8, 4)
+			a.tableBAR = int(table & 7)
 			a.table = a.bars[table&7] + uint64(table&^7)
 			a.pba = a.bars[pba&7] + uint64(pba&^7)
 		case vendorSpecific:
-			kind := a.cfg(at+3, 1)
-			if kind == capAccess {
-				a.accessCap = at
-			} else if kind < capAccess && a.structures[kind].width == 0 {
-				bar := a.cfg(at+4, 1)
-				a.structures[kind] = place{a.bars[bar] + uint64(a.cfg(at+8, 4)), 1}
-				a.length[kind] = uint64(a.cfg(at+12, 4))
-			}
-			if kind == capNotify {
-				a.multiplier = uint64(a.cfg(at+16, 4))
-			}
+			a.structure(at)
 		}
 		at = int(a.cfg(at+1, 1))
 	}
 	for kind := capCommon; kind <= capDevice; kind++ {
-		if a.structures[kind].width == 0 {
+		if a.structures[kind].width == 0 && kind != capNotify {
 			a.b.tb.Fatalf("no capability of type %d", kind)
 		}
 	}
+	for _, bell := range a.bells { // the first that is usable
+		if a.s.Kind == MSIX || !a.ports[bell.bar] {
+			a.bell = bell
+			return
+		}
+	}
+	a.b.tb.Fatal("no capability for notifications")
+}
+
+// structure is a struct virtio_pci_cap, §4.1.4.
+func (a *pciAccess) structure(at int) {
+	kind, bar := a.cfg(at+3, 1), int(a.cfg(at+4, 1))
+	offset, length := uint64(a.cfg(at+8, 4)), uint64(a.cfg(at+12, 4))
+	switch {
+	case kind == capAccess:
+		a.accessCap = at
+	case kind == capNotify:
+		a.bells = append(a.bells, bell{bar, offset, a.bars[bar] + offset, uint64(a.cfg(at+16, 4)), length})
+	case kind < capAccess && a.structures[kind].width == 0:
+		a.structures[kind] = place{a.bars[bar] + offset, 1}
+		a.length[kind] = length
+	}
+}
+
+// space is the bus that a BAR is on.
+func (a *pciAccess) space(bar int) *bus.Bus {
+	if a.ports[bar] {
+		return &a.b.Ports
+	}
+	return &a.b.Memory
 }
 
 // setMSIX gives each vector a message, and turns it on; or turns it off.
@@ -206,8 +247,8 @@ func (a *pciAccess) config() (uint64, uint64) {
 }
 
 // notify needs queue_notify_off, which has been seen to be the queue's number.
-func (a *pciAccess) notify(queue int) (uint64, []byte) {
-	return a.structures[capNotify].off + a.multiplier*uint64(queue), le.AppendUint16(nil, uint16(queue))
+func (a *pciAccess) notify(queue int) (*bus.Bus, uint64, []byte) {
+	return a.space(a.bell.bar), a.bell.addr + a.bell.multiplier*uint64(queue), le.AppendUint16(nil, uint16(queue))
 }
 
 func (a *pciAccess) signals(queue int) *Signals {

@@ -164,7 +164,7 @@ func (q *Queue) Kick() {
 }
 
 // Notify notifies the device.
-func (q *Queue) Notify() { q.d.Board.Memory.Write(q.d.access.notify(q.index)) }
+func (q *Queue) Notify() { q.d.notify(q.index) }
 
 // Collect takes all that is used, and returns how many those were.
 func (q *Queue) Collect() int {

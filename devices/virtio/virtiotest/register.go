@@ -1,5 +1,7 @@
 package virtiotest
 
+import "vmm/bus"
+
 // A Register is one that both transports have, under the name of §4.1.4.3, or
 // one of them.
 type Register int
@@ -72,13 +74,15 @@ const (
 	mmioConfig = 0x100
 )
 
-// access is how a driver gets at its device: places in the memory bus.
+// access is how a driver gets at its device: places in the memory bus, but for
+// notifications.
 type access interface {
 	// find finds the device again, wherever it is, and has it answer.
 	find()
 	register(Register) (addr uint64, width int)
 	config() (addr, size uint64)
-	notify(queue int) (addr uint64, value []byte)
+	// notify is the write that notifies, and on which bus.
+	notify(queue int) (b *bus.Bus, addr uint64, value []byte)
 	// signals is what is signalled for a queue or, with -1, for the configuration.
 	signals(queue int) *Signals
 	// handle is the interrupt handler: it returns the ISR, where there is one.
@@ -106,8 +110,8 @@ func (a *mmioAccess) register(r Register) (uint64, int) {
 
 func (a *mmioAccess) config() (uint64, uint64) { return a.s.base + mmioConfig, 0x1000 - mmioConfig }
 
-func (a *mmioAccess) notify(queue int) (uint64, []byte) {
-	return a.s.base + mmioNotify, le.AppendUint32(nil, uint32(queue))
+func (a *mmioAccess) notify(queue int) (*bus.Bus, uint64, []byte) {
+	return &a.b.Memory, a.s.base + mmioNotify, le.AppendUint32(nil, uint32(queue))
 }
 
 func (a *mmioAccess) signals(int) *Signals { return a.s.IRQ }

@@ -66,6 +66,9 @@ func (f *function) capabilities() (all []capability) {
 // bar returns the address in a base address register.
 func (f *function) bar(i int) uint64 {
 	v := uint64(f.read(cfgBAR+4*i, 4))
+	if v&1 != 0 { // ports
+		return v &^ 3
+	}
 	addr := v &^ 0xf
 	if v&6 == 4 {
 		addr |= uint64(f.read(cfgBAR+4*i+4, 4)) << 32

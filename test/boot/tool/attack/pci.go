@@ -68,6 +68,8 @@ func (p *pciPort) capability(c capability, bars map[int]region) (err error) {
 		p.pending = uint64(le.Uint32(c.body[8:]) &^ 7)
 	case c.kind == capVendor && c.body[3] == 5:
 		p.accessAt = c.at
+	case c.kind == capVendor && p.read(cfgBAR+4*int(c.body[4]), 4)&1 != 0:
+		// Ports, by which one can notify as well: no program maps those.
 	case c.kind == capVendor:
 		from, n := le.Uint32(c.body[8:]), le.Uint32(c.body[12:])
 		r := bar(int(c.body[4]))
