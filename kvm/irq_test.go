@@ -63,6 +63,45 @@ func TestIOEventFD(t *testing.T) {
 	}
 }
 
+// TestIOEventFDValues: several at one port, told apart by the value, as virtio-pci
+// has its queues; another width or value is an exit.
+func TestIOEventFDValues(t *testing.T) {
+	const bell = 0x1000
+	g := newGuest(t, payload.Forever(payload.Code(
+		payload.Out16(bell, 0), payload.Out16(bell, 1), payload.Out16(bell, 1),
+		payload.Out16(bell, 2), payload.Out8(bell, 1), payload.Out32(bell, 1),
+	)))
+	var fds [2]int
+	event := func(i int) kvm.IOEvent {
+		return kvm.IOEvent{Addr: bell, Len: 2, Port: true, Match: true, Data: uint64(i)}
+	}
+	for i := range fds {
+		fds[i] = eventfd(t)
+		if err := g.vm.AssignIOEventFD(fds[i], event(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []struct {
+		size int
+		v    byte
+	}{{2, 2}, {1, 1}, {4, 1}} {
+		if e := g.exit(t); e.Addr != bell || len(e.Data) != want.size || e.Data[0] != want.v {
+			t.Fatalf("exit %+v, want %d bytes of %d", e, want.size, want.v)
+		}
+	}
+	if a, b := count(fds[0]), count(fds[1]); a != 1 || b != 2 {
+		t.Errorf("%d and %d signals, want 1 and 2", a, b)
+	}
+	for i := range fds {
+		if err := g.vm.DeassignIOEventFD(fds[i], event(i)); err != nil {
+			t.Error(err)
+		}
+	}
+	if e := g.exit(t); e.Addr != bell || len(e.Data) != 2 || e.Data[0] != 0 {
+		t.Errorf("exit %+v, want a doorbell that is no more", e)
+	}
+}
+
 // Registers of the local APIC, SDM vol. 3A 10.4.1.
 const (
 	apicSVR = 0xf0

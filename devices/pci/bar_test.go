@@ -212,7 +212,14 @@ func TestAssignPorts(t *testing.T) {
 			t.Errorf("there is room in %v", w)
 		}
 	}
-	b := pci.NewBus(h.memory, h.io, bridgeIdent, windows[2:], nil)
+	same := []pci.Window{{Base: 0x1000, End: 0x2000}, {Base: 0x1000, End: 0x2000, Ports: true}}
+	b := pci.NewBus(h.memory, h.io, bridgeIdent, same, nil)
+	d := four()
+	d.bars = append(d.bars, pci.BAR{Size: 0x1000, Device: new(memory)})
+	if _, err := b.Add(d, nil); err != nil {
+		t.Error("ports and memory of one number:", err)
+	}
+	b = pci.NewBus(h.memory, h.io, bridgeIdent, windows[2:], nil)
 	if _, err := b.Add(example('A'), nil); err == nil {
 		t.Error("a BAR of memory is in a window of ports")
 	}

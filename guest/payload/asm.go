@@ -18,6 +18,11 @@ func Out8(port uint16, v byte) []byte {
 	return Code(port16(port), []byte{0xb0, v, 0xee})
 }
 
+// Out16 is MOV DX, port; MOV EAX, v; OUT DX, AX.
+func Out16(port, v uint16) []byte {
+	return Code(port16(port), imm32(0xb8, uint32(v)), []byte{0x66, 0xef})
+}
+
 // Out32 is MOV DX, port; MOV EAX, v; OUT DX, EAX.
 func Out32(port uint16, v uint32) []byte {
 	return Code(port16(port), imm32(0xb8, v), []byte{0xef})
