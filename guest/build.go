@@ -125,8 +125,12 @@ func sourceKey(root string) (string, error) {
 	h := sha256.New()
 	fmt.Fprintln(h, runtime.Version())
 	h.Write(tools)
-	for _, name := range []string{"go.mod", "go.sum"} {
-		b, err := os.ReadFile(filepath.Join(root, name))
+	ours, err := filepath.Glob(filepath.Join(root, "guest", "telnetd", "*.go"))
+	if err != nil {
+		return "", fmt.Errorf("guest: %w", err)
+	}
+	for _, name := range append(ours, filepath.Join(root, "go.mod"), filepath.Join(root, "go.sum")) {
+		b, err := os.ReadFile(name)
 		if err != nil {
 			return "", fmt.Errorf("guest: %w", err)
 		}

@@ -42,8 +42,8 @@ import (
 	_ "github.com/u-root/u-root/cmds/core/mount"
 	_ "github.com/u-root/u-root/cmds/core/mv"
 	_ "github.com/u-root/u-root/cmds/core/netcat"
-	_ "github.com/u-root/u-root/cmds/core/pci"
 	_ "github.com/u-root/u-root/cmds/core/netstat"
+	_ "github.com/u-root/u-root/cmds/core/pci"
 	_ "github.com/u-root/u-root/cmds/core/ping"
 	_ "github.com/u-root/u-root/cmds/core/printenv"
 	_ "github.com/u-root/u-root/cmds/core/ps"
@@ -75,4 +75,6 @@ import (
 	_ "github.com/u-root/u-root/cmds/core/which"
 	_ "github.com/u-root/u-root/cmds/core/xargs"
 	_ "github.com/u-root/u-root/cmds/core/yes"
+
+	_ "vmm/guest/telnetd"
 )

@@ -43,6 +43,7 @@ type Config struct {
 	CopyKernel bool `json:",omitempty"`
 
 	Disks     []Disk    `json:",omitempty"` // /dev/vda and so on
+	Nets      []Net     `json:",omitempty"` // eth0 and so on
 	NoRNG     bool      `json:",omitempty"` // no virtio entropy device
 	Transport Transport `json:",omitempty"` // of virtio devices; "" is PCI
 
@@ -87,6 +88,8 @@ func (c *Config) Validate() error {
 		return bad("Memory", "%d bytes; it comes in pages of 4096", c.Memory)
 	case len(c.Disks) > MaxDisks:
 		return bad("Disks", "%d; at most %d", len(c.Disks), MaxDisks)
+	case len(c.Nets) > MaxNets:
+		return bad("Nets", "%d; at most %d", len(c.Nets), MaxNets)
 	}
 	switch c.Transport {
 	case "", PCI, MMIO, MMIOCmdline:
@@ -96,6 +99,11 @@ func (c *Config) Validate() error {
 	for i := range c.Disks {
 		if err := c.Disks[i].validate(); err != nil {
 			return &ConfigError{"Disks", err.Error()}
+		}
+	}
+	for i := range c.Nets {
+		if err := c.Nets[i].validate(); err != nil {
+			return &ConfigError{"Nets", err.Error()}
 		}
 	}
 	return nil

@@ -28,6 +28,7 @@ type devices struct {
 	windows []pci.Window // of the bus
 	virtio  []transport  // in the order in which the guest finds them
 	images  []*disk.Image
+	nics    []*nic
 	edges   []*eventfd.FD
 }
 
@@ -60,6 +61,9 @@ func (m *Machine) addDevices() error {
 	}
 	m.addPCI()
 	if err := errors.Join(d.mapPCI(), m.openDisks()); err != nil {
+		return err
+	}
+	if err := m.openNets(); err != nil {
 		return err
 	}
 	if m.config.NoRNG {

@@ -37,6 +37,7 @@ type transport interface {
 // Class codes of PCI devices, PCI Code and ID Assignment Specification §1.
 const (
 	classStorage = 0x018000 // mass storage, other
+	classNetwork = 0x020000 // Ethernet
 	classOther   = 0x00ff00
 	classBridge  = 0x060000
 )
@@ -229,6 +230,9 @@ func (d *devices) closeVirtio() error {
 	}
 	for _, image := range d.images {
 		errs = append(errs, image.Close())
+	}
+	for _, n := range d.nics {
+		errs = append(errs, n.close())
 	}
 	for _, fd := range d.edges {
 		errs = append(errs, fd.Close())

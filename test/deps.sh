@@ -15,6 +15,8 @@ iasl acpica-tools
 ip iproute2
 mmdebstrap mmdebstrap
 mke2fs e2fsprogs
+ssh openssh-client
+iperf3 iperf3
 LIST
 # The race detector links against the C library.
 [ -e /usr/include/stdlib.h ] || missing="$missing libc6-dev"

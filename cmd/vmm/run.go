@@ -22,6 +22,8 @@ type runOptions struct {
 	config      machine.Config
 	memory      size
 	disks       disks
+	nets        nets
+	publish     publish
 	rng         bool
 	serial      string
 	onReboot    string
@@ -42,6 +44,9 @@ const runExamples = `  # A shell in the guest; Ctrl-a x leaves, Ctrl-a ? helps
 
   # A distribution from its disk, with a second disk that it can only read
   vmm run -k vmlinuz -i initrd.img -d debian.img -d data.img,ro -a 'root=/dev/vda rw' -m 1G
+
+  # ssh into the guest by port 2222 of this host
+  vmm run -k vmlinuz -i initrd.img -d debian.img -a 'root=/dev/vda rw' -p 2222:22
 
   # The console on a socket; connect with: socat - UNIX:guest.sock
   vmm run -k bzImage -i initrd.cpio --serial unix:guest.sock`
@@ -68,6 +73,8 @@ func (p *program) newRun() *cobra.Command {
 	f.IntVarP(&c.CPUs, "cpus", "c", 1, "number of vCPUs")
 	f.VarP(&o.memory, "memory", "m", "memory, with its unit: 512M, 2G")
 	f.VarP(&o.disks, "disk", "d", "disk: PATH[,ro][,direct=on][,serial=TEXT][,queues=N], a raw image or a block device; may be given several times")
+	f.Var(&o.nets, "net", "network card: user, tap=NAME or none, then options: ,mac=ADDRESS ,pcap=FILE ,rate=10M ...; may be given several times")
+	f.VarP(&o.publish, "publish", "p", "forward a port of this host to the guest: [ADDRESS:]HOST:GUEST[/udp]; may be given several times")
 	f.Var(transport{&c.Transport}, "transport", "how the guest finds its virtio devices: pci, mmio or mmio-cmdline")
 	f.BoolVar(&o.rng, "rng", true, "give the guest random numbers of the host (virtio-rng)")
 	f.StringVar(&o.serial, "serial", "stdio", "the guest's first serial port: stdio, none, file:PATH, unix:PATH or pty")
@@ -109,6 +116,10 @@ func (o *runOptions) complete(stderr io.Writer) error {
 		c.Name = fmt.Sprintf("vmm-%d", os.Getpid())
 	}
 	c.Memory, c.Disks, c.NoRNG = uint64(o.memory), o.disks, !o.rng
+	var err error
+	if c.Nets, err = o.nets.complete(o.publish); err != nil {
+		return bad("%w", err)
+	}
 	c.KernelCache = o.cache
 	c.Log = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})).With("guest", c.Name)
 	if err := c.Validate(); err != nil {
@@ -176,6 +187,6 @@ func flagName(err error) error {
 	if !errors.As(err, &c) {
 		return err
 	}
-	flags := map[string]string{"Kernel": "--kernel", "CPUs": "--cpus", "Memory": "--memory", "Disks": "--disk", "Transport": "--transport"}
+	flags := map[string]string{"Kernel": "--kernel", "CPUs": "--cpus", "Memory": "--memory", "Disks": "--disk", "Nets": "--net", "Transport": "--transport"}
 	return &machine.ConfigError{Field: flags[c.Field], Why: c.Why}
 }

@@ -64,7 +64,7 @@ func cold(f files) string {
 func vmm(mode string, cache func(files) string, more ...string) func(files, int) ([]string, error) {
 	return func(f files, mib int) ([]string, error) {
 		return append([]string{f.vmm, "run", "--kernel", f.kernel, "--initrd", f.initrd, "--cmdline", cmdline,
-			"--memory", fmt.Sprintf("%dM", mib), "--cpus", "1", "--boot", mode, "--kernel-cache", cache(f)}, more...), nil
+			"--memory", fmt.Sprintf("%dM", mib), "--cpus", "1", "--boot", mode, "--kernel-cache", cache(f), "--net", "none"}, more...), nil
 	}
 }
 

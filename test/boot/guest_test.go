@@ -61,9 +61,14 @@ const (
 func (k kernel) image() string  { return filepath.Join(cache, "kernels", string(k), "vmlinuz") }
 func (k kernel) initrd() string { return filepath.Join(cache, "guest", "initrd-"+string(k)+".cpio") }
 
-// args returns the arguments that boot k.
+// args returns the arguments that boot k, without a network unless there is one
+// in them: it takes the guest time to come up.
 func (k kernel) args(more ...string) []string {
-	return append([]string{"run", "--kernel", k.image(), "--initrd", k.initrd()}, more...)
+	args := []string{"run", "--kernel", k.image(), "--initrd", k.initrd()}
+	if !slices.Contains(more, "--net") {
+		args = append(args, "--net", "none")
+	}
+	return append(args, more...)
 }
 
 // tool returns an initrd with the program that the guest runs for a test.
@@ -161,8 +166,15 @@ func try(start func() *guest, f func(g *guest)) (failed *failure) {
 }
 
 // onPipes starts vmm with pipes for standard input and output.
-func onPipes(args ...string) *guest {
-	g := &guest{cmd: exec.Command(vmm, args...), exited: make(chan struct{}), news: make(chan struct{}, 1)}
+func onPipes(args ...string) *guest { return piped(exec.Command(vmm, args...)) }
+
+// inNamespace is onPipes in a network namespace.
+func inNamespace(name string, args ...string) *guest {
+	return piped(exec.Command("ip", append([]string{"netns", "exec", name, vmm}, args...)...))
+}
+
+func piped(cmd *exec.Cmd) *guest {
+	g := &guest{cmd: cmd, exited: make(chan struct{}), news: make(chan struct{}, 1)}
 	g.input, _ = g.cmd.StdinPipe()
 	g.cmd.Stdout, g.cmd.Stderr = g, g
 	g.start()

@@ -12,6 +12,7 @@ PATH=$PATH:/usr/sbin:/sbin
 # reads in a test stays away: the image is copied for each.
 mmdebstrap --quiet --mode=root --variant=minbase \
 	--include=systemd,systemd-sysv,udev,dbus,kmod,linux-image-cloud-amd64,initramfs-tools,zstd,e2fsprogs \
+	--include=iproute2,iputils-ping,openssh-server,openssh-client,curl,iperf3 \
 	--aptopt='Apt::Install-Recommends "false"' \
 	--dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
 	--dpkgopt='path-exclude=/usr/share/info/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
@@ -31,6 +32,16 @@ done
 # After the login comes the prompt, and what is typed there is not decorated.
 : >"$tree/etc/motd"
 echo "set enable-bracketed-paste off" >>"$tree/etc/inputrc"
+
+# Every network card asks for its address; who has the key may log in.
+printf '[Match]\nType=ether\n[Network]\nDHCP=yes\n[DHCPv4]\nClientIdentifier=mac\n' >"$tree/etc/systemd/network/80-dhcp.network"
+echo "nameserver 10.0.2.3" >"$tree/etc/resolv.conf"
+ln -sf /lib/systemd/system/systemd-networkd.service "$tree/etc/systemd/system/multi-user.target.wants/"
+chroot "$tree" ssh-keygen -q -t ed25519 -N "" -C test -f /root/key
+mkdir -p "$tree/root/.ssh"
+mv "$tree/root/key.pub" "$tree/root/.ssh/authorized_keys"
+mv "$tree/root/key" key
+chmod 700 "$tree/root/.ssh"
 
 cp -L "$tree"/boot/vmlinuz-* vmlinuz
 cp -L "$tree"/boot/initrd.img-* initrd.img

@@ -1,12 +1,15 @@
 // Distro puts a Debian with systemd into the cache, as a disk image with its
 // kernel and initramfs, and prints where they are. It is the release that this
 // host runs, made of the packages of the host's own sources; docs/guest.md says
-// what is in it. An image that is there already is left alone.
+// what is in it. An image that is there already is left alone, unless
+// another script made it.
 package main
 
 import (
 	"context"
+	"crypto/sha256"
 	_ "embed"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -40,8 +43,13 @@ func fetch(ctx context.Context) (string, error) {
 		return "", err
 	}
 	dir := filepath.Join(cache, "distro")
-	if _, err := os.Stat(filepath.Join(dir, "VERSION")); err == nil {
-		return dir, nil
+	if version, err := os.ReadFile(filepath.Join(dir, "VERSION")); err == nil {
+		if strings.Contains(string(version), recipe()) {
+			return dir, nil
+		}
+		if err := os.RemoveAll(dir); err != nil { // one of an older script
+			return "", err
+		}
 	}
 	return dir, kernel.Keep(dir, func(into string) (string, error) { return build(ctx, into) })
 }
@@ -73,7 +81,13 @@ func build(ctx context.Context, into string) (version string, err error) {
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("image.sh: %w", err)
 	}
-	return "Debian " + suites, nil
+	return fmt.Sprintf("Debian %s, made by %s", suites, recipe()), nil
+}
+
+// recipe tells one script from another.
+func recipe() string {
+	sum := sha256.Sum256([]byte(script))
+	return hex.EncodeToString(sum[:8])
 }
 
 // rootless makes a user root of a namespace with the user's subordinate IDs

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -299,18 +300,24 @@ func TestFilter(t *testing.T) {
 				t.Errorf("%d: %x passes: %v", i, m, got)
 			}
 		}
-		state, err := c.dev.Save()
-		if err != nil {
-			t.Fatal(err)
-		}
-		again, _ := New(c.wire, own)
-		if err := again.Load(state); err != nil || !slices.Equal(again.filter.s.Unicast, c.dev.filter.s.Unicast) || again.filter.s.MAC != c.dev.filter.s.MAC {
-			t.Errorf("%d: restored: %v", i, err)
-		}
+		c.restores(t)
 		c.dev.Reset()
 		if !c.dev.filter.pass(other) || c.dev.filter.address() != own {
 			t.Errorf("%d: the filter outlives a reset", i)
 		}
+	}
+}
+
+// restores sees that a card with the state of c has its filter.
+func (c *card) restores(t *testing.T) {
+	t.Helper()
+	state, err := c.dev.Save()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, _ := New(c.wire, testMAC)
+	if err := again.Load(state); err != nil || !reflect.DeepEqual(again.filter.s, c.dev.filter.s) {
+		t.Errorf("restored from %s: %+v, %v", state, again.filter.s, err)
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 // buses, shares and wire first, then what a VMM needs.
 var wanted = []string{
 	"virtio_pci", "9p", "9pnet_virtio", "overlay", "virtio_console",
-	"kvm_amd", "tun", "vhost_net", "vhost_vsock",
+	"kvm_amd", "tun", "vhost_net", "vhost_vsock", "bridge",
 }
 
 // image is what QEMU boots.

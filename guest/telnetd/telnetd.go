@@ -1,0 +1,167 @@
+// Telnetd is a telnet server (RFC 854) for guests of tests and lessons: whoever
+// connects gets a shell on a terminal, without a password.
+//
+//	telnetd [ADDRESS]    as in :23, which is the default
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"sync"
+
+	"github.com/creack/pty"
+)
+
+// Commands and options, RFC 854, 857, 858 and 1073.
+const (
+	iac, dont, do, wont, will, sb, se = 255, 254, 253, 252, 251, 250, 240
+
+	optEcho, optSuppressGoAhead, optWindowSize = 1, 3, 31
+)
+
+// greeting has the client send each key as it is typed, and its window's size.
+var greeting = []byte{iac, will, optEcho, iac, will, optSuppressGoAhead, iac, do, optWindowSize}
+
+func main() {
+	address := ":23"
+	if len(os.Args) > 1 {
+		address = os.Args[1]
+	}
+	l, err := net.Listen("tcp", address)
+	if err == nil {
+		err = serve(l, "/bin/sh")
+	}
+	fmt.Fprintln(os.Stderr, "telnetd:", err)
+	os.Exit(1)
+}
+
+// serve gives every connection a process of argv, until l is closed.
+func serve(l net.Listener, argv ...string) error {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go session(c, argv)
+	}
+}
+
+// session is one connection.
+func session(c net.Conn, argv []string) {
+	defer c.Close()
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Dir, cmd.Env = "/", []string{"PATH=/bin:/bbin", "HOME=/root", "TERM=vt100"}
+	terminal, err := pty.Start(cmd)
+	if err != nil {
+		io.WriteString(c, err.Error()+"\r\n")
+		return
+	}
+	defer terminal.Close()
+	if _, err := c.Write(greeting); err != nil {
+		cmd.Process.Kill()
+	}
+	var done sync.WaitGroup
+	done.Go(func() {
+		io.Copy(escape{c}, terminal) // until the shell has ended
+		c.Close()
+	})
+	in := &input{r: bufio.NewReader(c), resize: func(columns, rows uint16) {
+		pty.Setsize(terminal, &pty.Winsize{Cols: columns, Rows: rows})
+	}}
+	io.Copy(terminal, in)
+	cmd.Process.Kill() // if the client has gone
+	done.Wait()
+	cmd.Wait()
+}
+
+// escape doubles the byte that begins a command.
+type escape struct{ io.Writer }
+
+func (e escape) Write(p []byte) (int, error) {
+	out := make([]byte, 0, len(p)+8)
+	for _, b := range p {
+		if out = append(out, b); b == iac {
+			out = append(out, b)
+		}
+	}
+	if _, err := e.Writer.Write(out); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// input is what was typed: the stream without commands.
+type input struct {
+	r      *bufio.Reader
+	resize func(columns, rows uint16)
+}
+
+// Read implements io.Reader. It returns what is there rather than wait for more.
+func (in *input) Read(p []byte) (n int, err error) {
+	for n < len(p) && (n == 0 || in.r.Buffered() > 0) {
+		b, err := in.r.ReadByte()
+		if err != nil {
+			return n, err
+		}
+		switch b {
+		case iac:
+			literal, err := in.command()
+			if err != nil {
+				return n, err
+			}
+			if !literal {
+				continue
+			}
+		case '\r': // a newline is CR LF or CR NUL
+			if next, err := in.r.Peek(1); in.r.Buffered() > 0 && err == nil && (next[0] == 0 || next[0] == '\n') {
+				in.r.Discard(1)
+			}
+		}
+		p[n] = b
+		n++
+	}
+	return n, nil
+}
+
+// command reads a command behind its first byte, and returns whether it was that
+// byte itself.
+func (in *input) command() (literal bool, err error) {
+	kind, err := in.r.ReadByte()
+	switch {
+	case err != nil || kind == iac:
+		return true, err
+	case kind >= will && kind <= dont:
+		_, err = in.r.ReadByte()
+		return false, err
+	case kind == sb:
+		return false, in.option()
+	}
+	return false, nil
+}
+
+// option reads a subnegotiation up to its end. One that is too long for any that
+// is known here is none of those.
+func (in *input) option() error {
+	var body [5]byte
+	for n := 0; ; n++ {
+		b, err := in.r.ReadByte()
+		if err == nil && b == iac {
+			if b, err = in.r.ReadByte(); err == nil && b == se {
+				if n == len(body) && body[0] == optWindowSize {
+					in.resize(uint16(body[1])<<8|uint16(body[2]), uint16(body[3])<<8|uint16(body[4]))
+				}
+				return nil
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if n < len(body) {
+			body[n] = b
+		}
+	}
+}

@@ -1,0 +1,185 @@
+package machine
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"vmm/devices/virtio/net"
+	"vmm/ethernet"
+	"vmm/ethernet/limit"
+	"vmm/ethernet/pcap"
+	"vmm/tap"
+	"vmm/usernet"
+)
+
+// Net is a virtio network card and what it is connected to: a tap, or the
+// network in this process that needs no privilege.
+type Net struct {
+	Tap    string `json:",omitempty"` // the tap's name; "" is user mode
+	MAC    string `json:",omitempty"` // "" is made of the guest's name
+	Queues int    `json:",omitempty"` // pairs of queues, of a tap only; 0 is 1
+	PCAP   string `json:",omitempty"` // a file to record frames in
+
+	BytesPerSecond  uint64        `json:",omitempty"` // each way; 0 is no bound
+	FramesPerSecond uint64        `json:",omitempty"`
+	Burst           time.Duration `json:",omitempty"` // at the full rate; 0 is limit.DefaultBurst
+
+	// Of user mode only.
+	Forwards     []Forward `json:",omitempty"`
+	HostLoopback bool      `json:",omitempty"` // the gateway's address is the host's own
+}
+
+// Forward has a port of the host lead to one of the guest's.
+type Forward struct {
+	UDP    bool           `json:",omitempty"`
+	Listen netip.AddrPort // port 0 is any that is free
+	Guest  uint16
+}
+
+// MaxNets bounds a Config.
+const MaxNets = 8
+
+func (n *Net) validate() error {
+	name := "user"
+	if n.Tap != "" {
+		name = "tap=" + n.Tap
+	}
+	_, err := parseMAC(n.MAC)
+	switch {
+	case n.MAC != "" && err != nil:
+		return fmt.Errorf("%s: mac %s: %w", name, n.MAC, err)
+	case n.Queues < 0 || n.Queues > net.MaxPairs:
+		return fmt.Errorf("%s: %d queues; a card has 1 to %d", name, n.Queues, net.MaxPairs)
+	case n.Tap == "" && n.Queues > 1:
+		return fmt.Errorf("%s: %d queues; user mode has one", name, n.Queues)
+	case n.Burst < 0:
+		return fmt.Errorf("%s: burst %v is negative", name, n.Burst)
+	case n.Tap != "" && (len(n.Forwards) > 0 || n.HostLoopback):
+		return fmt.Errorf("%s: a tap forwards no ports; they are of user mode", name)
+	}
+	return nil
+}
+
+// parseMAC reads six bytes in hexadecimal, with colons, of one station.
+func parseMAC(s string) (m ethernet.MAC, err error) {
+	if n, err := fmt.Sscanf(s, "%02x:%02x:%02x:%02x:%02x:%02x", &m[0], &m[1], &m[2], &m[3], &m[4], &m[5]); n != len(m) || err != nil || len(s) != 17 {
+		return m, errors.New("is no address such as 52:54:00:12:34:56")
+	}
+	if m.Multicast() || m == (ethernet.MAC{}) {
+		return m, errors.New("is no address of one station: the first byte must be even, and not all may be 0")
+	}
+	return m, nil
+}
+
+// defaultMAC is the same for a guest of the same name on whatever host, and
+// another for each of its cards: locally administered, of one station.
+func defaultMAC(guest string, card int) (m ethernet.MAC) {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s/%d", guest, card))
+	copy(m[:], sum[:])
+	m[0] = m[0]&^3 | 2
+	return m
+}
+
+// nic is a card's far end, and what is closed after it.
+type nic struct {
+	device *net.Device
+	link   closer
+	pcap   *pcap.Link
+	file   *os.File
+}
+
+// closer is a link that holds something of the host's.
+type closer interface {
+	ethernet.Link
+	Close() error
+}
+
+// openNets makes a device of each network card of the Config.
+func (m *Machine) openNets() error {
+	for i := range m.config.Nets {
+		n := &nic{}
+		m.devices.nics = append(m.devices.nics, n)
+		if err := m.openNet(n, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *Machine) openNet(n *nic, i int) (err error) {
+	c := m.config.Nets[i]
+	if n.link, err = m.openLink(c); err != nil {
+		return &NetError{err}
+	}
+	link := ethernet.Link(n.link)
+	if c.BytesPerSecond > 0 || c.FramesPerSecond > 0 {
+		link = limit.New(link, limit.Rate{Bytes: float64(c.BytesPerSecond), Frames: float64(c.FramesPerSecond), Burst: c.Burst})
+	}
+	if c.PCAP != "" {
+		if n.file, err = os.Create(c.PCAP); err != nil {
+			return &NetError{fmt.Errorf("pcap: %w", err)}
+		}
+		if n.pcap, err = pcap.New(link, n.file, m.log); err != nil {
+			return &NetError{err}
+		}
+		link = n.pcap
+	}
+	mac := defaultMAC(m.config.Name, i)
+	if c.MAC != "" {
+		mac, _ = parseMAC(c.MAC) // validated
+	}
+	if n.device, err = net.New(link, mac); err != nil {
+		return err
+	}
+	return m.addVirtio(n.device, classNetwork)
+}
+
+func (m *Machine) openLink(c Net) (closer, error) {
+	if c.Tap != "" {
+		t, err := tap.Open(c.Tap, max(c.Queues, 1))
+		if err != nil {
+			return nil, err
+		}
+		return t, nil
+	}
+	u := usernet.Config{HostLoopback: c.HostLoopback, Log: m.log}
+	for _, f := range c.Forwards {
+		u.Forwards = append(u.Forwards, usernet.Forward(f))
+	}
+	n, err := usernet.New(u)
+	if err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+// close ends what is behind a card that is closed.
+func (n *nic) close() error {
+	var errs []error
+	if n.link != nil {
+		errs = append(errs, n.link.Close())
+	}
+	if n.pcap != nil {
+		n.pcap.Flush()
+	}
+	if n.file != nil {
+		errs = append(errs, n.file.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// NetError says that a network of the Config cannot be used on this host.
+type NetError struct{ Err error }
+
+func (e *NetError) Error() string { return e.Err.Error() }
+func (e *NetError) Unwrap() error { return e.Err }
+
+// NetStats returns the counters of a network card, by its index in the Config.
+func (m *Machine) NetStats(card int) net.Stats { return m.devices.nics[card].device.Stats() }
+
+// SetLink plugs the cable of a network card in, or out.
+func (m *Machine) SetLink(card int, up bool) { m.devices.nics[card].device.SetUp(up) }

@@ -1,0 +1,181 @@
+package boot
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// fileServer serves one file on the host's loopback, and returns its port.
+func fileServer(t *testing.T, content string) (port int) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, content) })}
+	go server.Serve(l)
+	t.Cleanup(func() { server.Close() })
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// freePort returns a port of the loopback that nobody listens on.
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// nameServer is the host's resolver in the lab, which has none: it knows one
+// name, which is the gateway's.
+func nameServer(t *testing.T, name string) {
+	t.Helper()
+	c, err := net.ListenPacket("udp", "127.0.0.1:53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := os.WriteFile("/etc/resolv.conf", []byte("nameserver 127.0.0.1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		b := make([]byte, 4096)
+		for {
+			n, from, err := c.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			var m dnsmessage.Message
+			if m.Unpack(b[:n]) != nil || len(m.Questions) != 1 {
+				continue
+			}
+			q := m.Questions[0]
+			m.Response, m.Additionals = true, nil
+			if q.Name.String() == name+"." && q.Type == dnsmessage.TypeA {
+				h := dnsmessage.ResourceHeader{Name: q.Name, Class: q.Class, TTL: 60}
+				m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AResource{A: [4]byte{10, 0, 2, 2}}}}
+			}
+			if answer, err := m.Pack(); err == nil {
+				c.WriteTo(answer, from)
+			}
+		}
+	}()
+}
+
+// online waits until the guest has its address.
+func (g *guest) online() {
+	g.prompt()
+	g.do("while ! grep -q nameserver /etc/resolv.conf; do sleep 0.2; done; echo on''line", "online\r\n")
+}
+
+// TestNetUser: a guest has a network without privilege and without a word about
+// it: an address, names, the host's services, and who comes from outside finds it.
+func TestNetUser(t *testing.T) {
+	need(t, cloud)
+	web, telnet := fileServer(t, "a file of the host"), freePort(t)
+	if inLab {
+		nameServer(t, "files.test")
+	}
+	attempt(t, func() *guest {
+		return onPipes(cloud.args("-m", "256M", "-a", "quiet", "--net", "user,host-loopback", "-p", fmt.Sprintf("%d:23", telnet))...)
+	}, func(g *guest) {
+		g.online()
+		g.do("ip addr show eth0", "10.0.2.15/24")
+		g.do("ping -c 1 10.0.2.2", "icmp_seq=1")
+		g.do(fmt.Sprintf("wget -O /tmp/a http://10.0.2.2:%d/; cat /tmp/a", web), "a file of the host")
+		if inLab {
+			g.do(fmt.Sprintf("wget -O /tmp/b http://files.test:%d/; cat /tmp/b", web), "a file of the host")
+		}
+		g.do("telnetd &", "")
+		c := connect(telnet)
+		defer c.Close()
+		io.WriteString(c, "echo in''side; exit\r\n")
+		if out, err := io.ReadAll(c); !strings.Contains(string(out), "inside") {
+			fail(false, "telnet: %v: %q", err, out)
+		}
+		g.send("poweroff\n")
+		g.status(0)
+	})
+}
+
+// connect connects to a port that leads to the guest, where somebody may not listen
+// yet: then the connection ends.
+func connect(port int) net.Conn {
+	for end := time.Now().Add(patience); ; time.Sleep(200 * time.Millisecond) {
+		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			fail(false, "port %d: %v", port, err)
+		}
+		c.SetDeadline(time.Now().Add(patience))
+		if n, err := io.ReadFull(c, make([]byte, 1)); n == 1 && err == nil {
+			return c
+		}
+		c.Close()
+		if time.Now().After(end) {
+			fail(true, "nobody listens behind port %d", port)
+		}
+	}
+}
+
+// namespace makes a network namespace with a bridge at 10.9.0.1 that has taps,
+// for vmm to run in.
+func namespace(t *testing.T, taps ...string) (name string) {
+	t.Helper()
+	name = fmt.Sprintf("vmm-%d", os.Getpid())
+	run := func(args ...string) {
+		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+			t.Skipf("ip %s: %v: %s", strings.Join(args, " "), err, out)
+		}
+	}
+	os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
+	run("netns", "add", name)
+	t.Cleanup(func() { exec.Command("ip", "netns", "del", name).Run() })
+	run("-n", name, "link", "add", "br0", "type", "bridge")
+	run("-n", name, "addr", "add", "10.9.0.1/24", "dev", "br0")
+	for _, tap := range taps {
+		run("-n", name, "tuntap", "add", "dev", tap, "mode", "tap", "multi_queue")
+		run("-n", name, "link", "set", tap, "up", "master", "br0")
+	}
+	run("-n", name, "link", "set", "br0", "up")
+	return name
+}
+
+// TestNetTaps: two guests on two taps of one bridge reach the host and each
+// other, with all that taps offload, over several queues and over one.
+func TestNetTaps(t *testing.T) {
+	need(t, cloud)
+	ns := namespace(t, "tap0", "tap1")
+	args := func(tap, address, more string) []string {
+		return cloud.args("-m", "256M", "-c", "2", "-a", "quiet vmm.ip="+address, "--net", "tap="+tap+more)
+	}
+	attempt(t, func() *guest { return inNamespace(ns, args("tap0", "10.9.0.2/24", ",queues=2")...) }, func(g *guest) {
+		other := inNamespace(ns, args("tap1", "10.9.0.3/24", ",queues=2,mac=52:54:00:12:34:56")...)
+		defer func() {
+			other.cmd.Process.Kill()
+			<-other.exited
+		}()
+		other.prompt()
+		g.prompt()
+		g.do("ping -c 1 10.9.0.1", "icmp_seq=1")
+		g.do("ping -c 1 10.9.0.3", "icmp_seq=1")
+		other.do("ip addr show eth0", "52:54:00:12:34:56")
+		other.send("netcat -l 10.9.0.3:5000 | shasum -a 256; echo re''ceived\n")
+		content := strings.Repeat("0123456789abcdef", 1<<16)
+		g.do("echo -n 0123456789abcdef > /tmp/f; for i in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do cat /tmp/f /tmp/f > /tmp/g; mv /tmp/g /tmp/f; done; wc -c /tmp/f", fmt.Sprint(len(content)))
+		g.send("netcat 10.9.0.3:5000 < /tmp/f\n")
+		other.expect(fmt.Sprintf("%x", sha256.Sum256([]byte(content))))
+	})
+}
