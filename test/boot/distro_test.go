@@ -3,10 +3,12 @@ package boot
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -34,40 +36,49 @@ func TestDistro(t *testing.T) {
 	for _, transport := range transports {
 		t.Run(transport, func(t *testing.T) {
 			disk := filepath.Join(t.TempDir(), "root.img")
+			s := newServices(t, dir)
 			attempt(t, func() *guest {
 				// Each attempt has a fresh one: the first may have died with it half written.
 				if err := copySparse(disk, filepath.Join(dir, "root.img")); err != nil {
 					t.Fatal(err)
 				}
 				return onPipes("run", "--kernel", filepath.Join(dir, "vmlinuz"), "--initrd", filepath.Join(dir, "initrd.img"),
-					"--cpus", "2", "--memory", "1G", "--transport", transport, "--disk", disk, "--append", "root=/dev/vda rw")
-			}, useDistro)
+					"--cpus", "2", "--memory", "1G", "--transport", transport, "--disk", disk, "--append", "root=/dev/vda rw",
+					"--net", "user,host-loopback", "--publish", fmt.Sprintf("%d:22", s.ssh))
+			}, func(g *guest) { useDistro(g, s) })
 			checkDisk(t, disk)
 		})
 	}
 }
 
-// useDistro logs in, looks whether all is well, writes a file, and ends the
-// guest by its power button.
-func useDistro(g *guest) {
+// A step is a command and what it prints.
+type step struct{ command, shows string }
+
+// useDistro logs in, looks whether all is well, uses the network, writes a file,
+// and ends the guest by its power button.
+func useDistro(g *guest, s *services) {
 	const shell = ":~# "
 	g.patiently(func() { g.expect("debian login: ") })
 	g.send("root\n")
 	g.patiently(func() { g.expect(shell) })
-	for _, step := range []struct{ command, shows string }{
+	first := []step{
 		// A unit that has yet to start has not failed yet. Neither does one that
 		// was degraded end this wait with status 0.
 		{"systemctl is-system-running --wait", "running\r\n"},
 		{"systemctl --failed --no-pager", "0 loaded units listed"},
 		{"lsblk --noheadings --output NAME,TYPE,MOUNTPOINT", "vda  disk /\r\n"},
 		{"findmnt --noheadings --output SOURCE,FSTYPE,OPTIONS /", "/dev/vda ext4   rw,"},
+	}
+	last := []step{
 		{"echo written by $(hostname) > /root/proof && sync && echo sy''nced", "synced\r\n"},
-	} {
+	}
+	for _, step := range slices.Concat(first, s.steps(), last) {
 		g.send(step.command + "\n")
 		g.expect("\r\n") // of what was typed
 		g.patiently(func() { g.expect(step.shows) })
 		g.expect(shell)
 	}
+	s.login()
 	g.signal(syscall.SIGTERM)
 	g.patiently(func() { g.status(0) })
 }

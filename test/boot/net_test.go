@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"vmm/test/boot/pattern"
 )
 
 // fileServer serves one file on the host's loopback, and returns its port.
@@ -159,7 +161,7 @@ func TestNetTaps(t *testing.T) {
 	need(t, cloud)
 	ns := namespace(t, "tap0", "tap1")
 	args := func(tap, address, more string) []string {
-		return cloud.args("-m", "256M", "-c", "2", "-a", "quiet vmm.ip="+address, "--net", "tap="+tap+more)
+		return cloud.args("-m", "256M", "-c", "2", "-a", "quiet vmm.ip="+address, "--net", "tap="+tap+more, "-i", tool(t))
 	}
 	attempt(t, func() *guest { return inNamespace(ns, args("tap0", "10.9.0.2/24", ",queues=2")...) }, func(g *guest) {
 		other := inNamespace(ns, args("tap1", "10.9.0.3/24", ",queues=2,mac=52:54:00:12:34:56")...)
@@ -172,10 +174,18 @@ func TestNetTaps(t *testing.T) {
 		g.do("ping -c 1 10.9.0.1", "icmp_seq=1")
 		g.do("ping -c 1 10.9.0.3", "icmp_seq=1")
 		other.do("ip addr show eth0", "52:54:00:12:34:56")
-		other.send("netcat -l 10.9.0.3:5000 | shasum -a 256; echo re''ceived\n")
-		content := strings.Repeat("0123456789abcdef", 1<<16)
-		g.do("echo -n 0123456789abcdef > /tmp/f; for i in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do cat /tmp/f /tmp/f > /tmp/g; mv /tmp/g /tmp/f; done; wc -c /tmp/f", fmt.Sprint(len(content)))
-		g.send("netcat 10.9.0.3:5000 < /tmp/f\n")
-		other.expect(fmt.Sprintf("%x", sha256.Sum256([]byte(content))))
+		const n = 4 << 20
+		sum := fmt.Sprintf("NET-HASH %x", sha256.Sum256(pattern.Bytes(n)))
+		for _, way := range []struct {
+			from, to *guest
+			address  string
+		}{{g, other, "10.9.0.3:5000"}, {other, g, "10.9.0.2:5000"}} {
+			way.to.send("/tool receive " + way.address + "\n")
+			way.to.expect("NET-READY")
+			way.from.send(fmt.Sprintf("/tool send %s %d\n", way.address, n))
+			way.to.expect(sum)
+			way.to.prompt()
+			way.from.prompt()
+		}
 	})
 }

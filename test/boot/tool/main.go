@@ -3,6 +3,8 @@
 //	tool print N  prints N bytes of a known pattern
 //	tool hash N   reads N bytes from the console and prints their hash
 //	tool memory   prints how much memory there is
+//	tool receive ADDRESS  takes a connection and prints the hash of what comes
+//	tool send ADDRESS N   sends N bytes of the pattern
 //	tool attack   abuses a virtio disk; package attack has its flags
 package main
 
@@ -27,8 +29,13 @@ func main() {
 }
 
 func command(what string, args []string) error {
-	if what == "attack" {
+	switch {
+	case what == "attack":
 		return attack.Run(args)
+	case what == "receive" && len(args) == 1:
+		return receive(args[0])
+	case what == "send" && len(args) == 2:
+		return send(args[0], args[1])
 	}
 	n := 0
 	if len(args) > 0 {
