@@ -19,7 +19,9 @@ func (n *Network) admit(link, packet []byte) bool {
 	}
 	switch header.Ethernet(link).Type() {
 	case header.IPv4ProtocolNumber:
-		return len(packet) >= header.IPv4MinimumSize
+		// Netstack would drop loopback's too, and write about it to stderr.
+		const loopback = 127
+		return len(packet) >= header.IPv4MinimumSize && packet[12] != loopback && packet[16] != loopback
 	case header.ARPProtocolNumber:
 		arp := header.ARP(packet)
 		return len(packet) >= header.ARPSize && (arp.Op() != header.ARPRequest || local(address(tcpip.AddrFrom4Slice(arp.ProtocolAddressTarget()))))

@@ -47,13 +47,18 @@ func newQueue() *queue {
 	return q
 }
 
-// push takes a reference of its own, and returns false if the frame is lost. It
-// is called by netstack, with whatever locks of its own.
+// push takes a reference of its own, and returns false if there is no room. A
+// guest that is stopped takes frames, and loses them: what is sent again by then
+// reaches it when it goes on. It is called by netstack, with whatever locks of
+// its own.
 func (q *queue) push(pkt *stack.PacketBuffer) bool {
 	size := pkt.Size()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.guest == nil || q.n == maxFrames || q.bytes+size > maxFramesBytes {
+	switch {
+	case q.guest == nil:
+		return true
+	case q.n == maxFrames || q.bytes+size > maxFramesBytes:
 		return false
 	}
 	q.frames[(q.first+q.n)%maxFrames] = pkt.IncRef()

@@ -2,10 +2,13 @@ package usernet
 
 import (
 	"errors"
+	"io"
 	"net/netip"
+	"sync"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
@@ -27,9 +30,14 @@ const (
 	manyConnections = 128
 )
 
+// quiet keeps netstack from writing to stderr, which it does for packets that
+// the guest chose.
+var quiet = sync.OnceFunc(func() { log.SetTarget(&log.GoogleEmitter{Writer: &log.Writer{Next: io.Discard}}) })
+
 // newStack makes netstack with the network's addresses. It takes what is sent to
 // any address (promiscuous), and answers as any (spoofing).
 func (n *Network) newStack() error {
+	quiet()
 	s := stack.New(stack.Options{
 		NetworkProtocols: []stack.NetworkProtocolFactory{
 			ipv4.NewProtocol,

@@ -1,0 +1,304 @@
+package usernet
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"vmm/ethernet"
+)
+
+// TestTCP: bytes come back from a server of the host's, and its end after them.
+func TestTCP(t *testing.T) {
+	for _, network := range []string{"tcp4", "tcp6"} {
+		for _, offload := range []ethernet.Offload{0, ethernet.Checksum, allOffloads} {
+			t.Run(fmt.Sprintf("%s/%#x", network, offload), func(t *testing.T) {
+				g := newGuest(t, Config{HostLoopback: true}, offload, nil)
+				c := g.mustDial(serve(t, network, echo))
+				want := pattern(300_000)
+				go func() {
+					c.Write(want)
+					c.CloseWrite()
+				}()
+				got, err := io.ReadAll(c)
+				if err != nil || !bytes.Equal(got, want) {
+					t.Fatalf("%d bytes of %d, %v", len(got), len(want), err)
+				}
+			})
+		}
+	}
+}
+
+// pattern has no period that is a packet's or a buffer's.
+func pattern(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(i*7 + i/251 + i/65521)
+	}
+	return b
+}
+
+const bulk = 64 << 20
+
+// TestBulk: much comes whole, each way, also when the guest's driver changes its
+// mind about offloads on the way.
+func TestBulk(t *testing.T) {
+	block := pattern(1 << 20)
+	sum := crc32.NewIEEE()
+	for range bulk / len(block) {
+		sum.Write(block)
+	}
+	for _, test := range []struct {
+		name          string
+		offload, then ethernet.Offload
+	}{
+		{"all", allOffloads, allOffloads},
+		{"none", 0, 0},
+		{"changing", allOffloads, 0},
+	} {
+		size := bulk
+		t.Run(test.name, func(t *testing.T) {
+			g := newGuest(t, Config{HostLoopback: true}, test.offload, nil)
+			halfway := func(i int) {
+				if i == size/len(block)/2 {
+					g.net.Configure(ethernet.Mode{Pairs: 1, Offload: test.then})
+				}
+			}
+			sums := make(chan uint32, 1)
+			toHost := g.mustDial(serve(t, "tcp4", func(c *net.TCPConn) {
+				h := crc32.NewIEEE()
+				io.Copy(h, c)
+				sums <- h.Sum32()
+			}))
+			for i := range size / len(block) {
+				halfway(i)
+				if _, err := toHost.Write(block); err != nil {
+					t.Fatal(err)
+				}
+			}
+			toHost.CloseWrite()
+			if got := <-sums; got != sum.Sum32() {
+				t.Errorf("to the host: checksum %#x, want %#x", got, sum.Sum32())
+			}
+			g.net.Configure(ethernet.Mode{Pairs: 1, Offload: test.offload})
+			fromHost := g.mustDial(serve(t, "tcp4", func(c *net.TCPConn) {
+				for i := range size / len(block) {
+					halfway(i)
+					c.Write(block)
+				}
+			}))
+			h := crc32.NewIEEE()
+			if n, err := io.Copy(h, fromHost); n != int64(size) || err != nil || h.Sum32() != sum.Sum32() {
+				t.Errorf("from the host: %d bytes, checksum %#x, want %#x; %v", n, h.Sum32(), sum.Sum32(), err)
+			}
+			if (g.segmented.Load() > 0) != (test.offload != 0) {
+				t.Errorf("%d of %d frames with several segments", g.segmented.Load(), g.frames.Load())
+			}
+			t.Logf("%d frames, %d with several segments", g.frames.Load(), g.segmented.Load())
+		})
+	}
+}
+
+// TestHalfClose: either side may end what it says, and hear on.
+func TestHalfClose(t *testing.T) {
+	t.Run("host first", func(t *testing.T) {
+		g := newGuest(t, Config{HostLoopback: true}, allOffloads, nil)
+		got := make(chan string, 1)
+		c := g.mustDial(serve(t, "tcp4", func(c *net.TCPConn) {
+			io.WriteString(c, "hello")
+			c.CloseWrite()
+			b, _ := io.ReadAll(c)
+			got <- string(b)
+		}))
+		if b, err := io.ReadAll(c); string(b) != "hello" || err != nil {
+			t.Fatalf("%q, %v", b, err)
+		}
+		io.WriteString(c, "and back")
+		c.CloseWrite()
+		if s := <-got; s != "and back" {
+			t.Errorf("%q", s)
+		}
+	})
+	t.Run("guest first", func(t *testing.T) {
+		g := newGuest(t, Config{HostLoopback: true}, allOffloads, nil)
+		c := g.mustDial(serve(t, "tcp4", func(c *net.TCPConn) {
+			b, _ := io.ReadAll(c)
+			fmt.Fprintf(c, "%q", b)
+		}))
+		io.WriteString(c, "hello")
+		c.CloseWrite()
+		if b, err := io.ReadAll(c); string(b) != `"hello"` || err != nil {
+			t.Errorf("%q, %v", b, err)
+		}
+	})
+	t.Run("reset", func(t *testing.T) {
+		g := newGuest(t, Config{HostLoopback: true}, allOffloads, nil)
+		c := g.mustDial(serve(t, "tcp4", func(c *net.TCPConn) {
+			c.Read(make([]byte, 1))
+			c.SetLinger(0)
+		}))
+		io.WriteString(c, "x")
+		if _, err := io.ReadAll(c); err == nil || !strings.Contains(err.Error(), "reset") {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+// TestRefused: what nobody listens on, and what the guest does not reach.
+func TestRefused(t *testing.T) {
+	at := serve(t, "tcp4", echo)
+	at6 := serve(t, "tcp6", echo)
+	closed, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	port := closed.Addr().(*net.TCPAddr).AddrPort().Port()
+	for _, test := range []struct {
+		loopback bool
+		address  netip.AddrPort
+	}{
+		{true, netip.AddrPortFrom(Gateway, port)},
+		{false, at},
+		{false, at6},
+		{true, netip.AddrPortFrom(DNS, at.Port())},
+		{true, netip.AddrPortFrom(netip.MustParseAddr("10.0.2.77"), at.Port())},
+		{true, netip.AddrPortFrom(netip.MustParseAddr("169.254.169.254"), at.Port())},
+		{true, netip.AddrPortFrom(netip.MustParseAddr("0.0.0.1"), at.Port())},
+		{true, netip.AddrPortFrom(netip.MustParseAddr("240.0.0.1"), at.Port())},
+		{true, netip.AddrPortFrom(netip.MustParseAddr("fd00:0:0:2::77"), at6.Port())},
+		{true, netip.AddrPortFrom(netip.MustParseAddr("::127.0.0.1"), at.Port())},
+	} {
+		t.Run(test.address.String(), func(t *testing.T) {
+			g := newGuest(t, Config{HostLoopback: test.loopback}, allOffloads, nil)
+			c, err := g.dial(test.address)
+			if err == nil {
+				c.Close()
+				t.Fatal("connected")
+			}
+			if !strings.Contains(err.Error(), "refused") {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestHost is the same, for addresses that do not even leave a guest in order.
+func TestHost(t *testing.T) {
+	n := &Network{config: Config{HostLoopback: true}}
+	for address, want := range map[string]string{
+		"10.0.2.2":         "127.0.0.1",
+		"fd00:0:0:2::2":    "::1",
+		"192.0.2.1":        "192.0.2.1",
+		"2001:db8::1":      "2001:db8::1",
+		"fd00:0:0:3::2":    "fd00:0:0:3::2",
+		"10.0.3.2":         "10.0.3.2",
+		"127.0.0.1":        "",
+		"127.255.0.1":      "",
+		"0.0.0.0":          "",
+		"10.0.2.3":         "",
+		"10.0.2.255":       "",
+		"224.0.0.1":        "",
+		"255.255.255.255":  "",
+		"169.254.0.1":      "",
+		"::":               "",
+		"::1":              "",
+		"::ffff:127.0.0.1": "",
+		"::ffff:192.0.2.1": "",
+		"::7f00:1":         "",
+		"fe80::1":          "",
+		"ff02::1":          "",
+	} {
+		a, ok := n.host(netip.MustParseAddr(address))
+		if got := a.String(); ok != (want != "") || ok && got != want {
+			t.Errorf("%s: %s, %v; want %q", address, got, ok, want)
+		}
+	}
+}
+
+// TestMany: a thousand connections at once, each with its own bytes.
+func TestMany(t *testing.T) {
+	g := newGuest(t, Config{HostLoopback: true}, allOffloads, nil)
+	at := serve(t, "tcp4", echo)
+	const many = 1000
+	all := make(chan struct{})
+	var connected, done sync.WaitGroup
+	connected.Add(many)
+	go func() { connected.Wait(); close(all) }()
+	errs := make(chan error, many)
+	for i := range many {
+		done.Go(func() {
+			c, err := g.dial(at)
+			connected.Done()
+			if err != nil {
+				errs <- err
+				return
+			}
+			defer c.Close()
+			select {
+			case <-all:
+			case <-time.After(deadline):
+				errs <- errors.New("timeout")
+				return
+			}
+			c.SetDeadline(time.Now().Add(deadline))
+			want := fmt.Sprintf("connection %d", i)
+			io.WriteString(c, want)
+			c.CloseWrite()
+			if b, err := io.ReadAll(c); string(b) != want || err != nil {
+				errs <- fmt.Errorf("%q, want %q; %v", b, want, err)
+			}
+		})
+	}
+	done.Wait()
+	close(errs)
+	for err := range errs {
+		t.Error(err)
+	}
+}
+
+// TestSlowReader: a guest that does not read on one connection, and a server that
+// does not on another, stall no third.
+func TestSlowReader(t *testing.T) {
+	g := newGuest(t, Config{HostLoopback: true}, allOffloads, nil)
+	stop := make(chan struct{})
+	full := make(chan struct{})
+	g.mustDial(serve(t, "tcp4", func(c *net.TCPConn) {
+		b := make([]byte, 1<<20)
+		c.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+		for {
+			if _, err := c.Write(b); err != nil {
+				break
+			}
+		}
+		close(full)
+		<-stop
+	}))
+	silent := g.mustDial(serve(t, "tcp4", func(*net.TCPConn) { <-stop }))
+	defer close(stop)
+	silent.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+	b := make([]byte, 1<<20)
+	for {
+		if _, err := silent.Write(b); err != nil {
+			break
+		}
+	}
+	wait(t, "the guest's buffers are full", full)
+	c := g.mustDial(serve(t, "tcp4", echo))
+	want := pattern(4 << 20)
+	go func() {
+		c.Write(want)
+		c.CloseWrite()
+	}()
+	if got, err := io.ReadAll(c); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes of %d, %v", len(got), len(want), err)
+	}
+}
