@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -127,16 +128,20 @@ func (g *guest) SupportedGSO() stack.SupportedGSO {
 	return stack.HostGSOSupported
 }
 
+var sending = sync.Pool{New: func() any { return new([ethernet.MaxFrame]byte) }}
+
 // WritePackets sends the guest's packets.
 func (g *guest) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	for _, pkt := range pkts.AsSlice() {
 		var h ethernet.Header
-		var frame [ethernet.MaxFrame]byte
+		frame := sending.Get().(*[ethernet.MaxFrame]byte)
 		n := whole(pkt, &h, [][]byte{frame[:]})
 		third := n / 3
 		if err := g.net.Send(0, &h, [][]byte{frame[:third], nil, frame[third:n]}); err != nil && !g.closing.Load() {
 			g.t.Errorf("Send: %v", err)
 		}
+		clear(frame[:n]) // nothing of it may be used after Send
+		sending.Put(frame)
 	}
 	return pkts.Len(), nil
 }

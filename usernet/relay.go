@@ -48,6 +48,14 @@ func (g *guestConn) copyTo(host *net.TCPConn) error {
 	g.queue.EventRegister(&entry)
 	defer g.queue.EventUnregister(&entry)
 	for {
+		if g.ep.Readiness(waiter.ReadableEvents) == 0 {
+			select {
+			case <-ready:
+			case <-g.ctx.Done():
+				return net.ErrClosed
+			}
+			continue
+		}
 		b := copies.Get().(*[copySize]byte)
 		w := tcpip.SliceWriter(b[:])
 		r, err := g.ep.Read(&w, tcpip.ReadOptions{})
@@ -62,11 +70,6 @@ func (g *guestConn) copyTo(host *net.TCPConn) error {
 				return herr
 			}
 		case *tcpip.ErrWouldBlock:
-			select {
-			case <-ready:
-			case <-g.ctx.Done():
-				return net.ErrClosed
-			}
 		case *tcpip.ErrClosedForReceive:
 			return nil
 		default:

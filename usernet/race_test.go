@@ -1,0 +1,9 @@
+//go:build race
+
+package usernet
+
+// Less, where every access to memory is looked at.
+const (
+	bulk = 4 << 20
+	many = 250
+)
