@@ -16,7 +16,7 @@ export CGO_ENABLED = 0
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help build run test style unit fuzz emulated onkvm onkvm-tests boots images boot-tests guest kernels lab deps soak bench-boot bench-blk clean
+.PHONY: help build run test style unit fuzz emulated onkvm onkvm-tests boots images boot-tests guest kernels lab deps soak bench-boot bench-blk bench-net clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -110,6 +110,10 @@ bench-boot: ## how long a guest takes to its first line, beside QEMU and gokvm (
 
 bench-blk: ## how fast a guest's disk is, beside QEMU and gokvm (docs/bench.md)
 	$(GO) run ./test/bench blk
+
+bench-net: ## how fast a guest's network is, beside QEMU (docs/bench.md)
+	$(GO) run ./test/bench tap
+	$(GO) run ./test/bench user
 
 clean: ## remove what was built; the downloads stay (rm -r .cache removes them)
 	rm -rf bin .cache/guest .cache/lab

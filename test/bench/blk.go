@@ -3,24 +3,16 @@ package main
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"strings"
-	"time"
-
-	"vmm/guest/initramfs"
 )
 
 const (
 	diskSize = 512 << 20 // bytes; all of it stays in the host's page cache
 	mib      = 1 << 20
-	// blkPatience is the deadline of a run: a boot, and four phases of 2.5 s.
-	blkPatience = 2 * patience
 )
 
 // blkMetrics are what a run finds; rand8 is its value.
@@ -50,14 +42,13 @@ func newBlk(f files) *report {
 				return run{}, err
 			}
 			e.Argv = argv
-			return blk(ctx, argv)
+			return phases(ctx, argv, "rand8", phaseFigures)
 		}
 		r.Entries = append(r.Entries, e)
 	}
 	return r
 }
 
-func (f files) blkGuest() string  { return filepath.Join(filepath.Dir(f.self), "blkguest") }
 func (f files) blkInitrd() string { return filepath.Join(f.results, "initrd-blk.cpio") }
 
 // disk is the image. In the lab /tmp is an overlay, which would be measured too;
@@ -69,22 +60,8 @@ func (f files) disk() string {
 	return filepath.Join(f.scratch, "disk.img")
 }
 
-// prepareBlk is what the outside does: it builds the guest's program and puts
-// it into an initramfs.
 func prepareBlk(ctx context.Context, f files) error {
-	if err := command(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", f.blkGuest(), "vmm/test/bench/blkguest"); err != nil {
-		return err
-	}
-	program, err := os.ReadFile(f.blkGuest())
-	if err != nil {
-		return err
-	}
-	archive, err := initramfs.Read(f.initrd)
-	if err != nil {
-		return err
-	}
-	archive.File("blkguest", 0o755, program)
-	return archive.WriteFile(f.blkInitrd())
+	return f.addProgram(ctx, "blkguest", f.blkInitrd())
 }
 
 // blkArgv is a rival's command line with the guest's program on the kernel's,
@@ -95,13 +72,7 @@ func blkArgv(v rival, f files) ([]string, error) {
 			return nil, err
 		}
 	}
-	argv, err := v.argv(f, bootMemory)
-	for i, a := range argv {
-		if strings.HasPrefix(a, cmdline) {
-			argv[i] += " quiet " + blkCommand
-		}
-	}
-	return argv, err
+	return withWords(v, f, "vmm.exec=/blkguest")
 }
 
 // makeDisk fills an image with what no file system could store as a hole or
@@ -127,76 +98,19 @@ func makeDisk(path string) error {
 	return file.Close()
 }
 
-// blkCommand is for init.
-const blkCommand = "vmm.exec=/blkguest"
-
-var (
-	// The last is what the kernel says when init ends without it: gokvm does not end then.
-	blkBegin = regexp.MustCompile(`BLK-BEGIN (\w+)\r?\n|BLK-(DONE)\r?\n|BLK-FAILED ([^\r\n]*)\r?\n|([^\r\n]*\r?\n[^\r\n]*reboot: (?:System halted|Power down))`)
-	blkEnd   = regexp.MustCompile(`BLK-(?:END (\w+) (\d+) (\d+)|FAILED ([^\r\n]*))\r?\n`)
-)
-
-// blk boots the guest and follows it from phase to phase. Time is the host's,
-// from line to line: not every rival gives its guest a clock that is right. What
-// the lines themselves cost is a thousandth of a phase.
-func blk(ctx context.Context, argv []string) (run, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, blkPatience, fmt.Errorf("no end for %v", blkPatience))
-	defer cancel()
-	p, err := launch(argv)
-	if err != nil {
-		return run{}, err
+// phaseFigures are those of a phase of blkguest.
+func phaseFigures(parts map[string]float64, p phase) error {
+	if p.operations <= 0 || p.took <= 0 {
+		return fmt.Errorf("%s: %v operations in %v", p.name, p.operations, p.took)
 	}
-	defer p.kill()
-	found := run{Parts: map[string]float64{}}
-	for {
-		begin, began, err := p.expect(ctx, blkBegin)
-		switch {
-		case err != nil:
-			return run{}, err
-		case begin[2] != "":
-			found.Value = found.Parts["rand8"]
-			return found, nil
-		case begin[1] == "":
-			return run{}, errors.New("the guest says: " + strings.Join(strings.Fields(begin[3]+begin[4]), " "))
-		}
-		before := threadTimes(p.cmd.Process.Pid)
-		end, ended, err := p.expect(ctx, blkEnd)
-		after := threadTimes(p.cmd.Process.Pid)
-		if err != nil {
-			return run{}, err
-		}
-		if end[1] != begin[1] {
-			return run{}, fmt.Errorf("the guest says %q in phase %s", strings.TrimSpace(end[0]), begin[1])
-		}
-		operations, err := strconv.ParseFloat(end[2], 64)
-		if err != nil {
-			return run{}, err
-		}
-		guests, err := strconv.ParseFloat(end[3], 64)
-		if err != nil {
-			return run{}, err
-		}
-		took := ended.Sub(began)
-		found.Parts["clock"] = guests / float64(took.Nanoseconds())
-		if err := phaseFigures(found.Parts, end[1], operations, took, before, after); err != nil {
-			return run{}, err
-		}
-	}
-}
-
-// phaseFigures turns so many operations in that time into the figures of a phase.
-func phaseFigures(parts map[string]float64, name string, operations float64, took time.Duration, before, after []thread) error {
-	if operations <= 0 || took <= 0 {
-		return fmt.Errorf("%s: %v operations in %v", name, operations, took)
-	}
-	depth, random := strings.CutPrefix(name, "rand")
+	depth, random := strings.CutPrefix(p.name, "rand")
 	if !random {
-		parts[name] = operations * mib / 1e6 / took.Seconds()
+		parts[p.name] = p.operations * mib / 1e6 / p.took.Seconds()
 		return nil
 	}
-	parts[name] = took.Seconds() * 1e6 / operations
-	if used, ok := workerTime(before, after); ok {
-		parts["cpu"+depth] = used.Seconds() * 1e6 / operations
+	parts[p.name] = p.took.Seconds() * 1e6 / p.operations
+	if used, ok := workerTime(p.before, p.after); ok {
+		parts["cpu"+depth] = used.Seconds() * 1e6 / p.operations
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ func TestPhaseFigures(t *testing.T) {
 		{"write", 1, 1048576 * time.Nanosecond, map[string]float64{"write": 1000}},
 	} {
 		got := map[string]float64{}
-		if err := phaseFigures(got, test.name, test.operations, test.took, before, after); err != nil || len(got) != len(test.want) {
+		if err := phaseFigures(got, phase{test.name, test.operations, test.took, before, after}); err != nil || len(got) != len(test.want) {
 			t.Errorf("%s: %v, %v", test.name, got, err)
 		}
 		for name, want := range test.want {
@@ -34,7 +34,7 @@ func TestPhaseFigures(t *testing.T) {
 			}
 		}
 	}
-	if phaseFigures(map[string]float64{}, "rand1", 0, time.Second, before, after) == nil || phaseFigures(map[string]float64{}, "rand1", 1, 0, before, after) == nil {
+	if phaseFigures(map[string]float64{}, phase{"rand1", 0, time.Second, before, after}) == nil || phaseFigures(map[string]float64{}, phase{"rand1", 1, 0, before, after}) == nil {
 		t.Error("nothing, or in no time, has figures")
 	}
 	// Whose vCPUs have no names has no time of workers either.
@@ -75,21 +75,21 @@ func TestThreadTimes(t *testing.T) {
 
 // TestBlk follows guests that a shell plays.
 func TestBlk(t *testing.T) {
-	const good = `echo "vmm-init: up 1"; for p in rand1 rand8 read write; do echo "BLK-BEGIN $p"; sleep 0.05; echo "BLK-END $p 100 50000000"; done; echo BLK-DONE`
-	r, err := blk(t.Context(), []string{"/bin/sh", "-c", good})
+	const good = `echo "vmm-init: up 1"; for p in rand1 rand8 read write; do echo "BENCH-BEGIN $p"; sleep 0.05; echo "BENCH-END $p 100 50000000"; done; echo BENCH-DONE`
+	r, err := phases(t.Context(), []string{"/bin/sh", "-c", good}, "rand8", phaseFigures)
 	if err != nil || r.Value != r.Parts["rand8"] || r.Value < 400 || r.Parts["rand1"] < 400 || r.Parts["read"] > 2100 || r.Parts["write"] > 2100 || r.Parts["clock"] > 1.1 {
 		t.Errorf("%+v, %v", r, err)
 	}
 	for script, why := range map[string]string{
-		"echo BLK-FAILED open: no such device":                                    "no such device",
-		"echo BLK-BEGIN read; echo BLK-FAILED read: input/output error":           "input/output error",
-		"echo BLK-BEGIN read; echo BLK-END write 1 1":                             "in phase read",
-		"echo init: text file busy; echo '[ 5.0] reboot: System halted'; sleep 1": "text file busy",
-		"echo BLK-BEGIN read":                                                   "ended",
-		"echo BLK-BEGIN read; echo BLK-END read 0 1":                            "0 operations",
-		"echo BLK-BEGIN read; echo BLK-END read 1 1; echo 'Kernel panic: sync'": "Kernel panic",
+		"echo BENCH-FAILED open: no such device":                                    "no such device",
+		"echo BENCH-BEGIN read; echo BENCH-FAILED read: input/output error":         "input/output error",
+		"echo BENCH-BEGIN read; echo BENCH-END write 1 1":                           "in phase read",
+		"echo init: text file busy; echo '[ 5.0] reboot: System halted'; sleep 1":   "text file busy",
+		"echo BENCH-BEGIN read":                                                     "ended",
+		"echo BENCH-BEGIN read; echo BENCH-END read 0 1":                            "0 operations",
+		"echo BENCH-BEGIN read; echo BENCH-END read 1 1; echo 'Kernel panic: sync'": "Kernel panic",
 	} {
-		if r, err := blk(t.Context(), []string{"/bin/sh", "-c", script}); err == nil || !strings.Contains(err.Error(), why) {
+		if r, err := phases(t.Context(), []string{"/bin/sh", "-c", script}, "rand8", phaseFigures); err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("%s: %+v, %v", script, r, err)
 		}
 	}
@@ -108,7 +108,7 @@ func TestBlkRivals(t *testing.T) {
 			t.Fatal(err)
 		}
 		all := strings.Join(argv, " ")
-		if seen[v.name] || strings.Count(all, cmdline+" ") != 1 || strings.Count(all, blkCommand) != 1 || !strings.Contains(all, f.disk()) {
+		if seen[v.name] || strings.Count(all, cmdline+" ") != 1 || strings.Count(all, "vmm.exec=/blkguest") != 1 || !strings.Contains(all, f.disk()) {
 			t.Errorf("%s: %s", v.name, all)
 		}
 		seen[v.name] = true

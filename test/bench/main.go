@@ -2,6 +2,8 @@
 //
 //	bench boot    process start to the guest's first line, in the lab
 //	bench blk     random and sequential access to a disk, in the lab
+//	bench tap     a network card on a tap, in the lab
+//	bench user    a network that needs no privilege, in the lab
 //	bench rss     resident memory of an idle guest's VMM, in the lab
 //	bench start   process start to the first KVM_RUN, on this host
 //	bench pio     one exit to a port and back, on this host
@@ -33,6 +35,8 @@ var benches = map[string]struct {
 }{
 	"boot":  {newBoot, true, true, nil},
 	"blk":   {newBlk, true, true, prepareBlk},
+	"tap":   {newTap, true, true, prepareNet},
+	"user":  {newUser, true, true, prepareNet},
 	"start": {newStart, true, false, nil},
 	"pio":   {newPIO, false, false, nil},
 	"rss":   {newRSS, true, true, nil},
@@ -91,7 +95,7 @@ func execute(ctx context.Context, args []string) error {
 func parse(args []string) (o options, err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.Usage = func() {
-		fmt.Fprintln(flags.Output(), "usage: bench [flags] boot|blk|rss|start|pio")
+		fmt.Fprintln(flags.Output(), "usage: bench [flags] boot|blk|tap|user|rss|start|pio")
 		flags.PrintDefaults()
 	}
 	flags.IntVar(&o.rounds, "rounds", 5, "measure everything so often, after one warm-up")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"vmm/test/lab/qemu"
@@ -63,8 +64,11 @@ func cold(f files) string {
 
 func vmm(mode string, cache func(files) string, more ...string) func(files, int) ([]string, error) {
 	return func(f files, mib int) ([]string, error) {
+		if !slices.Contains(more, "--net") {
+			more = append(more, "--net", "none")
+		}
 		return append([]string{f.vmm, "run", "--kernel", f.kernel, "--initrd", f.initrd, "--cmdline", cmdline,
-			"--memory", fmt.Sprintf("%dM", mib), "--cpus", "1", "--boot", mode, "--kernel-cache", cache(f), "--net", "none"}, more...), nil
+			"--memory", fmt.Sprintf("%dM", mib), "--cpus", "1", "--boot", mode, "--kernel-cache", cache(f)}, more...), nil
 	}
 }
 

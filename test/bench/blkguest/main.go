@@ -2,11 +2,11 @@
 // reads and writes /dev/vda past the guest's page cache, in one phase after
 // another, and prints for each
 //
-//	BLK-BEGIN NAME
-//	BLK-END NAME OPERATIONS NANOSECONDS
+//	BENCH-BEGIN NAME
+//	BENCH-END NAME OPERATIONS NANOSECONDS
 //
-// between which there is nothing but that phase. The last line is BLK-DONE, or
-// BLK-FAILED and why. With an argument it uses that file instead.
+// between which there is nothing but that phase. The last line is BENCH-DONE, or
+// BENCH-FAILED and why. With an argument it uses that file instead.
 package main
 
 import (
@@ -50,10 +50,10 @@ func main() {
 		path = os.Args[1]
 	}
 	if err := execute(path); err != nil {
-		fmt.Println("BLK-FAILED", err)
+		fmt.Println("BENCH-FAILED", err)
 		os.Exit(1)
 	}
-	fmt.Println("BLK-DONE")
+	fmt.Println("BENCH-DONE")
 }
 
 func execute(path string) error {
@@ -88,12 +88,12 @@ func (p phase) run(fd int, length int64) error {
 	if _, _, err := p.loop(q, places, warmUp); err != nil {
 		return err
 	}
-	fmt.Printf("BLK-BEGIN %s\n", p.name)
+	fmt.Printf("BENCH-BEGIN %s\n", p.name)
 	operations, took, err := p.loop(q, places, counted)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("BLK-END %s %d %d\n", p.name, operations, took.Nanoseconds())
+	fmt.Printf("BENCH-END %s %d %d\n", p.name, operations, took.Nanoseconds())
 	return nil
 }
 
