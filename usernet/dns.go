@@ -81,7 +81,7 @@ func (n *Network) ask(server netip.AddrPort, query []byte) []byte {
 	if _, err := c.Write(sent); err != nil {
 		return nil
 	}
-	b := datagrams.Get().(*[65535]byte)
+	b := datagrams.Get().(*[maxPacket]byte)
 	defer datagrams.Put(b)
 	for {
 		size, err := c.Read(b[:])

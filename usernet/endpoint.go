@@ -82,8 +82,11 @@ func (e *endpoint) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) 
 // which is also faster than to have netstack make small ones.
 func (*endpoint) SupportedGSO() stack.SupportedGSO { return stack.HostGSOSupported }
 
-// GSOMaxSize implements stack.GSOEndpoint: an IP packet has a length of 16 bits.
-func (*endpoint) GSOMaxSize() uint32 { return 65535 }
+// maxPacket is what the 16 bits of an IP packet's length allow.
+const maxPacket = 65535
+
+// GSOMaxSize implements stack.GSOEndpoint.
+func (*endpoint) GSOMaxSize() uint32 { return maxPacket }
 
 // Capabilities implements stack.LinkEndpoint. The guest's checksums count as
 // good, be they there or left to us: nothing can damage a frame on its way. Not

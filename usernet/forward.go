@@ -134,7 +134,7 @@ type peer struct {
 func (n *Network) serveDatagrams(c *net.UDPConn, port uint16) {
 	to := netip.AddrPortFrom(Guest, port)
 	peers := map[netip.AddrPort]*peer{}
-	b := new([65535]byte)
+	b := new([maxPacket]byte)
 	for {
 		size, from, err := c.ReadFromUDPAddrPort(b[:])
 		switch {

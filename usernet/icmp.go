@@ -71,7 +71,7 @@ func (n *Network) echo(from, to, host netip.Addr, message []byte) {
 	if _, err := c.Write(message); err != nil {
 		return
 	}
-	b := datagrams.Get().(*[65535]byte)
+	b := datagrams.Get().(*[maxPacket]byte)
 	defer datagrams.Put(b)
 	for {
 		size, err := c.Read(b[:])

@@ -147,6 +147,12 @@ func (q *queue) start(g ethernet.Guest) {
 	}
 }
 
+func (q *queue) started() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.guest != nil
+}
+
 // stop drops all, and waits for a Readable under way.
 func (q *queue) stop() {
 	q.mu.Lock()

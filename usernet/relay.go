@@ -6,16 +6,17 @@ import (
 	"io"
 	"net"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// copySize is what is moved at once: two of the largest packets.
-const copySize = 128 << 10
+// copySize is what is moved at once: two of the largest packets that netstack
+// makes.
+const copySize = 2 * (maxPacket - header.TCPTotalHeaderMaximumSize - 1)
 
 // copies are buffers that are held while there is something in them, and not
 // while a connection is silent.
@@ -141,27 +142,25 @@ func (g *guestConn) write(b []byte, ready <-chan struct{}) error {
 	return nil
 }
 
-// close waits until the guest has let go of the connection too.
-func (g *guestConn) close(timeout time.Duration) {
-	entry, gone := waiter.NewChannelEntry(waiter.EventHUp)
+// wait waits until netstack holds nothing of the connection any more, and returns
+// true, or until stop.
+func (g *guestConn) wait(stop <-chan struct{}) bool {
+	entry, changed := waiter.NewChannelEntry(waiter.EventHUp | waiter.EventErr)
 	g.queue.EventRegister(&entry)
 	defer g.queue.EventUnregister(&entry)
-	g.ep.Close()
-	if g.ended() {
-		return
+	for !g.ended() {
+		select {
+		case <-changed:
+		case <-stop:
+			return false
+		case <-g.ctx.Done():
+			return false
+		}
 	}
-	timer := time.NewTimer(timeout)
-	defer timer.Stop()
-	select {
-	case <-gone:
-	case <-timer.C:
-		g.ep.Abort()
-	case <-g.ctx.Done():
-		g.ep.Abort()
-	}
+	return true
 }
 
-// ended reports whether netstack holds nothing of the connection any more.
+// ended reports whether the connection is over for both sides.
 func (g *guestConn) ended() bool {
 	s := tcp.EndpointState(g.ep.State())
 	return s == tcp.StateClose || s == tcp.StateError

@@ -88,12 +88,14 @@ func setTCPOptions(s *stack.Stack) tcpip.Error {
 	sack, moderate := tcpip.TCPSACKEnabled(true), tcpip.TCPModerateReceiveBufferOption(false)
 	// What a connection leaves behind counts as one of the guest's, so it leaves
 	// early.
-	timeWait, linger, retries := tcpip.TCPTimeWaitTimeoutOption(time.Second), tcpip.TCPLingerTimeoutOption(30*time.Second), tcpip.TCPSynRetriesOption(4)
+	timeWait, linger, synRetries := tcpip.TCPTimeWaitTimeoutOption(time.Second), tcpip.TCPLingerTimeoutOption(30*time.Second), tcpip.TCPSynRetriesOption(4)
+	retries := tcpip.TCPMaxRetriesOption(64) // two hours of a guest that is paused
 	for _, o := range []tcpip.SettableTransportProtocolOption{
 		&sack,
 		&moderate,
 		&timeWait,
 		&linger,
+		&synRetries,
 		&retries,
 		&tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: bufferSize, Max: bufferSize},
 		&tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: bufferSize, Max: bufferSize},

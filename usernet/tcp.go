@@ -13,12 +13,12 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// A guest that has gone, or was started again, does not say that it has left its
-// connections. One that is paused for long has not gone.
+// A guest that was started again does not say that it has left its connections:
+// it does when it is asked. One that is paused has not left, for two hours.
 const (
 	keepaliveIdle     = 5 * time.Minute
-	keepaliveInterval = time.Minute
-	keepaliveCount    = 10
+	keepaliveInterval = 10 * time.Minute
+	keepaliveCount    = 12
 )
 
 // newTCP returns what netstack calls for a segment that no connection is there
@@ -148,7 +148,7 @@ func (n *Network) dialGuest(port uint16) (*guestConn, error) {
 // holds for one that has ended must count.
 func (n *Network) relay(g *guestConn, host *net.TCPConn) {
 	g.setOptions(n.many())
-	toHost := make(chan struct{})
+	toHost, fromHost := make(chan struct{}), make(chan struct{})
 	go func() { // ends with g or host, which Close ends
 		defer close(toHost)
 		if err := g.copyTo(host); err != nil {
@@ -157,6 +157,10 @@ func (n *Network) relay(g *guestConn, host *net.TCPConn) {
 			return
 		}
 		host.CloseWrite()
+		// Nothing is read from the guest any more that would say that it has gone.
+		if g.wait(fromHost) {
+			reset(host)
+		}
 	}()
 	if err := g.copyFrom(host); err != nil {
 		g.ep.Abort()
@@ -164,9 +168,28 @@ func (n *Network) relay(g *guestConn, host *net.TCPConn) {
 	} else {
 		g.ep.Shutdown(tcpip.ShutdownWrite)
 	}
+	close(fromHost)
 	<-toHost
 	host.Close()
-	g.close(n.s.lingerTimeout)
+	n.linger(g)
+}
+
+// linger waits until the guest has let go of a connection too, for some time in
+// which it is not stopped.
+func (n *Network) linger(g *guestConn) {
+	g.ep.Close()
+	for {
+		ctx, cancel := context.WithTimeout(n.ctx, n.s.lingerTimeout)
+		gone := g.wait(ctx.Done())
+		cancel()
+		switch {
+		case gone:
+			return
+		case n.ctx.Err() != nil || n.out.started():
+			g.ep.Abort()
+			return
+		}
+	}
 }
 
 // many reports whether the guest has so many connections that each gets less.

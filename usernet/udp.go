@@ -195,7 +195,7 @@ func sendNow(raw syscall.RawConn, b []byte, to unix.Sockaddr) {
 }
 
 // datagrams are buffers for one.
-var datagrams = sync.Pool{New: func() any { return new([65535]byte) }}
+var datagrams = sync.Pool{New: func() any { return new([maxPacket]byte) }}
 
 // receiveFlow moves what the other end sends to the guest, until the flow ends.
 func (n *Network) receiveFlow(id stack.TransportEndpointID, f *flow, conn *net.UDPConn) {
@@ -206,9 +206,9 @@ func (n *Network) receiveFlow(id stack.TransportEndpointID, f *flow, conn *net.U
 		return
 	}
 	var size int
-	var b *[65535]byte
+	var b *[maxPacket]byte
 	read := func(fd uintptr) bool {
-		b = datagrams.Get().(*[65535]byte)
+		b = datagrams.Get().(*[maxPacket]byte)
 		for {
 			if size, err = unix.Read(int(fd), b[:]); err != unix.EINTR {
 				break
@@ -238,7 +238,7 @@ func (n *Network) receiveFlow(id stack.TransportEndpointID, f *flow, conn *net.U
 // writeUDP sends a datagram to the guest.
 func (n *Network) writeUDP(src, dst netip.AddrPort, b []byte) {
 	size := header.UDPMinimumSize + len(b)
-	if size > 65535 {
+	if size > maxPacket {
 		return
 	}
 	message := append(make([]byte, header.UDPMinimumSize, size), b...)

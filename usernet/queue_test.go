@@ -1,0 +1,143 @@
+package usernet
+
+import (
+	"testing"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"vmm/ethernet"
+)
+
+// script is a guest whose Readable says what a test wants.
+type script struct {
+	called chan struct{}
+	answer chan bool
+}
+
+func newScript() *script { return &script{make(chan struct{}, 100), make(chan bool)} }
+
+func (s *script) Readable(int) bool {
+	s.called <- struct{}{}
+	return <-s.answer
+}
+
+func (*script) Writable(int) {}
+
+func (s *script) none(t *testing.T, when string) {
+	t.Helper()
+	select {
+	case <-s.called:
+		t.Errorf("Readable %s", when)
+	case <-time.After(20 * time.Millisecond):
+	}
+}
+
+// newTestQueue returns a queue that is started, and what puts a frame into it.
+func newTestQueue(t *testing.T) (*queue, *script, func() bool) {
+	q, s := newQueue(), newScript()
+	done := make(chan struct{})
+	go func() { q.pump(); close(done) }()
+	t.Cleanup(func() {
+		q.close()
+		wait(t, "the end of pump", done)
+	})
+	q.start(s)
+	return q, s, func() bool {
+		pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(make([]byte, 60))})
+		defer pkt.DecRef()
+		return q.push(pkt)
+	}
+}
+
+// TestQueue is the contract of ethernet.Link's Readable and Resume.
+func TestQueue(t *testing.T) {
+	var h ethernet.Header
+	take := func(q *queue) bool {
+		n, err := q.receive(&h, [][]byte{make([]byte, 100)}, 0)
+		return err == nil && n == 60
+	}
+	t.Run("no room", func(t *testing.T) {
+		_, s, push := newTestQueue(t)
+		push()
+		wait(t, "Readable", s.called)
+		s.answer <- false
+		push()
+		s.none(t, "without Resume")
+	})
+	t.Run("resumed", func(t *testing.T) {
+		q, s, push := newTestQueue(t)
+		push()
+		wait(t, "Readable", s.called)
+		s.answer <- false
+		s.none(t, "without Resume")
+		q.resume()
+		wait(t, "Readable after Resume", s.called)
+		if !take(q) || take(q) {
+			t.Error("not one frame")
+		}
+		s.answer <- true
+		q.resume() // one too many
+		s.none(t, "without a frame")
+		push()
+		wait(t, "Readable", s.called)
+		s.answer <- false
+	})
+	t.Run("resumed too early", func(t *testing.T) {
+		q, s, push := newTestQueue(t)
+		push()
+		wait(t, "Readable", s.called)
+		q.resume()
+		s.answer <- false
+		wait(t, "Readable, for Resume is not lost", s.called)
+		s.answer <- false
+	})
+	t.Run("stopped", func(t *testing.T) {
+		q, s, push := newTestQueue(t)
+		push()
+		wait(t, "Readable", s.called)
+		stopped := make(chan struct{})
+		go func() { q.stop(); close(stopped) }()
+		eventually(t, "stop", func() bool {
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			return q.guest == nil
+		})
+		select {
+		case <-stopped:
+			t.Error("Stop does not wait for Readable")
+		default:
+		}
+		s.answer <- true
+		wait(t, "Stop", stopped)
+		push()
+		s.none(t, "after Stop")
+		q.start(s)
+		s.none(t, "for a frame from before Start")
+		if take(q) {
+			t.Error("a frame from before Start")
+		}
+	})
+	t.Run("full", func(t *testing.T) {
+		q, s, push := newTestQueue(t)
+		for i := range maxFrames {
+			if !push() {
+				t.Fatalf("frame %d is lost", i)
+			}
+		}
+		if push() {
+			t.Error("no bound")
+		}
+		wait(t, "Readable", s.called)
+		for i := range maxFrames {
+			if !take(q) {
+				t.Fatalf("frame %d is lost", i)
+			}
+		}
+		s.answer <- true
+		if q.bytes != 0 || take(q) {
+			t.Errorf("%d bytes are left", q.bytes)
+		}
+	})
+}
