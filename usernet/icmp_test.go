@@ -40,24 +40,7 @@ func TestPing(t *testing.T) {
 	sequence := uint16(0)
 	ask := func(to netip.Addr) string {
 		sequence++
-		m := binary.BigEndian.AppendUint16([]byte{8, 0, 0, 0, 0x12, 0x34}, sequence)
-		m = append(m, "payload"...)
-		proto := header.ICMPv4ProtocolNumber
-		size := 20 + len(m)
-		b := make([]byte, 20)
-		if to.Is4() {
-			header.IPv4(b).Encode(&header.IPv4Fields{TotalLength: uint16(size), TTL: 64, Protocol: uint8(proto), SrcAddr: tcpipAddress(Guest), DstAddr: tcpipAddress(to)})
-			header.IPv4(b).SetChecksum(^header.IPv4(b).CalculateChecksum())
-			header.ICMPv4(m).SetChecksum(^checksum.Checksum(m, 0))
-		} else {
-			m[0] = 128
-			b = make([]byte, 40)
-			src, dst := tcpipAddress(guest6), tcpipAddress(to)
-			header.IPv6(b).Encode(&header.IPv6Fields{PayloadLength: uint16(len(m)), TransportProtocol: header.ICMPv6ProtocolNumber, HopLimit: 64, SrcAddr: src, DstAddr: dst})
-			header.ICMPv6(m).SetChecksum(header.ICMPv6Checksum(header.ICMPv6ChecksumParams{Header: m, Src: src, Dst: dst}))
-		}
-		g.send(GatewayMAC, protocol(to), append(b, m...))
-		return string(m[4:])
+		return g.ping(to, sequence)
 	}
 	expect := []netip.Addr{Gateway, DNS, Gateway6, DNS6}
 	if own := ownAddress(); own.IsValid() {
@@ -77,6 +60,26 @@ func TestPing(t *testing.T) {
 			t.Errorf("%v: %v %q, want %q", a, got.from, got.body, want)
 		}
 	}
+}
+
+// ping sends an echo request, and returns its identifier and all behind.
+func (g *guest) ping(to netip.Addr, sequence uint16) string {
+	m := binary.BigEndian.AppendUint16([]byte{8, 0, 0, 0, 0x12, 0x34}, sequence)
+	m = append(m, "payload"...)
+	b := make([]byte, 20)
+	if to.Is4() {
+		header.IPv4(b).Encode(&header.IPv4Fields{TotalLength: uint16(20 + len(m)), TTL: 64, Protocol: 1, SrcAddr: tcpipAddress(Guest), DstAddr: tcpipAddress(to)})
+		header.IPv4(b).SetChecksum(^header.IPv4(b).CalculateChecksum())
+		header.ICMPv4(m).SetChecksum(^checksum.Checksum(m, 0))
+	} else {
+		m[0] = 128
+		b = make([]byte, 40)
+		src, dst := tcpipAddress(guest6), tcpipAddress(to)
+		header.IPv6(b).Encode(&header.IPv6Fields{PayloadLength: uint16(len(m)), TransportProtocol: header.ICMPv6ProtocolNumber, HopLimit: 64, SrcAddr: src, DstAddr: dst})
+		header.ICMPv6(m).SetChecksum(header.ICMPv6Checksum(header.ICMPv6ChecksumParams{Header: m, Src: src, Dst: dst}))
+	}
+	g.send(GatewayMAC, protocol(to), append(b, m...))
+	return string(m[4:])
 }
 
 // ownAddress returns an address of this host that is not its loopback's.

@@ -51,93 +51,98 @@ func newTestQueue(t *testing.T) (*queue, *script, func() bool) {
 	}
 }
 
-// TestQueue is the contract of ethernet.Link's Readable and Resume.
-func TestQueue(t *testing.T) {
+// take takes a frame, if there is one.
+func (q *queue) take() bool {
 	var h ethernet.Header
-	take := func(q *queue) bool {
-		n, err := q.receive(&h, [][]byte{make([]byte, 100)}, 0)
-		return err == nil && n == 60
+	n, err := q.receive(&h, [][]byte{make([]byte, 100)}, 0)
+	return err == nil && n == 60
+}
+
+// What follows is the contract of ethernet.Link's Readable and Resume.
+
+func TestNoRoom(t *testing.T) {
+	_, s, push := newTestQueue(t)
+	push()
+	wait(t, "Readable", s.called)
+	s.answer <- false
+	push()
+	s.none(t, "without Resume")
+}
+
+func TestResume(t *testing.T) {
+	q, s, push := newTestQueue(t)
+	push()
+	wait(t, "Readable", s.called)
+	s.answer <- false
+	s.none(t, "without Resume")
+	q.resume()
+	wait(t, "Readable after Resume", s.called)
+	if !q.take() || q.take() {
+		t.Error("not one frame")
 	}
-	t.Run("no room", func(t *testing.T) {
-		_, s, push := newTestQueue(t)
-		push()
-		wait(t, "Readable", s.called)
-		s.answer <- false
-		push()
-		s.none(t, "without Resume")
+	s.answer <- true
+	q.resume() // one too many
+	s.none(t, "without a frame")
+	push()
+	wait(t, "Readable", s.called)
+	s.answer <- false
+}
+
+func TestResumeEarly(t *testing.T) {
+	q, s, push := newTestQueue(t)
+	push()
+	wait(t, "Readable", s.called)
+	q.resume()
+	s.answer <- false
+	wait(t, "Readable, for Resume is not lost", s.called)
+	s.answer <- false
+}
+
+func TestStopWaits(t *testing.T) {
+	q, s, push := newTestQueue(t)
+	push()
+	wait(t, "Readable", s.called)
+	stopped := make(chan struct{})
+	go func() { q.stop(); close(stopped) }()
+	eventually(t, "stop", func() bool {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		return q.guest == nil
 	})
-	t.Run("resumed", func(t *testing.T) {
-		q, s, push := newTestQueue(t)
-		push()
-		wait(t, "Readable", s.called)
-		s.answer <- false
-		s.none(t, "without Resume")
-		q.resume()
-		wait(t, "Readable after Resume", s.called)
-		if !take(q) || take(q) {
-			t.Error("not one frame")
+	select {
+	case <-stopped:
+		t.Error("Stop does not wait for Readable")
+	default:
+	}
+	s.answer <- true
+	wait(t, "Stop", stopped)
+	push()
+	s.none(t, "after Stop")
+	q.start(s)
+	s.none(t, "for a frame from before Start")
+	if q.take() {
+		t.Error("a frame from before Start")
+	}
+}
+
+func TestQueueFull(t *testing.T) {
+	q, s, push := newTestQueue(t)
+	for i := range maxFrames {
+		if !push() {
+			t.Fatalf("frame %d is lost", i)
 		}
-		s.answer <- true
-		q.resume() // one too many
-		s.none(t, "without a frame")
-		push()
-		wait(t, "Readable", s.called)
-		s.answer <- false
-	})
-	t.Run("resumed too early", func(t *testing.T) {
-		q, s, push := newTestQueue(t)
-		push()
-		wait(t, "Readable", s.called)
-		q.resume()
-		s.answer <- false
-		wait(t, "Readable, for Resume is not lost", s.called)
-		s.answer <- false
-	})
-	t.Run("stopped", func(t *testing.T) {
-		q, s, push := newTestQueue(t)
-		push()
-		wait(t, "Readable", s.called)
-		stopped := make(chan struct{})
-		go func() { q.stop(); close(stopped) }()
-		eventually(t, "stop", func() bool {
-			q.mu.Lock()
-			defer q.mu.Unlock()
-			return q.guest == nil
-		})
-		select {
-		case <-stopped:
-			t.Error("Stop does not wait for Readable")
-		default:
+	}
+	if push() {
+		t.Error("no bound")
+	}
+	wait(t, "Readable", s.called)
+	for i := range maxFrames {
+		if !q.take() {
+			t.Fatalf("frame %d is lost", i)
 		}
-		s.answer <- true
-		wait(t, "Stop", stopped)
-		push()
-		s.none(t, "after Stop")
-		q.start(s)
-		s.none(t, "for a frame from before Start")
-		if take(q) {
-			t.Error("a frame from before Start")
-		}
-	})
-	t.Run("full", func(t *testing.T) {
-		q, s, push := newTestQueue(t)
-		for i := range maxFrames {
-			if !push() {
-				t.Fatalf("frame %d is lost", i)
-			}
-		}
-		if push() {
-			t.Error("no bound")
-		}
-		wait(t, "Readable", s.called)
-		for i := range maxFrames {
-			if !take(q) {
-				t.Fatalf("frame %d is lost", i)
-			}
-		}
-		s.answer <- true
-		if q.bytes != 0 || take(q) {
-			t.Errorf("%d bytes are left", q.bytes)
-		}
-	})
+	}
+	s.answer <- true
+	if q.bytes != 0 || q.take() {
+		t.Errorf("%d bytes are left", q.bytes)
+	}
 }

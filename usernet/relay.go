@@ -15,23 +15,36 @@ import (
 )
 
 // copySize is what is moved at once: two of the largest packets that netstack
-// makes.
-const copySize = 2 * (maxPacket - header.TCPTotalHeaderMaximumSize - 1)
+// makes; for one of many connections it is less.
+const (
+	copySize      = 2 * (maxPacket - header.TCPTotalHeaderMaximumSize - 1)
+	smallCopySize = 16 << 10
+)
 
-// copies are buffers that are held while there is something in them, and not
-// while a connection is silent.
-var copies = sync.Pool{New: func() any { return new([copySize]byte) }}
+// copies and smallCopies are buffers that are held while there is something in
+// them, and not while a connection is silent.
+var copies, smallCopies = buffers(copySize), buffers(smallCopySize)
+
+func buffers(size int) *sync.Pool {
+	return &sync.Pool{New: func() any {
+		b := make([]byte, size)
+		return &b
+	}}
+}
 
 // guestConn is netstack's end of a connection with the guest.
 type guestConn struct {
-	ctx   context.Context // of the network
-	ep    tcpip.Endpoint
-	queue waiter.Queue
+	ctx    context.Context // of the network
+	ep     tcpip.Endpoint
+	queue  waiter.Queue
+	copies *sync.Pool
 }
 
 func (g *guestConn) setOptions(small bool) {
 	o := g.ep.SocketOptions()
+	g.copies = copies
 	if small {
+		g.copies = smallCopies
 		o.SetReceiveBufferSize(smallBufferSize, true)
 		o.SetSendBufferSize(smallBufferSize, true)
 	}
@@ -57,14 +70,14 @@ func (g *guestConn) copyTo(host *net.TCPConn) error {
 			}
 			continue
 		}
-		b := copies.Get().(*[copySize]byte)
-		w := tcpip.SliceWriter(b[:])
+		b := g.copies.Get().(*[]byte)
+		w := tcpip.SliceWriter(*b)
 		r, err := g.ep.Read(&w, tcpip.ReadOptions{})
 		var herr error
 		if err == nil {
-			_, herr = host.Write(b[:r.Count])
+			_, herr = host.Write((*b)[:r.Count])
 		}
-		copies.Put(b)
+		g.copies.Put(b)
 		switch err.(type) {
 		case nil:
 			if herr != nil {
@@ -88,18 +101,18 @@ func (g *guestConn) copyFrom(host *net.TCPConn) error {
 	entry, ready := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventHUp | waiter.EventErr)
 	g.queue.EventRegister(&entry)
 	defer g.queue.EventUnregister(&entry)
-	var b *[copySize]byte
+	var b *[]byte
 	var n int
 	var errno error
 	read := func(fd uintptr) bool {
-		b = copies.Get().(*[copySize]byte)
+		b = g.copies.Get().(*[]byte)
 		for {
-			if n, errno = unix.Read(int(fd), b[:]); errno != unix.EINTR {
+			if n, errno = unix.Read(int(fd), *b); errno != unix.EINTR {
 				break
 			}
 		}
 		if errno == unix.EAGAIN {
-			copies.Put(b)
+			g.copies.Put(b)
 			b = nil
 		}
 		return errno != unix.EAGAIN
@@ -109,11 +122,11 @@ func (g *guestConn) copyFrom(host *net.TCPConn) error {
 			return err
 		}
 		if errno == nil && n > 0 {
-			err = g.write(b[:n], ready)
+			err = g.write((*b)[:n], ready)
 		} else {
 			err = errno
 		}
-		copies.Put(b)
+		g.copies.Put(b)
 		if err != nil || n <= 0 {
 			return err
 		}

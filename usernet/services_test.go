@@ -122,6 +122,24 @@ func TestAdvertisement(t *testing.T) {
 	if ra.RouterLifetime() != 30*time.Minute || ra.ManagedAddrConfFlag() || ra.OtherConfFlag() {
 		t.Errorf("% x", []byte(ra))
 	}
+	if s := options(t, ra); s != "mac prefix dns" {
+		t.Errorf("options: %s; % x", s, []byte(ra))
+	}
+	unasked := newGuest(t, Config{}, 0, func(s *settings) { s.advertise = 10 * time.Millisecond })
+	unasked.sniff(func(b []byte) bool {
+		if len(b) > 54 && b[54] == byte(header.ICMPv6RouterAdvert) {
+			select {
+			case frames <- b:
+			default:
+			}
+		}
+		return false
+	})
+	receive(t, "an advertisement that nobody asked for", frames)
+}
+
+// options says which of a router advertisement's are right.
+func options(t *testing.T, ra header.NDPRouterAdvert) string {
 	it, err := ra.Options().Iter(true)
 	if err != nil {
 		t.Fatal(err)
@@ -147,20 +165,7 @@ func TestAdvertisement(t *testing.T) {
 			}
 		}
 	}
-	if s := strings.Join(found, " "); s != "mac prefix dns" {
-		t.Errorf("options: %s; % x", s, []byte(ra))
-	}
-	unasked := newGuest(t, Config{}, 0, func(s *settings) { s.advertise = 10 * time.Millisecond })
-	unasked.sniff(func(b []byte) bool {
-		if len(b) > 54 && b[54] == byte(header.ICMPv6RouterAdvert) {
-			select {
-			case frames <- b:
-			default:
-			}
-		}
-		return false
-	})
-	receive(t, "an advertisement that nobody asked for", frames)
+	return strings.Join(found, " ")
 }
 
 // TestResolution: ARP and NDP answer for the gateway and the DNS server, and for

@@ -23,7 +23,7 @@ const nicID = 1
 
 // Buffers of a connection, each way. A quarter of them is in flight between two
 // processes of one host at 10 Gbit/s. Those after the first manyConnections get
-// less: what 4096 hold is below 1 GiB.
+// less: what maxConnections hold, with what is being copied, is below 1 GiB.
 const (
 	bufferSize      = 1 << 20
 	smallBufferSize = 64 << 10
