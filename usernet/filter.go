@@ -74,7 +74,6 @@ var refused = []netip.Prefix{
 	netip.MustParsePrefix("224.0.0.0/3"),
 	netip.MustParsePrefix("::/96"),
 	netip.MustParsePrefix("::ffff:0:0/96"),
-	netip.MustParsePrefix("64:ff9b:1::/48"), // to IPv4 addresses by a translator's own rules
 	netip.MustParsePrefix("fe80::/10"),
 	netip.MustParsePrefix("ff00::/8"),
 	Subnet,

@@ -43,14 +43,14 @@ func explainListen(f Forward, err error) error {
 	if f.UDP {
 		proto = "udp"
 	}
-	name := fmt.Sprintf("forward %s %s", proto, f.Listen)
+	name := fmt.Sprintf("forward %s %s port %d", proto, f.Listen.Addr(), f.Listen.Port())
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
-		return fmt.Errorf("%s: port %d: in use: choose another", name, f.Listen.Port())
+		return fmt.Errorf("%s: in use: choose another", name)
 	case errors.Is(err, unix.EACCES):
-		return fmt.Errorf("%s: port %d: not allowed to this user: choose one from 1024 on", name, f.Listen.Port())
+		return fmt.Errorf("%s: not allowed to this user: choose one from 1024 on", name)
 	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return fmt.Errorf("%s: %s: no address of this host: choose one of `ip address`", name, f.Listen.Addr())
+		return fmt.Errorf("%s: no address of this host: choose one of `ip address`", name)
 	}
 	return fmt.Errorf("%s: %w", name, err)
 }

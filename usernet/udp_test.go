@@ -107,6 +107,15 @@ func TestUDPRefused(t *testing.T) {
 	}
 }
 
+// TestBroadcast: a broadcast address of the host's networks is not reached; only
+// the kernel knows which these are.
+func TestBroadcast(t *testing.T) {
+	g := newGuest(t, Config{}, 0, nil)
+	if g.net.newFlow(stack.TransportEndpointID{}, netip.MustParseAddrPort("127.255.255.255:9")) != nil {
+		t.Error("a flow to a network's broadcast address")
+	}
+}
+
 // TestFlows: there are only so many, the oldest gives way, and those that are
 // silent end.
 func TestFlows(t *testing.T) {

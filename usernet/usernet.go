@@ -31,8 +31,8 @@
 // when nothing came for a minute. Echo requests (ping) go through the host's
 // unprivileged ICMP sockets, if net.ipv4.ping_group_range allows these to us.
 //
-// Connections stay while the guest is stopped, and end with Close. They are not
-// part of a snapshot.
+// Connections stay while the guest is stopped, for two hours if the other end has
+// that patience, and end with Close. They are not part of a snapshot.
 package usernet
 
 import (

@@ -2,7 +2,6 @@ package usernet
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -99,9 +98,9 @@ func TestListenErrors(t *testing.T) {
 		f    Forward
 		want string
 	}{
-		{Forward{false, netip.MustParseAddrPort(l.Addr().String()), 1}, fmt.Sprintf("forward tcp %s: port %s: in use: choose another", l.Addr(), port(l.Addr()))},
-		{Forward{true, netip.MustParseAddrPort(u.LocalAddr().String()), 1}, fmt.Sprintf("forward udp %s: port %s: in use: choose another", u.LocalAddr(), port(u.LocalAddr()))},
-		{Forward{false, netip.MustParseAddrPort("192.0.2.200:0"), 1}, "forward tcp 192.0.2.200:0: 192.0.2.200: no address of this host: choose one of `ip address`"},
+		{Forward{false, netip.MustParseAddrPort(l.Addr().String()), 1}, "forward tcp 127.0.0.1 port " + port(l.Addr()) + ": in use: choose another"},
+		{Forward{true, netip.MustParseAddrPort(u.LocalAddr().String()), 1}, "forward udp 127.0.0.1 port " + port(u.LocalAddr()) + ": in use: choose another"},
+		{Forward{false, netip.MustParseAddrPort("192.0.2.200:7"), 1}, "forward tcp 192.0.2.200 port 7: no address of this host: choose one of `ip address`"},
 	} {
 		n, err := New(Config{Forwards: []Forward{test.f}})
 		if err == nil {
