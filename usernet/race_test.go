@@ -4,6 +4,6 @@ package usernet
 
 // Less, where every access to memory is looked at.
 const (
-	bulk = 4 << 20
-	many = 250
+	bulk = 2 << 20
+	many = 150
 )
