@@ -28,6 +28,7 @@ type devices struct {
 	windows []pci.Window // of the bus
 	virtio  []transport  // in the order in which the guest finds them
 	images  []*disk.Image
+	queues  int // of all of virtio
 	nics    []*nic
 	edges   []*eventfd.FD
 }

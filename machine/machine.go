@@ -210,11 +210,7 @@ func (m *Machine) Run(ctx context.Context) (End, error) {
 	}
 	defer close(m.done)
 	defer m.stop()
-	// A vCPU may hold one of Go's processors for a while after it entered the
-	// guest: there must be more of them, or devices starve.
-	if n := len(m.vcpus) + 2; runtime.GOMAXPROCS(0) < n {
-		runtime.GOMAXPROCS(n)
-	}
+	defer reserve(m.waiters())()
 	m.devices.start()
 	m.log.Debug("the guest starts") // the bench harness times this line
 	var threads sync.WaitGroup

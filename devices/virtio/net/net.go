@@ -59,7 +59,7 @@ func New(link ethernet.Link, mac ethernet.MAC) (*Device, error) {
 	d.up.Store(true)
 	for i := range d.info.Pairs {
 		d.rx = append(d.rx, &receiver{d: d, pair: i})
-		d.tx = append(d.tx, &transmitter{d: d, pair: i})
+		d.tx = append(d.tx, &transmitter{d: d, pair: i, sent: make([]virtq.Used, 0, sentBatch)})
 	}
 	d.Reset()
 	return d, nil

@@ -11,6 +11,7 @@ type transmitter struct {
 	pair    int
 	allowed ethernet.Offload // what the driver may leave to the link
 	header  ethernet.Header
+	sent    []virtq.Used // for serve, to be given back
 	counters
 }
 
@@ -18,15 +19,25 @@ func (t *transmitter) start(features uint64) { t.allowed = offload(hostOffloads,
 
 // serve sends until there is nothing left, or the link cannot take more: then
 // the frame stays where it was, and the link's Writable brings us here again.
+// Frames are given back in batches, for the driver is in no hurry to have them.
 func (t *transmitter) serve(q *virtq.Queue) {
+	sent := t.sent[:0]
 	for c := q.Pop(); c != nil; c = q.Pop() {
 		if t.send(c) == ethernet.ErrAgain {
 			q.Unpop(c)
-			return
+			break
 		}
-		q.Push(c, 0)
+		if sent = append(sent, virtq.Used{Chain: c}); len(sent) == cap(sent) {
+			q.PushAll(sent)
+			sent = sent[:0]
+		}
 	}
+	q.PushAll(sent)
 }
+
+// sentBatch is how many frames are given back at once at most: a quarter of the
+// queue, so that the driver can go on.
+const sentBatch = queueSize / 4
 
 // send sends the frame in a chain. Only ethernet.ErrAgain is an error for the caller.
 func (t *transmitter) send(c *virtq.Chain) error {
