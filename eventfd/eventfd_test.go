@@ -79,49 +79,86 @@ func TestNoAllocation(t *testing.T) {
 	}
 }
 
-// BenchmarkWake is a signal to a goroutine that waits, and one back: as Wait
-// does it, on a thread of its own, and through Go's poller.
+// The ways to wait that were compared; Wait is the first.
+var waits = []struct {
+	name string
+	wait func(b *testing.B, e *FD) func() error
+}{
+	{"blocking", func(_ *testing.B, e *FD) func() error { return e.Wait }},
+	{"without-yield", func(_ *testing.B, e *FD) func() error {
+		return func() error {
+			_, err := unix.Read(e.fd, e.count[:])
+			return err
+		}
+	}},
+	{"locked-thread", func(_ *testing.B, e *FD) func() error {
+		locked := false
+		return func() error {
+			if !locked {
+				runtime.LockOSThread()
+				locked = true
+			}
+			_, err := unix.Read(e.fd, e.count[:])
+			return err
+		}
+	}},
+	{"poller", func(b *testing.B, e *FD) func() error {
+		unix.SetNonblock(e.fd, true)
+		f := os.NewFile(uintptr(e.fd), "eventfd")
+		b.Cleanup(func() { f.Close() })
+		return func() error {
+			_, err := f.Read(e.count[:])
+			return err
+		}
+	}},
+}
+
+// answer has a goroutine wait for ping, in one of the ways, and signal pong.
+func answer(b *testing.B, wait func(*testing.B, *FD) func() error) (ping, pong *FD) {
+	ping, pong = newFD(b), newFD(b)
+	next := wait(b, ping)
+	go func() {
+		for next() == nil && !ping.stopped.Load() {
+			pong.Signal()
+		}
+	}()
+	return ping, pong
+}
+
+// BenchmarkWake is a signal to a goroutine that waits, and one back, without end.
 func BenchmarkWake(b *testing.B) {
-	waits := map[string]func(b *testing.B) (*FD, func() error){
-		"blocking": func(b *testing.B) (*FD, func() error) {
-			e := newFD(b)
-			return e, e.Wait
-		},
-		"locked": func(b *testing.B) (*FD, func() error) {
-			e, locked := newFD(b), false
-			return e, func() error {
-				if !locked {
-					runtime.LockOSThread()
-					locked = true
-				}
-				return e.Wait()
-			}
-		},
-		"poller": func(b *testing.B) (*FD, func() error) {
-			e := newFD(b)
-			unix.SetNonblock(e.fd, true)
-			f := os.NewFile(uintptr(e.fd), "eventfd")
-			b.Cleanup(func() { f.Close() })
-			return e, func() error {
-				_, err := f.Read(e.count[:])
-				return err
-			}
-		},
-	}
-	for name, wait := range waits {
-		b.Run(name, func(b *testing.B) {
-			ping, waitPing := wait(b)
-			pong, waitPong := wait(b)
-			go func() {
-				for waitPing() == nil && !ping.stopped.Load() {
-					pong.Signal()
-				}
-			}()
+	for _, w := range waits {
+		b.Run(w.name, func(b *testing.B) {
+			ping, pong := answer(b, w.wait)
 			b.ReportAllocs()
 			for b.Loop() {
 				ping.Signal()
-				waitPong()
+				unix.Read(pong.fd, pong.count[:])
 			}
+			ping.Stop()
+		})
+	}
+}
+
+// BenchmarkIdle is the same with a millisecond between one and the next, as
+// between the requests of a guest; rtt-ns is without that.
+func BenchmarkIdle(b *testing.B) {
+	for _, w := range waits {
+		b.Run(w.name, func(b *testing.B) {
+			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4)) // as machine does
+			ping, pong := answer(b, w.wait)
+			runtime.LockOSThread() // a guest is not in Go's hands
+			defer runtime.UnlockOSThread()
+			took := time.Duration(0)
+			for b.Loop() {
+				pause := unix.Timespec{Nsec: 1e6}
+				unix.Nanosleep(&pause, nil)
+				began := time.Now()
+				ping.Signal()
+				unix.Read(pong.fd, pong.count[:])
+				took += time.Since(began)
+			}
+			b.ReportMetric(float64(took.Nanoseconds())/float64(b.N), "rtt-ns")
 			ping.Stop()
 		})
 	}
