@@ -75,7 +75,7 @@ emulated: ## the lab and the guest, without vmm
 # What of the unit tests needs KVM, where it works as on hardware. The command's
 # are without the race detector: they start it some hundred times.
 onkvm: lab ## the tests that run small guests on KVM
-	$(call suite,onkvm,270, \
+	$(call suite,onkvm,400, \
 		$(MAKE) --no-print-directory onkvm-tests; \
 		bin/lab -timeout 150s -again -jobs test/onkvm.json)
 
@@ -91,7 +91,7 @@ boots: build lab images ## real kernels in vmm
 
 # What the boots need: kernels, initramfs, a Debian, the tests and their tool in the guest.
 images: ## what the guests need: kernels, initramfs, a Debian, test programs
-	$(call suite,images,420,$(MAKE) --no-print-directory boot-tests)
+	$(call suite,images,600,$(MAKE) --no-print-directory boot-tests)
 
 boot-tests:
 	$(GO) run ./guest/mkinitrd cloud cpu generic
