@@ -86,7 +86,7 @@ onkvm-tests:
 
 # Real kernels in vmm, where KVM works: here, or in the lab.
 boots: build lab images ## real kernels in vmm
-	$(call suite,boots,900, \
+	$(call suite,boots,1300, \
 		cd test/boot; ../../bin/lab -timeout 480s -batch 5 -tests ../../bin/boot.test)
 
 # What the boots need: kernels, initramfs, a Debian, the tests and their tool in the guest.
