@@ -43,7 +43,7 @@ var one = []byte{1, 0, 0, 0, 0, 0, 0, 0}
 func (e *FD) Signal() { unix.Write(e.fd, one) }
 
 // Wait returns nil once signalled, and ErrStopped once stopped. It blocks the
-// thread in the kernel, which costs a thread and wakes in a fraction of the time
+// thread in the kernel, which costs a thread and wakes in two thirds of the time
 // that Go's poller takes (BenchmarkIdle): a guest waits for it with each request.
 func (e *FD) Wait() error {
 	for !e.stopped.Load() {
@@ -62,8 +62,8 @@ func (e *FD) Wait() error {
 // Yield is called before a goroutine blocks in the kernel, again and again,
 // without ever parking in Go. To the runtime's monitor one that is not scheduled
 // for 10 ms is one that hogs its processor: in every system call it takes that
-// away, and the goroutine waits for another when it returns, which takes four
-// times as long as the wake itself. To be scheduled takes some 100 ns.
+// away, and the goroutine waits for another when it returns, which takes
+// longer than the wake itself (BenchmarkIdle).
 func Yield() { runtime.Gosched() }
 
 // Stop makes Wait fail until Start.

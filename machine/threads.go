@@ -11,7 +11,7 @@ import (
 // Each of them keeps one of Go's processors for up to 10 ms after it began to
 // wait. If there is none left, one that has waited enough cannot go on before
 // the runtime's monitor takes one away from another, and the monitor, which
-// then has much to do, takes a fifth of a processor for itself. So there are
+// then has much to do, takes up to a fifth of a processor for itself in the lab. So there are
 // more of them than can wait.
 var blocking atomic.Int64
 
@@ -19,7 +19,7 @@ var blocking atomic.Int64
 const spare = 2
 
 // reserve makes room for n more goroutines that wait in the kernel; free gives
-// it back. Processors of Go that are not used cost nothing.
+// it back.
 func reserve(n int) (free func()) {
 	if want := int(blocking.Add(int64(n))) + spare; runtime.GOMAXPROCS(0) < want {
 		runtime.GOMAXPROCS(want)

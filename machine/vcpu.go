@@ -115,8 +115,7 @@ func (v *vcpu) loop() error {
 // yielder has a vCPU scheduled more often than the 10 ms after which Go's monitor
 // takes the processor of a goroutine that is not, and each exit then waits for
 // another (eventfd.Yield). That is not cheap here, for the goroutine is bound to
-// its thread; so it is done between exits that come fast only, and rarely. To
-// look at the clock takes 40 ns.
+// its thread; so it is done between exits that come fast only, and rarely.
 type yielder struct{ entered, yielded time.Time }
 
 const yieldEvery = 5 * time.Millisecond

@@ -34,18 +34,8 @@ func newBlk(f files) *report {
 		"cpu1, cpu8: time on a processor of the VMM's threads other than vCPUs, for one operation of rand1, rand8 (/proc/PID/task/*/schedstat); - if a vCPU's thread cannot be told from others.",
 	}}
 	f.initrd = f.blkInitrd()
-	for _, v := range blkRivals() {
-		e := &entry{Name: v.name, Note: v.note}
-		e.measure = func(ctx context.Context) (run, error) {
-			argv, err := blkArgv(v, f)
-			if err != nil {
-				return run{}, err
-			}
-			e.Argv = argv
-			return phases(ctx, argv, "rand8", phaseFigures)
-		}
-		r.Entries = append(r.Entries, e)
-	}
+	argv := func(_ context.Context, v rival) ([]string, error) { return blkArgv(v, f) }
+	r.followPhases(blkRivals(), argv, "rand8", phaseFigures)
 	return r
 }
 

@@ -61,21 +61,13 @@ func newNet(f files, name, baseline string, rivals []rival) *report {
 		"cpu: time on a processor of the VMM's threads other than vCPUs; what the kernel does for vhost is in none of them.",
 	}}
 	f.initrd = f.netInitrd()
-	for _, v := range rivals {
-		e := &entry{Name: v.name, Note: v.note}
-		e.measure = func(ctx context.Context) (run, error) {
-			if err := netServices(ctx, name == "tap"); err != nil {
-				return run{}, err
-			}
-			argv, err := withWords(v, f, netWords)
-			if err != nil {
-				return run{}, err
-			}
-			e.Argv = argv
-			return phases(ctx, argv, "out", netFigures)
+	argv := func(ctx context.Context, v rival) ([]string, error) {
+		if err := netServices(ctx, name == "tap"); err != nil {
+			return nil, err
 		}
-		r.Entries = append(r.Entries, e)
+		return withWords(v, f, netWords)
 	}
+	r.followPhases(rivals, argv, "out", netFigures)
 	return r
 }
 

@@ -46,6 +46,20 @@ func withWords(v rival, f files, words string) ([]string, error) {
 	return argv, err
 }
 
+// followPhases makes an entry of each rival, whose runs are phases.
+func (r *report) followPhases(rivals []rival, argv func(context.Context, rival) ([]string, error), value string, figures func(map[string]float64, phase) error) {
+	for _, v := range rivals {
+		e := &entry{Name: v.name, Note: v.note}
+		e.measure = func(ctx context.Context) (found run, err error) {
+			if e.Argv, err = argv(ctx, v); err != nil {
+				return run{}, err
+			}
+			return phases(ctx, e.Argv, value, figures)
+		}
+		r.Entries = append(r.Entries, e)
+	}
+}
+
 // phase is what happened between two lines of the guest.
 type phase struct {
 	name          string

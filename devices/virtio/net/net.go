@@ -43,8 +43,7 @@ type Device struct {
 
 	mu         sync.Mutex
 	host       virtio.Host   // guarded by mu; nil: stopped
-	mode       ethernet.Mode // guarded by mu
-	chosen     bool          // guarded by mu; mode is the driver's
+	mode       ethernet.Mode // guarded by mu; no pairs: not the driver's yet
 	negotiated uint64        // guarded by mu
 }
 
@@ -85,14 +84,14 @@ func (d *Device) Reset() {
 	d.filter.reset(d.mac)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.mode, d.chosen = ethernet.Mode{}, false
+	d.mode = ethernet.Mode{}
 }
 
 // Start implements virtio.Device.
 func (d *Device) Start(features uint64, h virtio.Host) error {
 	d.mu.Lock()
-	if !d.chosen {
-		d.mode, d.chosen = ethernet.Mode{Pairs: 1, Offload: offload(guestOffloads, features)}, true
+	if d.mode.Pairs == 0 {
+		d.mode = ethernet.Mode{Pairs: 1, Offload: offload(guestOffloads, features)}
 	}
 	mode := d.mode
 	d.host, d.negotiated = h, features
@@ -171,7 +170,6 @@ func (d *Device) SetUp(up bool) {
 type saved struct {
 	Filter filterState
 	Mode   ethernet.Mode
-	Chosen bool
 	Down   bool `json:",omitempty"`
 }
 
@@ -181,7 +179,7 @@ func (d *Device) Save() ([]byte, error) {
 	defer d.mu.Unlock()
 	d.filter.mu.RLock()
 	defer d.filter.mu.RUnlock()
-	return json.Marshal(saved{d.filter.s, d.mode, d.chosen, !d.up.Load()})
+	return json.Marshal(saved{d.filter.s, d.mode, !d.up.Load()})
 }
 
 // Load implements virtio.Saver.
@@ -191,7 +189,7 @@ func (d *Device) Load(b []byte) error {
 		return fmt.Errorf("network device: %w", err)
 	}
 	switch {
-	case s.Chosen && (s.Mode.Pairs < 1 || s.Mode.Pairs > d.info.Pairs):
+	case s.Mode.Pairs < 0 || s.Mode.Pairs > d.info.Pairs:
 		return fmt.Errorf("network device: the state uses %d queue pairs, of %d", s.Mode.Pairs, d.info.Pairs)
 	case s.Mode.Offload&^d.info.Offload != 0:
 		return fmt.Errorf("network device: the state has offloads %#x that the link does not have", s.Mode.Offload&^d.info.Offload)
@@ -202,6 +200,6 @@ func (d *Device) Load(b []byte) error {
 	d.up.Store(!s.Down)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.mode, d.chosen = s.Mode, s.Chosen
+	d.mode = s.Mode
 	return nil
 }

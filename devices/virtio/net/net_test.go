@@ -406,7 +406,7 @@ func TestPairs(t *testing.T) {
 func TestLoad(t *testing.T) {
 	w := newWire(ethernet.Info{Pairs: 2, Offload: ethernet.Checksum})
 	for _, s := range []string{
-		`{`, `{"Filter":{"MAC":[1,2,3,4,5,"6"]}}`, `{"Chosen":true}`, `{"Chosen":true,"Mode":{"Pairs":3}}`, `{"Chosen":true,"Mode":{"Pairs":-1}}`, `{"Mode":{"Offload":2}}`,
+		`{`, `{"Filter":{"MAC":[1,2,3,4,5,"6"]}}`, `{"Mode":{"Pairs":3}}`, `{"Mode":{"Pairs":-1}}`, `{"Mode":{"Offload":2}}`,
 	} {
 		d, err := New(w, testMAC)
 		if err != nil {

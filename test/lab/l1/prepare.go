@@ -78,7 +78,7 @@ func buildAgent(ctx context.Context, dir string) ([]byte, error) {
 // cpu has all that QEMU can emulate, AMD's SVM included, but for five-level
 // page tables, with which QEMU up to 9 walks the nested ones wrongly, and but
 // for fast string instructions (ERMS, FSRM): they are not. Without the flags
-// Linux moves eight bytes at a time in place of one, and boots in three quarters
+// Linux moves eight bytes at a time in place of one, and boots in four fifths
 // of the time.
 const cpu = "max,la57=off,erms=off,fsrm=off"
 
