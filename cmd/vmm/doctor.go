@@ -48,6 +48,7 @@ func examine(device, cpuinfo string) []finding {
 		finding{"ok", fmt.Sprintf("up to %d vCPUs a guest; this host has %d CPUs", machine.MaxVCPUs(sys), runtime.NumCPU()), ""},
 		examineHugePages("/sys/kernel/mm/transparent_hugepage/enabled"),
 		examineMemory("/proc/meminfo"),
+		examinePing("/proc/sys/net/ipv4/ping_group_range"),
 	)
 }
 
@@ -83,6 +84,26 @@ func examineMemory(path string) finding {
 		}
 	}
 	return finding{"note", path + " does not tell how much memory is available", "mind it yourself"}
+}
+
+// examinePing looks whether a guest in user mode can ping outwards: by Linux's
+// ICMP sockets, which it gives to a range of groups, see icmp(7).
+func examinePing(path string) finding {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return finding{"note", err.Error(), "mount /proc"}
+	}
+	var first, last int
+	if n, _ := fmt.Sscan(string(b), &first, &last); n != 2 {
+		return finding{"note", fmt.Sprintf("%s is %q, not two numbers", path, b), "mind it yourself"}
+	}
+	groups, _ := os.Getgroups() // without them there is still the first
+	for _, g := range append(groups, os.Getegid()) {
+		if first <= g && g <= last {
+			return finding{"ok", "guests on --net user can ping other hosts", ""}
+		}
+	}
+	return finding{"note", "guests on --net user cannot ping other hosts", "sudo sysctl net.ipv4.ping_group_range='0 2147483647'"}
 }
 
 // report prints the findings and says whether full kernels can run.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,6 +30,12 @@ func TestExamine(t *testing.T) {
 		{"memory", examineMemory, "MemTotal: 9 kB\nMemAvailable:   2097152 kB\n", "ok", "2048 MiB of memory"},
 		{"memory unknown", examineMemory, "MemTotal: 9 kB\n", "note", "does not tell"},
 		{"no meminfo", examineMemory, "", "note", "no such file"},
+
+		{"ping", examinePing, "0\t2147483647\n", "ok", "can ping"},
+		{"ping of this group", examinePing, fmt.Sprintf("%d %[1]d\n", os.Getegid()), "ok", "can ping"},
+		{"no ping", examinePing, "1\t0\n", "note", "cannot ping"},
+		{"ping unknown", examinePing, "none\n", "note", "not two numbers"},
+		{"no ping file", examinePing, "", "note", "no such file"},
 	} {
 		path := filepath.Join(t.TempDir(), "file")
 		if test.file != "" {

@@ -73,11 +73,12 @@ func TestThreadTimes(t *testing.T) {
 	}
 }
 
-// TestBlk follows guests that a shell plays.
+// TestBlk follows guests that a shell plays. The first line of a phase may be read
+// late, where there is much to do: half of the time must be seen.
 func TestBlk(t *testing.T) {
-	const good = `echo "vmm-init: up 1"; for p in rand1 rand8 read write; do echo "BENCH-BEGIN $p"; sleep 0.05; echo "BENCH-END $p 100 50000000"; done; echo BENCH-DONE`
+	const good = `echo "vmm-init: up 1"; for p in rand1 rand8 read write; do echo "BENCH-BEGIN $p"; sleep 0.2; echo "BENCH-END $p 100 200000000"; done; echo BENCH-DONE`
 	r, err := phases(t.Context(), []string{"/bin/sh", "-c", good}, "rand8", phaseFigures)
-	if err != nil || r.Value != r.Parts["rand8"] || r.Value < 400 || r.Parts["rand1"] < 400 || r.Parts["read"] > 2100 || r.Parts["write"] > 2100 || r.Parts["clock"] > 1.1 {
+	if err != nil || r.Value != r.Parts["rand8"] || r.Value < 1000 || r.Parts["rand1"] < 1000 || r.Parts["read"] > 1050 || r.Parts["write"] > 1050 || r.Parts["clock"] > 2 {
 		t.Errorf("%+v, %v", r, err)
 	}
 	for script, why := range map[string]string{

@@ -77,6 +77,20 @@ func nameServer(t *testing.T, name string) {
 	}()
 }
 
+// neighbourAddress is of another host, as far as the guest can tell.
+const neighbourAddress = "192.0.2.1"
+
+// neighbour has the host answer for another one, of a network that no one has
+// (RFC 5737).
+func neighbour(t *testing.T) {
+	t.Helper()
+	os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
+	if out, err := exec.Command("ip", "addr", "add", neighbourAddress+"/32", "dev", "lo").CombinedOutput(); err != nil {
+		t.Fatalf("ip addr: %v: %s", err, out)
+	}
+	t.Cleanup(func() { exec.Command("ip", "addr", "del", neighbourAddress+"/32", "dev", "lo").Run() })
+}
+
 // online waits until the guest has its address.
 func (g *guest) online() {
 	g.prompt()
@@ -90,6 +104,7 @@ func TestNetUser(t *testing.T) {
 	web, telnet := fileServer(t, "a file of the host"), freePort(t)
 	if inLab {
 		nameServer(t, "files.test")
+		neighbour(t)
 	}
 	attempt(t, func() *guest {
 		return onPipes(cloud.args("-m", "256M", "-a", "quiet", "--net", "user,host-loopback", "-p", fmt.Sprintf("%d:23", telnet))...)
@@ -100,6 +115,7 @@ func TestNetUser(t *testing.T) {
 		g.do(fmt.Sprintf("wget -O /tmp/a http://10.0.2.2:%d/; cat /tmp/a", web), "a file of the host")
 		if inLab {
 			g.do(fmt.Sprintf("wget -O /tmp/b http://files.test:%d/; cat /tmp/b", web), "a file of the host")
+			g.do("ping -c 1 "+neighbourAddress, "icmp_seq=1")
 		}
 		g.do("telnetd &", "")
 		c := connect(telnet)
