@@ -1,0 +1,258 @@
+package roster
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+func open(t testing.TB) *Roster {
+	t.Helper()
+	r, err := Open(filepath.Join(t.TempDir(), "vmm"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func claim(t testing.TB, r *Roster, name string, keep bool) *Claim {
+	t.Helper()
+	c, err := r.Claim(name, keep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// names lists the roster: + is a guest that lives, - one that has ended.
+func names(t testing.TB, r *Roster) string {
+	t.Helper()
+	all, err := r.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, e := range all {
+		b.WriteString(map[bool]string{true: "+", false: "-"}[e.Alive] + e.Name)
+	}
+	return b.String()
+}
+
+func TestLife(t *testing.T) {
+	r := open(t)
+	web, db := claim(t, r, "web", true), claim(t, r, "db", false)
+	if got := names(t, r); got != "+db+web" {
+		t.Errorf("two guests: %s", got)
+	}
+	if err := web.SetRecord([]byte("first")); err != nil {
+		t.Fatal(err)
+	}
+	if err := web.SetRecord([]byte("second")); err != nil {
+		t.Fatal(err)
+	}
+	e, err := r.Find("web")
+	if err != nil || !e.Alive {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	if b, err := e.Record(); string(b) != "second" {
+		t.Errorf("record %q, %v", b, err)
+	}
+	l, err := net.Listen("unix", web.Socket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.Close()
+	if err := errors.Join(web.Release(), db.Release()); err != nil {
+		t.Error(err)
+	}
+	if got := names(t, r); got != "-web" {
+		t.Errorf("after their end: %s", got)
+	}
+	if _, err := os.Lstat(web.Socket()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket: %v", err)
+	}
+	if err := r.Remove("web"); err != nil {
+		t.Error(err)
+	}
+	if files, err := os.ReadDir(r.Dir()); err != nil || len(files) != 1 || files[0].Name() != ".lock" {
+		t.Errorf("left behind: %v, %v", files, err)
+	}
+}
+
+func TestRefused(t *testing.T) {
+	r := open(t)
+	claim(t, r, "alive", false)
+	if err := claim(t, r, "ended", true).Release(); err != nil {
+		t.Fatal(err)
+	}
+	if err := claim(t, r, "abandoned", true).Abandon(); err != nil {
+		t.Fatal(err)
+	}
+	_, claimAlive := r.Claim("alive", true)
+	_, claimEnded := r.Claim("ended", true)
+	_, long := (&Roster{filepath.Join(r.dir, strings.Repeat("x", 100))}).Claim("name", false)
+	_, find := r.Find("nobody")
+	_, swept := r.Find("abandoned")
+	for _, test := range []struct {
+		err  error
+		want string
+	}{
+		{claimAlive, "vmm kill alive"}, {claimEnded, "vmm rm ended"}, {long, "--runtime-dir"},
+		{find, "vmm ps -a"}, {swept, "vmm ps -a"},
+		{r.Remove("alive"), "vmm rm --force alive"}, {r.Remove("nobody"), "no guest is called"}, {r.Remove("../x"), "must be letters"},
+	} {
+		if test.err == nil || !strings.Contains(test.err.Error(), test.want) || strings.Contains(test.err.Error(), "\n") {
+			t.Errorf("%v, want %q", test.err, test.want)
+		}
+	}
+	for name, ok := range map[string]bool{
+		"web": true, "web-1.a_B": true, "0": true, strings.Repeat("a", 63): true,
+		"": false, ".": false, "..": false, ".web": false, "-web": false, "a/b": false, "a b": false, "ä": false, "a\n": false, strings.Repeat("a", 64): false,
+	} {
+		if err := CheckName(name); (err == nil) != ok {
+			t.Errorf("name %q: %v", name, err)
+		}
+	}
+}
+
+func TestOpenRefused(t *testing.T) {
+	shared := t.TempDir()
+	if err := os.Chmod(shared, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(shared, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{shared: "others may write", file: "not a directory"} {
+		if _, err := Open(path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+func TestDir(t *testing.T) {
+	t.Setenv("VMM_RUNTIME_DIR", "/a")
+	t.Setenv("XDG_RUNTIME_DIR", "/b")
+	if Dir() != "/a" {
+		t.Error(Dir())
+	}
+	t.Setenv("VMM_RUNTIME_DIR", "")
+	if Dir() != "/b/vmm" {
+		t.Error(Dir())
+	}
+	t.Setenv("XDG_RUNTIME_DIR", "")
+	if dir := Dir(); !filepath.IsAbs(dir) || !strings.Contains(dir, "vmm") {
+		t.Error(dir)
+	}
+}
+
+// TestKilled: processes that are killed while they have names leave none that
+// lives, and those that nobody asked to keep are gone.
+func TestKilled(t *testing.T) {
+	if dir := os.Getenv("VMM_TEST_CLAIM"); dir != "" {
+		r, err := Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"kept", "passing"} {
+			if _, err := r.Claim(name, name == "kept"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		os.Stdout.WriteString("CLAIMED\n")
+		io.Copy(io.Discard, os.Stdin)
+		return
+	}
+	r := open(t)
+	child := exec.Command(os.Args[0], "-test.run=^TestKilled$")
+	child.Env = append(os.Environ(), "VMM_TEST_CLAIM="+r.Dir())
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := child.StdinPipe(); err != nil { // it waits for its end
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "CLAIMED\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	if got := names(t, r); got != "+kept+passing" {
+		t.Errorf("while it lives: %s", got)
+	}
+	child.Process.Kill()
+	child.Wait()
+	if got := names(t, r); got != "-kept" {
+		t.Errorf("after it was killed: %s", got)
+	}
+	claim(t, r, "passing", false)
+	if _, err := r.Claim("kept", false); err == nil {
+		t.Error("the name of a guest that is kept was given away")
+	}
+}
+
+// TestRace: of many who want a name at once, with others who list and remove, one
+// has it.
+func TestRace(t *testing.T) {
+	r := open(t)
+	var holders, claims atomic.Int32
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 50 {
+				c, err := r.Claim("web", false)
+				if err != nil {
+					var taken *InUseError
+					if !errors.As(err, &taken) {
+						t.Error(err)
+					}
+					continue
+				}
+				if claims.Add(1); holders.Add(1) != 1 {
+					t.Error("two have the name")
+				}
+				holders.Add(-1)
+				if err := c.Release(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		all.Go(func() {
+			for range 50 {
+				if _, err := r.List(); err != nil {
+					t.Error(err)
+				}
+				r.Remove("web")
+			}
+		})
+	}
+	all.Wait()
+	if claims.Load() == 0 {
+		t.Error("nobody got it")
+	}
+}
+
+// BenchmarkList: what a look at 20 guests costs.
+func BenchmarkList(b *testing.B) {
+	r := open(b)
+	for i := range 20 {
+		claim(b, r, string(rune('a'+i)), false)
+	}
+	for b.Loop() {
+		if _, err := r.List(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
