@@ -24,13 +24,18 @@ var arrows = []struct{ pkg, may string }{
 	{"bus", ""},
 	{"eventfd", ""},
 	{"disk", ""},
+	{"hostdir", ""},
 	{"ethernet", ""},
 	{"ethernet/*", "ethernet"},
 	{"tap", "ethernet eventfd"},
 	{"usernet", "ethernet"},
 	{"kvm", ""},
+	{"stream", ""},
+	{"unixsock", ""},
+	{"roster", ""},
+	{"hostsock", "eventfd stream unixsock"},
 	{"mem", ""},
-	{"console", ""},
+	{"console", "unixsock"},
 	{"boot/acpi", ""},
 	{"boot", "mem boot/acpi"},
 
@@ -42,6 +47,7 @@ var arrows = []struct{ pkg, may string }{
 	{"devices/virtio/virtiotest", "bus eventfd mem devices/pci devices/virtio devices/virtio/virtq"},
 	{"devices/virtio", "bus eventfd mem devices/pci devices/virtio/virtq"},
 	{"devices/virtio/net", "ethernet mem devices/virtio devices/virtio/virtq"},
+	{"devices/virtio/vsock", "mem stream devices/virtio devices/virtio/virtq"},
 	{"devices/virtio/*", "eventfd mem devices/virtio devices/virtio/virtq"},
 
 	// What runs inside a guest, and what builds it.
@@ -49,9 +55,11 @@ var arrows = []struct{ pkg, may string }{
 	{"guest/**", "guest/**"},
 
 	// The machine knows KVM and the devices; the command knows the machine.
-	{"machine", "boot boot/acpi bus console disk ethernet/** eventfd kvm mem tap usernet devices/**"},
-	{"api", "machine"},
-	{"cmd/vmm", "api boot console machine"},
+	{"machine", "boot boot/acpi bus console disk ethernet/** eventfd hostdir kvm mem tap usernet devices/**"},
+	{"api", ""},
+	{"client", "api roster"},
+	{"service", "api machine roster unixsock"},
+	{"cmd/vmm", "api boot client console machine roster service"},
 	{"test/**", "**"},
 
 	{".", ""}, // this file

@@ -1,17 +1,13 @@
 package console
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"strings"
 	"sync"
-	"syscall"
 
-	"golang.org/x/sys/unix"
+	"vmm/unixsock"
 )
 
 // socket is a listening Unix socket. It serves one client at a time, the next
@@ -36,7 +32,7 @@ type socket struct {
 const inputSize = 4 << 10
 
 func openSocket(path string) (*Console, error) {
-	l, err := listen(path)
+	l, err := unixsock.Listen(path)
 	if err != nil {
 		return nil, fmt.Errorf("console unix:%s: %w", path, err)
 	}
@@ -44,53 +40,6 @@ func openSocket(path string) (*Console, error) {
 	s.change.L = &s.mu
 	go s.serve()
 	return &Console{end: s, name: path}, nil
-}
-
-func listen(path string) (net.Listener, error) {
-	if max := len(unix.RawSockaddrUnix{}.Path) - 1; len(path) > max {
-		return nil, fmt.Errorf("the path is longer than %d bytes; use a shorter one", max)
-	}
-	if strings.HasPrefix(path, "@") {
-		path = "./" + path // a file, not Linux's abstract name space
-	}
-	// The mode of an unbound socket is the mode of the file that bind makes, so
-	// that there is no moment at which others can connect (Linux).
-	private := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
-		if e := c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) }); e != nil {
-			return e
-		}
-		return err
-	}}
-	l, err := private.Listen(context.Background(), "unix", path)
-	if errors.Is(err, unix.EADDRINUSE) {
-		if err := removeStale(path); err != nil {
-			return nil, err
-		}
-		l, err = private.Listen(context.Background(), "unix", path)
-	}
-	var op *net.OpError
-	if errors.As(err, &op) {
-		err = op.Err
-	}
-	return l, err
-}
-
-// removeStale removes the socket of a process that has ended.
-func removeStale(path string) error {
-	info, err := os.Lstat(path)
-	if err != nil {
-		return err
-	}
-	if info.Mode().Type() != os.ModeSocket {
-		return errors.New("there is a file that is not a socket; remove it or choose another path")
-	}
-	if c, err := net.Dial("unix", path); err == nil {
-		c.Close()
-		return errors.New("another process listens there; stop it or choose another path")
-	} else if !errors.Is(err, unix.ECONNREFUSED) {
-		return err
-	}
-	return os.Remove(path)
 }
 
 // serve takes the clients, one after the other, and reads what they send.

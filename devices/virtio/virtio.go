@@ -65,6 +65,10 @@ const (
 	IDBlock
 	IDConsole
 	IDEntropy
+	IDBalloon
+
+	IDSocket ID = 19
+	IDFS     ID = 26
 )
 
 // Feature bits that are not of one kind of device, §6.
