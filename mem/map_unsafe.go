@@ -1,9 +1,11 @@
 package mem
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -14,6 +16,8 @@ type Range struct {
 	Base Addr
 	Size uint64 // a multiple of PageSize
 }
+
+func (r Range) end() Addr { return r.Base + Addr(r.Size) }
 
 const hugePage = 2 << 20
 
@@ -62,7 +66,7 @@ func mapAligned(size uint64) ([]byte, error) {
 // MapFile replaces the n bytes of RAM at a by a private copy-on-write mapping
 // of f at off; all three must be multiples of PageSize. f must never be
 // truncated while the memory lives: an access behind its end kills the process
-// (SIGBUS). It works on memory from Map only.
+// (SIGBUS). It works on memory from Map only, before any Discard.
 func (m *Memory) MapFile(a Addr, f *os.File, off int64, n uint64) error {
 	b, err := m.Slice(a, n)
 	if err != nil {
@@ -77,6 +81,8 @@ func (m *Memory) MapFile(a Addr, f *os.File, off int64, n uint64) error {
 		return fmt.Errorf("map %s: %w", f.Name(), os.NewSyscallError("mmap", err))
 	}
 	unix.Madvise(b, unix.MADV_DONTDUMP)
+	m.files = append(m.files, Range{a, n})
+	slices.SortFunc(m.files, func(x, y Range) int { return cmp.Compare(x.Base, y.Base) })
 	return nil
 }
 

@@ -24,7 +24,8 @@ func (r Region) End() Addr { return r.Base + Addr(len(r.Bytes)) }
 // copy.
 type Memory struct {
 	regions []Region
-	mapped  bool // by Map, so that Close unmaps
+	mapped  bool    // by Map, so that Close unmaps
+	files   []Range // that MapFile replaced, sorted
 }
 
 // RangeError reports an access that is not inside one region.

@@ -275,6 +275,9 @@ func lengthCases(s *suite) (list []hostile) {
 		last.flags = 0
 		return append([]desc{last}, c...)
 	})
+	if raced {
+		return list // "much to read" has the rings of other queues in it
+	}
 	add("much to read", ends, func(c []desc) []desc {
 		return append([]desc{{addr: lowBase, n: lowSize - 0x8000}}, c[len(c)-1])
 	})

@@ -1,0 +1,214 @@
+// Package balloon is the virtio memory balloon (§5.5): by it the host takes
+// memory from a running guest and gives it back, hears which pages the guest has
+// free, and how it is off.
+//
+// Section numbers (§) are those of virtio 1.2,
+// https://docs.oasis-open.org/virtio/virtio/v1.2/virtio-v1.2.html
+package balloon
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"vmm/devices/virtio"
+	"vmm/devices/virtio/virtq"
+	"vmm/mem"
+)
+
+// Feature bits, §5.5.3.
+const (
+	featureStats        = 1 << 1 // VIRTIO_BALLOON_F_STATS_VQ
+	featureDeflateOnOOM = 1 << 2 // VIRTIO_BALLOON_F_DEFLATE_ON_OOM
+	featurePoison       = 1 << 4 // VIRTIO_BALLOON_F_PAGE_POISON
+	featureReporting    = 1 << 5 // VIRTIO_BALLOON_F_PAGE_REPORTING
+)
+
+// Queues, §5.5.2. There is one more than the features call for: the reports are
+// queue 4, but Linux does not count queues that it does not use and has them in
+// queue 3, that of free page hints, which are not offered.
+const (
+	queueInflate = 0
+	queueDeflate = 1
+	queueStats   = 2
+	queues       = 5
+
+	// queueSize has room for what Linux reports at once, 32 ranges.
+	queueSize = 128
+)
+
+// The configuration, struct virtio_balloon_config, §5.5.4.
+const (
+	configTarget = 0 // num_pages
+	configActual = 4
+	configPoison = 12
+	configSize   = 16
+)
+
+// Memory is the guest's memory.
+type Memory interface {
+	Slice(a mem.Addr, n uint64) ([]byte, error)
+	// Discard gives the host back what lies under a slice.
+	Discard(b []byte) error
+}
+
+// Device is a balloon.
+//
+//	SetTarget --> num_pages --> driver inflates, or deflates --> actual
+//	                              |
+//	                              v  page numbers, ranges of free pages
+//	                            Memory.Discard
+//
+// A page that the guest gives, it gives of its own memory, whatever it says: any
+// page at any time, twice, or one that a ring is in costs nobody else anything.
+// We keep no list of what is in the balloon, and so have none that could grow.
+type Device struct {
+	memory Memory
+	log    *slog.Logger
+
+	negotiated atomic.Uint64
+	reported   atomic.Uint64 // bytes of reports that were given back
+	failed     atomic.Bool   // Discard has, and it was said
+	scratch    [batch]uint32 // page numbers; of the inflate queue's goroutine
+
+	mu     sync.Mutex
+	host   virtio.Host      // guarded by mu; nil: stopped
+	config [configSize]byte // guarded by mu
+	poll   poll             // guarded by mu
+}
+
+// New returns a balloon that is empty. A nil log discards.
+func New(m Memory, log *slog.Logger) *Device {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	d := &Device{memory: m, log: log}
+	d.poll.timer = time.AfterFunc(time.Hour, d.tick)
+	d.poll.timer.Stop()
+	return d
+}
+
+// ID implements virtio.Device.
+func (*Device) ID() virtio.ID { return virtio.IDBalloon }
+
+// Features implements virtio.Device.
+func (*Device) Features() uint64 {
+	return featureStats | featureDeflateOnOOM | featurePoison | featureReporting
+}
+
+// QueueSizes implements virtio.Device.
+func (*Device) QueueSizes() []uint16 {
+	sizes := make([]uint16, queues)
+	for i := range sizes {
+		sizes[i] = queueSize
+	}
+	return sizes
+}
+
+// ReadConfig implements virtio.Device.
+func (d *Device) ReadConfig(off uint64, p []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if off < configSize {
+		copy(p, d.config[off:])
+	}
+}
+
+// WriteConfig implements virtio.Device: the driver sets actual and poison_val.
+func (d *Device) WriteConfig(off uint64, p []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i, v := range p {
+		switch at := off + uint64(i); {
+		case at >= configActual && at < configActual+4, at >= configPoison && at < configPoison+4:
+			d.config[at] = v
+		}
+	}
+}
+
+// field returns a field of the configuration. The caller holds mu.
+func (d *Device) field(off int) uint32 { return le.Uint32(d.config[off:]) }
+
+// Start implements virtio.Device.
+func (d *Device) Start(features uint64, h virtio.Host) error {
+	d.negotiated.Store(features)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.host = h
+	d.poll.start()
+	return nil
+}
+
+// Stop implements virtio.Device.
+func (d *Device) Stop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.host = nil
+	d.poll.timer.Stop()
+}
+
+// Reset implements virtio.Resetter: what the driver said is forgotten, and its
+// balloon with it; what we want stays.
+func (d *Device) Reset() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	clear(d.config[configActual:])
+	d.poll.forget()
+}
+
+// Serve implements virtio.Device.
+func (d *Device) Serve(queue int, q *virtq.Queue) {
+	has := func(bit uint64) bool { return d.negotiated.Load()&bit != 0 }
+	switch {
+	case queue == queueInflate:
+		d.inflate(q)
+	case queue == queueDeflate:
+		deflate(q)
+	case queue == queueStats && has(featureStats):
+		d.stats(q)
+	default:
+		d.report(q)
+	}
+}
+
+// SetTarget says how large the balloon shall be, in bytes, rounded down to
+// pages. The driver sees to it in its own time, as far as it can.
+func (d *Device) SetTarget(bytes uint64) {
+	pages := uint32(min(bytes/mem.PageSize, 1<<32-1))
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.field(configTarget) == pages {
+		return
+	}
+	le.PutUint32(d.config[configTarget:], pages)
+	if d.host != nil {
+		d.host.ConfigChanged()
+	}
+}
+
+// saved is the state of a balloon, for a Saver.
+type saved struct{ Target, Actual, Poison uint32 }
+
+// Save implements virtio.Saver.
+func (d *Device) Save() ([]byte, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return json.Marshal(saved{d.field(configTarget), d.field(configActual), d.field(configPoison)})
+}
+
+// Load implements virtio.Saver: no value is a wrong one.
+func (d *Device) Load(b []byte) error {
+	var s saved
+	if err := json.Unmarshal(b, &s); err != nil {
+		return fmt.Errorf("balloon: %w", err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	le.PutUint32(d.config[configTarget:], s.Target)
+	le.PutUint32(d.config[configActual:], s.Actual)
+	le.PutUint32(d.config[configPoison:], s.Poison)
+	return nil
+}

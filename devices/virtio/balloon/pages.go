@@ -1,0 +1,114 @@
+package balloon
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"vmm/devices/virtio/virtq"
+	"vmm/mem"
+)
+
+var le = binary.LittleEndian
+
+const (
+	// batch is how many page numbers are looked at together. Linux sends 256 at
+	// once.
+	batch = 1024
+
+	// maxPages bounds the work of a request: its buffers may overlap, so that
+	// 4 GiB of page numbers cost a guest nothing. What is behind stays with it.
+	maxPages = 16 * batch
+)
+
+// inflate takes the pages that the driver gives, §5.5.6.
+func (d *Device) inflate(q *virtq.Queue) {
+	for c := q.Pop(); c != nil; c = q.Pop() {
+		for done := 0; done < maxPages; {
+			n := d.numbers(c)
+			if n == 0 {
+				break
+			}
+			d.take(d.scratch[:n])
+			done += n
+		}
+		q.Push(c, 0)
+	}
+}
+
+// numbers moves page numbers from a request to scratch, and returns how many.
+// Bytes that are not a whole one are ignored.
+func (d *Device) numbers(c *virtq.Chain) (n int) {
+	var b [4]byte
+	for n < batch && c.ReadFull(b[:]) {
+		d.scratch[n] = le.Uint32(b[:])
+		n++
+	}
+	return n
+}
+
+// take discards pages, whose order it changes. Neighbours go together: the
+// driver takes them from larger blocks, and a huge page of the host is given
+// back at once, and not in 512 parts.
+func (d *Device) take(numbers []uint32) {
+	slices.Sort(numbers)
+	for len(numbers) > 0 {
+		first, n := numbers[0], uint32(1)
+		i := 1
+		for ; i < len(numbers) && numbers[i]-first <= n; i++ { // the same again, or the next
+			n = numbers[i] - first + 1
+		}
+		numbers = numbers[i:]
+		d.takeRun(mem.Addr(first)*mem.PageSize, mem.Addr(n)*mem.PageSize)
+	}
+}
+
+// takeRun discards a run of pages, of which some may be no RAM, or lie behind
+// the end of one region and in the next.
+func (d *Device) takeRun(a, n mem.Addr) {
+	if b, err := d.memory.Slice(a, uint64(n)); err == nil {
+		d.discard(b)
+		return
+	}
+	for end := a + n; a < end; a += mem.PageSize {
+		if b, err := d.memory.Slice(a, mem.PageSize); err == nil {
+			d.discard(b)
+		}
+	}
+}
+
+// deflate acknowledges that the driver takes pages back, §5.5.6. They were
+// discarded, and need not be brought back: the first access does that.
+func deflate(q *virtq.Queue) {
+	for c := q.Pop(); c != nil; c = q.Pop() {
+		q.Push(c, 0)
+	}
+}
+
+// report takes the free pages that the driver tells of, §5.5.6.7. It may use
+// them again once they are acknowledged. One that wants its own pattern in free
+// pages (PAGE_POISON) must find it there: zeros can be had.
+func (d *Device) report(q *virtq.Queue) {
+	features := d.negotiated.Load()
+	d.mu.Lock()
+	may := features&featureReporting != 0 && (features&featurePoison == 0 || d.field(configPoison) == 0)
+	d.mu.Unlock()
+	for c := q.Pop(); c != nil; c = q.Pop() {
+		if may {
+			for _, b := range c.Writable {
+				if d.discard(b) {
+					d.reported.Add(uint64(len(b)))
+				}
+			}
+		}
+		q.Push(c, 0)
+	}
+}
+
+// discard gives pages back to the host. If that fails they stay with the guest.
+func (d *Device) discard(b []byte) bool {
+	err := d.memory.Discard(b)
+	if err != nil && !d.failed.Swap(true) {
+		d.log.Warn("the balloon's pages stay in the host's memory", "err", err)
+	}
+	return err == nil
+}

@@ -1,0 +1,62 @@
+package mem
+
+import (
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Discard gives the host back what lies under b, a slice of m: whole pages of it
+// read as zeros from now on, and take host memory again once they are touched.
+// What the ends of b only share stays as it is, and so does RAM that MapFile
+// replaced: its pages would not become zeros but what the file has.
+//
+// It may be called at any time, on any goroutine. Slices of the pages stay valid:
+// whoever uses one meanwhile sees old bytes or zeros, and loses what it writes.
+func (m *Memory) Discard(b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	first, end := m.pages(b)
+	for _, f := range m.files {
+		if f.end() <= first || f.Base >= end {
+			continue
+		}
+		if err := m.discard(first, f.Base); err != nil {
+			return err
+		}
+		first = f.end()
+	}
+	return m.discard(first, end)
+}
+
+// pages returns where the whole pages of a slice of m begin and end.
+func (m *Memory) pages(b []byte) (first, end Addr) {
+	at := uintptr(unsafe.Pointer(&b[0]))
+	for _, r := range m.regions {
+		off := at - uintptr(unsafe.Pointer(&r.Bytes[0]))
+		if size := uintptr(len(r.Bytes)); off < size && uintptr(len(b)) <= size-off {
+			a := r.Base + Addr(off)
+			return (a + PageSize - 1) &^ (PageSize - 1), (a + Addr(len(b))) &^ (PageSize - 1)
+		}
+	}
+	panic("internal error: guest memory: discard of what is none of it")
+}
+
+// discard gives back the pages from first to end, if there are any. They are in
+// one region.
+func (m *Memory) discard(first, end Addr) error {
+	if first >= end {
+		return nil
+	}
+	b, err := m.Slice(first, uint64(end-first))
+	if err != nil {
+		return err
+	}
+	if !m.mapped {
+		clear(b)
+		return nil
+	}
+	return os.NewSyscallError("madvise", unix.Madvise(b, unix.MADV_DONTNEED))
+}
