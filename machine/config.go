@@ -45,6 +45,8 @@ type Config struct {
 	Disks     []Disk    `json:",omitempty"` // /dev/vda and so on
 	Nets      []Net     `json:",omitempty"` // eth0 and so on
 	NoRNG     bool      `json:",omitempty"` // no virtio entropy device
+	Balloon   uint64    `json:",omitempty"` // bytes that the guest leaves to the host from its start on
+	NoBalloon bool      `json:",omitempty"` // no virtio balloon: no free page reports either
 	Transport Transport `json:",omitempty"` // of virtio devices; "" is PCI
 
 	// KVMDevice is the path of the KVM device; "" is the constant of that name.
@@ -105,6 +107,9 @@ func (c *Config) Validate() error {
 		if err := c.Nets[i].validate(); err != nil {
 			return &ConfigError{"Nets", err.Error()}
 		}
+	}
+	if err := c.validateBalloon(); err != nil {
+		return err
 	}
 	return nil
 }

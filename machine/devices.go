@@ -12,6 +12,7 @@ import (
 	"vmm/devices/pc"
 	"vmm/devices/pci"
 	"vmm/devices/serial"
+	"vmm/devices/virtio/balloon"
 	"vmm/devices/virtio/rng"
 	"vmm/disk"
 	"vmm/eventfd"
@@ -30,6 +31,7 @@ type devices struct {
 	images  []*disk.Image
 	queues  int // of all of virtio
 	nics    []*nic
+	balloon *balloon.Device // nil: none
 	edges   []*eventfd.FD
 }
 
@@ -61,12 +63,16 @@ func (m *Machine) addDevices() error {
 		return err
 	}
 	m.addPCI()
-	if err := errors.Join(d.mapPCI(), m.openDisks()); err != nil {
-		return err
+	// In the order in which the guest finds them.
+	for _, add := range []func() error{d.mapPCI, m.openDisks, m.openNets, m.addRNG, m.addBalloon} {
+		if err := add(); err != nil {
+			return err
+		}
 	}
-	if err := m.openNets(); err != nil {
-		return err
-	}
+	return nil
+}
+
+func (m *Machine) addRNG() error {
 	if m.config.NoRNG {
 		return nil
 	}

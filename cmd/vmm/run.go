@@ -25,6 +25,7 @@ type runOptions struct {
 	nets        nets
 	publish     publish
 	rng         bool
+	balloon     balloon
 	serial      string
 	onReboot    string
 	logLevel    string
@@ -77,6 +78,7 @@ func (p *program) newRun() *cobra.Command {
 	f.VarP(&o.publish, "publish", "p", "forward a port of this host to the guest: [ADDRESS:]HOST:GUEST[/udp]; may be given several times")
 	f.Var(transport{&c.Transport}, "transport", "how the guest finds its virtio devices: pci, mmio or mmio-cmdline")
 	f.BoolVar(&o.rng, "rng", true, "give the guest random numbers of the host (virtio-rng)")
+	f.Var(&o.balloon, "balloon", "memory that the guest leaves to the host at first (64M), or off for no virtio balloon")
 	f.StringVar(&o.serial, "serial", "stdio", "the guest's first serial port: stdio, none, file:PATH, unix:PATH or pty")
 	f.Var(&c.Boot, "boot", "how to start the kernel: auto, direct, bzimage or pvh")
 	f.StringVar(&o.onReboot, "on-reboot", "exit", "when the guest resets: exit or restart")
@@ -120,6 +122,7 @@ func (o *runOptions) complete(stderr io.Writer) error {
 	if c.Nets, err = o.nets.complete(o.publish); err != nil {
 		return bad("%w", err)
 	}
+	c.Balloon, c.NoBalloon = uint64(o.balloon.size), o.balloon.off
 	c.KernelCache = o.cache
 	c.Log = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})).With("guest", c.Name)
 	if err := c.Validate(); err != nil {
@@ -187,6 +190,6 @@ func flagName(err error) error {
 	if !errors.As(err, &c) {
 		return err
 	}
-	flags := map[string]string{"Kernel": "--kernel", "CPUs": "--cpus", "Memory": "--memory", "Disks": "--disk", "Nets": "--net", "Transport": "--transport"}
+	flags := map[string]string{"Kernel": "--kernel", "CPUs": "--cpus", "Memory": "--memory", "Disks": "--disk", "Nets": "--net", "Balloon": "--balloon", "Transport": "--transport"}
 	return &machine.ConfigError{Field: flags[c.Field], Why: c.Why}
 }
