@@ -1,0 +1,70 @@
+package vsock
+
+import "sync"
+
+// A backlog is what the guest has sent and the host did not take yet. It holds
+// memory only while there is something in it.
+type backlog struct {
+	size  int     // most bytes that it holds
+	block *[]byte // a circle; nil while it is empty
+	first int     // index of the first byte
+	n     int     // bytes in it
+}
+
+// Blocks that no backlog uses, by their size.
+var largeBlocks, smallBlocks = blocks(largeBuffer), blocks(smallBuffer)
+
+func blocks(size int) *sync.Pool {
+	return &sync.Pool{New: func() any {
+		b := make([]byte, size)
+		return &b
+	}}
+}
+
+func (b *backlog) pool() *sync.Pool {
+	if b.size == largeBuffer {
+		return largeBlocks
+	}
+	return smallBlocks
+}
+
+// add stores what is in bufs behind the first skip bytes. There must be room.
+func (b *backlog) add(bufs [][]byte, skip int) {
+	if b.block == nil {
+		b.block = b.pool().Get().(*[]byte)
+	}
+	circle := *b.block
+	for _, p := range bufs {
+		if skip >= len(p) {
+			skip -= len(p)
+			continue
+		}
+		for p, skip = p[skip:], 0; len(p) > 0; {
+			at := (b.first + b.n) % b.size
+			k := copy(circle[at:min(b.size, at+b.size-b.n)], p)
+			p, b.n = p[k:], b.n+k
+		}
+	}
+}
+
+// front appends what is stored to bufs, as one slice or two.
+func (b *backlog) front(bufs [][]byte) [][]byte {
+	if b.n == 0 {
+		return bufs
+	}
+	circle := *b.block
+	end := b.first + b.n
+	if end <= b.size {
+		return append(bufs, circle[b.first:end])
+	}
+	return append(bufs, circle[b.first:], circle[:end-b.size])
+}
+
+// drop removes the first k bytes.
+func (b *backlog) drop(k int) {
+	b.first, b.n = (b.first+k)%b.size, b.n-k
+	if b.n == 0 && b.block != nil {
+		b.pool().Put(b.block)
+		b.block, b.first = nil, 0
+	}
+}

@@ -1,0 +1,257 @@
+package vsock
+
+import (
+	"time"
+
+	"vmm/stream"
+)
+
+// conn is one connection. All of it is guarded by Device.mu.
+//
+//	a call of the host's            a request of the guest's
+//	        |                                 |
+//	        v            RESPONSE             v
+//	      calling ------------------------> open
+//	        |                                 |
+//	        | RST, limit       both directions have ended, a mistake
+//	        v                                 v
+//	    forgotten <---------------------- ending (RST to the guest)
+//
+// A forgotten one may still have a backlog for the host: it drains.
+type conn struct {
+	d     *Device
+	key   key
+	host  stream.Conn // nil: closed
+	state state
+	known bool // it is in Device.conns
+
+	next   *conn // in Device.ready
+	queued bool
+
+	// What the guest is to be told.
+	answer bool   // REQUEST or RESPONSE
+	credit bool   // CREDIT_UPDATE, for it asked
+	shut   uint32 // what we will do no more
+	told   uint32 // what it knows of that
+
+	readable bool // the host may have something
+	ended    bool // the host sends no more
+	gone     bool // nor does it read
+	want     int  // bytes to be read at once
+	sent     uint32
+	peer     struct{ alloc, forward, shut uint32 } // what the guest said last
+
+	backlog  backlog
+	received uint32 // from the guest
+	forward  uint32 // of it, what has gone on
+	granted  uint32 // forward as the guest knows it
+
+	limit *time.Timer
+	round int // which of the timers counts
+}
+
+type state int
+
+const (
+	calling state = iota
+	open
+	ending
+)
+
+// The bytes that are read at once: as many as were there the last time, or more.
+const (
+	minWant = 4 << 10
+	maxWant = 64 << 10
+)
+
+func (d *Device) newConn(k key, s state) *conn {
+	c := &conn{d: d, key: k, state: s, known: true, want: minWant, readable: true, answer: true}
+	c.backlog.size = smallBuffer
+	if d.count < largeConns {
+		c.backlog.size = largeBuffer
+	}
+	d.conns[k] = c
+	d.count++
+	return c
+}
+
+// forget takes c from what the guest knows.
+func (d *Device) forget(c *conn) {
+	c.stopTimer()
+	if c.known {
+		c.known = false
+		delete(d.conns, c.key)
+		d.settle(c)
+	}
+}
+
+// closeHost ends the host's side, with what it did not take.
+func (d *Device) closeHost(c *conn) {
+	if c.host == nil {
+		return
+	}
+	c.host.Close()
+	c.host = nil
+	c.discard()
+	d.settle(c)
+}
+
+// settle no longer counts a connection that is over for both sides.
+func (d *Device) settle(c *conn) {
+	if !c.known && c.host == nil {
+		d.count--
+	}
+}
+
+// abort ends c for a mistake, or because the host failed.
+func (d *Device) abort(c *conn) {
+	d.closeHost(c)
+	d.end(c)
+}
+
+// end has the guest get a reset, which is all that it still gets.
+func (d *Device) end(c *conn) {
+	c.state = ending
+	c.stopTimer()
+	d.ready.add(c)
+}
+
+// discard forgets the backlog, as if the host had it.
+func (c *conn) discard() {
+	c.backlog.drop(c.backlog.n)
+	c.forward = c.received
+}
+
+// room is how many bytes the guest has room for, §5.10.6.3. One that says
+// impossible things has none.
+func (c *conn) room() uint32 {
+	if flying := c.sent - c.peer.forward; flying < c.peer.alloc {
+		return c.peer.alloc - flying
+	}
+	return 0
+}
+
+// canRead says whether there may be bytes to be moved to the guest.
+func (c *conn) canRead() bool {
+	return c.state == open && c.readable && c.host != nil && c.peer.shut&shutReceive == 0 && c.room() > 0
+}
+
+// mustGrant says whether the guest should hear of its credit: it asked, or it
+// could send less than half of it and there is a quarter more.
+func (c *conn) mustGrant() bool {
+	size := uint32(c.backlog.size)
+	return c.state == open && (c.credit || c.received-c.granted > size/2 && c.forward-c.granted >= size/4)
+}
+
+// pending says whether there is something for the guest.
+func (c *conn) pending() bool {
+	return c.known && (c.answer || c.state == ending || c.shut != c.told || c.canRead() || c.mustGrant())
+}
+
+// Ready implements stream.Watcher. It runs on the host's goroutine.
+func (c *conn) Ready(e stream.Event) {
+	d := c.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if c.host == nil {
+		return
+	}
+	if e&stream.Gone != 0 {
+		c.gone, c.readable = true, true
+		if c.ended || c.peer.shut&shutReceive != 0 {
+			d.leave(c, shutBoth)
+		}
+	}
+	if e&stream.Readable != 0 {
+		c.readable = true
+	}
+	if e&stream.Writable != 0 {
+		d.flush(c)
+	}
+	d.ready.add(c)
+	d.continues(d.move(hostTurns))
+}
+
+// leave notes what we will do no more. When that is nothing, the host is done.
+func (d *Device) leave(c *conn, what uint32) {
+	c.shut |= what
+	if c.shut&shutReceive != 0 {
+		c.discard()
+	}
+	if c.shut == shutBoth {
+		d.closeHost(c)
+	}
+	d.ready.add(c)
+}
+
+// startTimer has expire called, unless another call or stopTimer comes before.
+func (c *conn) startTimer(limit time.Duration) {
+	c.stopTimer()
+	round := c.round
+	c.limit = time.AfterFunc(limit, func() { c.d.expire(c, round, limit) })
+}
+
+func (c *conn) stopTimer() {
+	c.round++
+	if c.limit != nil {
+		c.limit.Stop()
+	}
+}
+
+// expire ends a connection for which the guest has not done its part in time.
+// While it is paused there is no time.
+func (d *Device) expire(c *conn, round int, limit time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case round != c.round: // it just did
+		return
+	case d.guest == nil:
+		c.startTimer(limit)
+		return
+	case c.answer: // it has no buffer even for the call
+		d.closeHost(c)
+		d.forget(c)
+		return
+	}
+	d.abort(c)
+	d.continues(d.move(hostTurns))
+}
+
+// list is connections that have something for the guest, in the order of their
+// turns. One that has not any more leaves when its turn comes.
+type list struct{ first, last *conn }
+
+// add puts c behind the others, unless it is there.
+func (l *list) add(c *conn) {
+	if c.queued || !c.pending() {
+		return
+	}
+	c.queued = true
+	if l.last == nil {
+		l.first = c
+	} else {
+		l.last.next = c
+	}
+	l.last = c
+}
+
+func (l *list) pop() *conn {
+	c := l.first
+	if l.first = c.next; l.first == nil {
+		l.last = nil
+	}
+	c.next, c.queued = nil, false
+	return c
+}
+
+// putBack undoes pop, unless c was added meanwhile.
+func (l *list) putBack(c *conn) {
+	if c.queued {
+		return
+	}
+	c.queued, c.next = true, l.first
+	if l.first = c; l.last == nil {
+		l.last = c
+	}
+}

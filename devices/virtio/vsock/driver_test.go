@@ -1,0 +1,304 @@
+package vsock
+
+import (
+	"fmt"
+	"sync/atomic"
+	"testing"
+
+	"vmm/devices/virtio/virtq"
+	"vmm/mem"
+)
+
+const guestCID = 42
+
+// driver is a guest's driver with a device and no transport. All happens on the
+// test's goroutine: Wake only notes, and run serves.
+type driver struct {
+	t     testing.TB
+	d     *Device
+	h     *town
+	ram   []byte
+	rx    *ring
+	tx    *ring
+	event *ring
+	woken [3]atomic.Bool
+	next  uint32 // port of the guest's
+}
+
+// Where the rings are: each has a page for descriptors, a page for the two
+// rings, and buffers of 68 KiB behind all of them.
+const (
+	ringSize    = 64
+	ringPages   = 0x3000
+	bufferSize  = 4<<10 + headerSize
+	packetSize  = 64<<10 + headerSize
+	dataAt      = 3 * ringPages
+	eventBuffer = 16
+)
+
+func (d *driver) Wake(queue int) { d.woken[queue].Store(true) }
+func (*driver) ConfigChanged()   {}
+
+// newDriver returns a driver whose device is started; it has n buffers to receive
+// with.
+func newDriver(t testing.TB, n int) *driver {
+	t.Helper()
+	d := &driver{t: t, h: &town{listen: map[uint32]bool{}}, next: 1000}
+	d.d = New(guestCID, d.h)
+	d.ram = make([]byte, (dataAt+ringSize*(bufferSize+packetSize+eventBuffer)+mem.PageSize)&^(mem.PageSize-1))
+	d.rx = d.ring(0, dataAt, bufferSize, true)
+	d.tx = d.ring(1, dataAt+ringSize*bufferSize, packetSize, false)
+	d.event = d.ring(2, dataAt+ringSize*(bufferSize+packetSize), eventBuffer, true)
+	d.start()
+	for range n {
+		d.rx.add(d.rx.size)
+	}
+	d.run()
+	t.Cleanup(d.d.Stop)
+	return d
+}
+
+func (d *driver) start() {
+	if err := d.d.Start(d.d.Features(), d); err != nil {
+		d.t.Fatal(err)
+	}
+	for i := range d.woken {
+		d.Wake(i)
+	}
+}
+
+// run serves what was woken.
+func (d *driver) run() {
+	for again := true; again; {
+		again = false
+		for i, r := range []*ring{d.rx, d.tx, d.event} {
+			if d.woken[i].Swap(false) {
+				d.d.Serve(i, r.q)
+				again = true
+			}
+		}
+	}
+}
+
+// ring is a queue. Buffer i is descriptor i, in turn.
+type ring struct {
+	ram       []byte
+	q         *virtq.Queue
+	base, at  int
+	size      int // of a buffer
+	availIdx  mem.U16
+	usedIdx   mem.U16
+	seen, got uint16
+}
+
+func (d *driver) ring(i, data, size int, writable bool) *ring {
+	r := &ring{ram: d.ram, base: i * ringPages, at: data, size: size}
+	for k := range ringSize {
+		e := r.ram[r.base+16*k:]
+		le.PutUint64(e, uint64(data+k*size))
+		if writable {
+			le.PutUint16(e[12:], 2)
+		}
+	}
+	avail, used := mem.Addr(r.base+0x1000), mem.Addr(r.base+0x2000)
+	m := mem.New(mem.Region{Bytes: d.ram})
+	var err error
+	l := virtq.Layout{Size: ringSize, Desc: mem.Addr(r.base), Driver: avail, Device: used}
+	if r.q, err = virtq.New(m, l, virtq.Format{}, virtq.State{}, func() {}); err != nil {
+		d.t.Fatal(err)
+	}
+	r.availIdx, _ = m.U16(avail + 2)
+	r.usedIdx, _ = m.U16(used + 2)
+	return r
+}
+
+// add makes the first n bytes of the next buffer available, and returns them.
+func (r *ring) add(n int) []byte {
+	i := int(r.seen) % ringSize
+	le.PutUint32(r.ram[r.base+16*i+8:], uint32(n))
+	le.PutUint16(r.ram[r.base+0x1000+4+2*i:], uint16(i))
+	r.seen++
+	r.availIdx.Store(r.seen)
+	return r.ram[r.at+i*r.size:][:n]
+}
+
+// room says how many buffers the ring has room for.
+func (r *ring) room() int { return ringSize - int(r.seen-r.got) }
+
+// used returns the next used buffer.
+func (r *ring) used() (b []byte, ok bool) {
+	if r.usedIdx.Load() == r.got {
+		return nil, false
+	}
+	e := r.ram[r.base+0x2000+4+8*int(r.got%ringSize):]
+	r.got++
+	i, n := int(le.Uint32(e)), int(le.Uint32(e[4:]))
+	return r.ram[r.at+i*r.size:][:n], true
+}
+
+// put sends a packet, header and data, in a chain of one buffer.
+func (d *driver) put(p packet, data []byte) {
+	d.t.Helper()
+	if d.tx.room() == 0 {
+		d.t.Fatal("no room to send")
+	}
+	b := d.tx.add(headerSize + len(data))
+	var h [headerSize]byte
+	p.encode(&h)
+	copy(b, h[:])
+	copy(b[headerSize:], data)
+	d.Wake(queueTransmit)
+	d.run()
+	for _, ok := d.tx.used(); ok; _, ok = d.tx.used() {
+	}
+}
+
+// take returns the next packet for the guest, and gives its buffer back.
+func (d *driver) take() (p packet, data []byte, ok bool) {
+	d.t.Helper()
+	b, ok := d.rx.used()
+	if !ok {
+		return p, nil, false
+	}
+	if len(b) < headerSize {
+		d.t.Fatalf("a packet of %d bytes", len(b))
+	}
+	p.decode((*[headerSize]byte)(b))
+	data = append(data, b[headerSize:]...)
+	if len(data) != int(p.len) {
+		d.t.Fatalf("len %d of %d bytes", p.len, len(data))
+	}
+	if p.srcCID != hostCID || p.dstCID != guestCID {
+		d.t.Fatalf("from %d to %d", p.srcCID, p.dstCID)
+	}
+	return p, data, true
+}
+
+// give gives the device n more buffers.
+func (d *driver) give(n int) {
+	for range n {
+		d.rx.add(d.rx.size)
+	}
+	d.Wake(queueReceive)
+	d.run()
+}
+
+// expect returns the next packet, which must be of an operation.
+func (d *driver) expect(op uint16) (packet, []byte) {
+	d.t.Helper()
+	p, data, ok := d.take()
+	if !ok {
+		d.t.Fatalf("no packet, want %d", op)
+	}
+	if p.op != op {
+		d.t.Fatalf("%+v, want %d", p, op)
+	}
+	d.give(1)
+	return p, data
+}
+
+// quiet sees that there is no packet.
+func (d *driver) quiet() {
+	d.t.Helper()
+	if p, _, ok := d.take(); ok {
+		d.t.Fatalf("unexpected: %+v", p)
+	}
+}
+
+// socket is the guest's end of a connection.
+type socket struct {
+	d           *driver
+	host, guest uint32
+	alloc, read uint32 // its receive buffer, and what the program has read
+	pipe        *pipe
+}
+
+// header is that of a packet of the socket's.
+func (s *socket) header(op uint16, flags uint32, n int) packet {
+	return packet{
+		srcCID: guestCID, dstCID: hostCID, srcPort: s.guest, dstPort: s.host, len: uint32(n),
+		kind: typeStream, op: op, flags: flags, bufAlloc: s.alloc, fwdCnt: s.read,
+	}
+}
+
+func (s *socket) put(op uint16, flags uint32, data []byte) {
+	s.d.put(s.header(op, flags, len(data)), data)
+}
+
+// dial connects the guest to the host.
+func (d *driver) dial() *socket {
+	d.t.Helper()
+	const port = 80
+	d.h.listen[port] = true
+	d.next++
+	s := &socket{d: d, host: port, guest: d.next, alloc: 256 << 10}
+	s.put(opRequest, 0, nil)
+	d.expect(opResponse)
+	s.pipe = d.h.pipes[len(d.h.pipes)-1]
+	s.pipe.change(func() { s.pipe.keep = true }, 0)
+	return s
+}
+
+// listen has the host connect to the guest.
+func (d *driver) listen() *socket {
+	d.t.Helper()
+	const port = 22
+	p := d.h.call(port)
+	if p == nil {
+		d.t.Fatal("refused")
+	}
+	d.run()
+	request, _ := d.expect(opRequest)
+	if request.dstPort != port {
+		d.t.Fatalf("%+v", request)
+	}
+	s := &socket{d: d, host: request.srcPort, guest: port, alloc: 256 << 10, pipe: p}
+	s.put(opResponse, 0, nil)
+	if got := p.state().accepted; got != s.host {
+		d.t.Fatalf("accepted as %d, want %d", got, s.host)
+	}
+	p.change(func() { p.keep = true }, 0)
+	return s
+}
+
+// receive takes data until there is no more, and gives the buffers back.
+func (s *socket) receive() (all []byte) {
+	s.d.t.Helper()
+	for {
+		p, data, ok := s.d.take()
+		if !ok {
+			return all
+		}
+		if p.op != opData || p.dstPort != s.guest {
+			s.d.t.Fatalf("%+v", p)
+		}
+		all = append(all, data...)
+		s.d.give(1)
+	}
+}
+
+// pattern returns n bytes of which no two stretches are alike.
+func pattern(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(i*7 + i>>8 + i>>16)
+	}
+	return b
+}
+
+func (d *driver) counts(conns, alive int) error {
+	d.h.mu.Lock()
+	defer d.h.mu.Unlock()
+	if got := d.d.Conns(); got != conns || d.h.alive != alive {
+		return fmt.Errorf("%d connections, %d open ends, want %d, %d", got, d.h.alive, conns, alive)
+	}
+	return nil
+}
+
+// over sees that nothing is left of all connections.
+func (d *driver) over() {
+	d.t.Helper()
+	if err := d.counts(0, 0); err != nil {
+		d.t.Error(err)
+	}
+}

@@ -1,0 +1,226 @@
+package vsock
+
+import (
+	"vmm/devices/virtio/virtq"
+	"vmm/stream"
+)
+
+// sentBatch is how many packets are given back at once at most: a quarter of the
+// queue, so that the driver can go on.
+const sentBatch = queueSize / 4
+
+// transmit takes the guest's packets. If too many of them need an answer that the
+// guest has no buffers for, it stops: move brings us here again.
+func (d *Device) transmit(q *virtq.Queue) {
+	sent, more := d.sent[:0], false
+	for c := q.Pop(); c != nil; c = q.Pop() {
+		d.mu.Lock()
+		taken := d.take(c)
+		more = taken && d.move(guestTurns)
+		d.mu.Unlock()
+		if !taken {
+			q.Unpop(c)
+			break
+		}
+		if sent = append(sent, virtq.Used{Chain: c}); len(sent) == cap(sent) {
+			q.PushAll(sent)
+			sent = sent[:0]
+		}
+	}
+	q.PushAll(sent)
+	if !more {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.continues(more)
+}
+
+// take is one packet of the guest's. It returns false if there is no room for an
+// answer.
+func (d *Device) take(c *virtq.Chain) bool {
+	if d.reply.full() {
+		d.again = true
+		return false
+	}
+	var b [headerSize]byte
+	var p packet
+	if !c.ReadFull(b[:]) {
+		return true
+	}
+	p.decode(&b)
+	if p.srcCID != d.cid {
+		return true // §5.10.6.4; who would get an answer?
+	}
+	conn := d.conns[key{p.dstPort, p.srcPort}]
+	switch {
+	case p.kind != typeStream || p.dstCID != hostCID:
+		d.refuse(&p)
+	case conn != nil:
+		d.handle(conn, &p, c)
+	case p.op == opRequest:
+		d.request(&p)
+	default:
+		d.refuse(&p)
+	}
+	return true
+}
+
+// refuse answers a packet of no connection with a reset, §5.10.6.5, unless it is
+// one.
+func (d *Device) refuse(p *packet) {
+	if p.op != opReset {
+		d.reply.add(p.reset())
+	}
+}
+
+// request connects the guest to a program of the host's.
+func (d *Device) request(p *packet) {
+	if d.count >= MaxConns {
+		d.refuse(p)
+		return
+	}
+	c := d.newConn(key{p.dstPort, p.srcPort}, open)
+	host, err := d.host.Dial(p.dstPort, c)
+	if err != nil {
+		d.forget(c)
+		d.refuse(p)
+		return
+	}
+	c.host = host
+	c.peer.alloc, c.peer.forward = p.bufAlloc, p.fwdCnt
+	d.ready.add(c)
+}
+
+// handle is a packet of a connection. What makes no sense ends it.
+func (d *Device) handle(c *conn, p *packet, chain *virtq.Chain) {
+	if p.op == opReset {
+		d.closeHost(c)
+		d.forget(c)
+		return
+	}
+	if c.state == ending {
+		return
+	}
+	c.peer.alloc, c.peer.forward = p.bufAlloc, p.fwdCnt
+	switch {
+	case c.state == calling && p.op == opResponse && !c.answer:
+		c.state = open
+		c.stopTimer()
+		c.host.Accept(c.key.host)
+	case c.state != open:
+		d.abort(c)
+	case p.op == opData:
+		d.data(c, p.len, chain)
+	case p.op == opShutdown:
+		d.shutdown(c, p.flags&shutBoth)
+	case p.op == opCreditRequest:
+		c.credit = true
+	case p.op != opCreditUpdate:
+		d.abort(c)
+	}
+	d.ready.add(c)
+}
+
+// data is n bytes for the host. More than was granted, more than there are, or
+// what comes behind the end of the guest's direction is a mistake.
+func (d *Device) data(c *conn, n uint32, chain *virtq.Chain) {
+	free := uint32(c.backlog.size - c.backlog.n)
+	if n > free || c.peer.shut&shutSend != 0 || !d.collect(chain, n) {
+		d.abort(c)
+		return
+	}
+	c.received += n
+	if c.host == nil || c.shut&shutReceive != 0 {
+		c.discard() // it may not know yet
+		return
+	}
+	done := 0
+	if c.backlog.n == 0 && n > 0 {
+		var ok bool
+		if done, ok = d.write(c); !ok {
+			return
+		}
+	}
+	if uint32(done) < n {
+		c.backlog.add(d.bufs, done)
+	}
+	clear(d.bufs)
+}
+
+// collect makes bufs of the n bytes of data in a chain, which may have more
+// (§5.10.6). It returns false if it has fewer.
+func (d *Device) collect(chain *virtq.Chain, n uint32) bool {
+	d.bufs = d.bufs[:0]
+	left := uint64(n)
+	for _, b := range chain.Readable {
+		if left == 0 {
+			break
+		}
+		b = b[:min(uint64(len(b)), left)]
+		d.bufs = append(d.bufs, b)
+		left -= uint64(len(b))
+	}
+	return left == 0
+}
+
+// write gives the host what is in bufs and returns how much it took, or false if
+// it takes nothing any more.
+func (d *Device) write(c *conn) (n int, ok bool) {
+	n, err := c.host.Write(d.bufs)
+	if err != nil && err != stream.ErrAgain {
+		d.leave(c, shutReceive) // the other direction may go on
+		return 0, false
+	}
+	c.forward += uint32(n)
+	return n, true
+}
+
+// flush gives the host what it had no room for.
+func (d *Device) flush(c *conn) {
+	for c.backlog.n > 0 {
+		d.bufs = c.backlog.front(d.bufs[:0])
+		n, ok := d.write(c)
+		clear(d.bufs)
+		if !ok {
+			break
+		}
+		all := n == c.backlog.n
+		c.backlog.drop(n)
+		if !all {
+			return
+		}
+	}
+	d.flushed(c)
+}
+
+// flushed is called when the host has all that the guest has sent: then the
+// guest's end is the host's.
+func (d *Device) flushed(c *conn) {
+	switch {
+	case c.host == nil || c.backlog.n > 0:
+	case !c.known || c.state == ending || c.peer.shut == shutBoth:
+		d.closeHost(c)
+	case c.peer.shut&shutSend != 0:
+		c.host.CloseWrite()
+	}
+}
+
+// shutdown is what the guest will do no more, for ever (§5.10.6.5). When that is
+// nothing, its ports are free at once, though the host may not have read all yet.
+func (d *Device) shutdown(c *conn, what uint32) {
+	what |= c.peer.shut
+	news := what &^ c.peer.shut
+	c.peer.shut = what
+	if what == shutBoth {
+		d.end(c)
+	} else if news&shutReceive != 0 && c.host != nil {
+		c.host.CloseRead()
+		if c.gone {
+			d.leave(c, shutBoth)
+		}
+	}
+	if what == shutBoth || news&shutSend != 0 {
+		d.flushed(c)
+	}
+}

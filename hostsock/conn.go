@@ -1,0 +1,149 @@
+package hostsock
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"vmm/stream"
+)
+
+// conn is a connection with a program. It implements stream.Conn.
+type conn struct {
+	h       *Host
+	id      uint64
+	fd      int            // guarded by Host.mu for Close; -1: closed
+	watcher stream.Watcher // guarded by Host.mu
+	full    atomic.Bool    // Write waits for room
+}
+
+// What is always watched, once for each change (edge-triggered).
+const interest = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET
+
+// start has w told of events.
+func (c *conn) start(w stream.Watcher) error {
+	c.h.mu.Lock()
+	c.watcher = w
+	c.h.mu.Unlock()
+	return c.h.watch(unix.EPOLL_CTL_ADD, c.fd, c.id, interest)
+}
+
+// ready tells w. It runs on poll's goroutine.
+func (c *conn) ready(w stream.Watcher, events uint32) {
+	var e stream.Event
+	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		e |= stream.Readable
+	}
+	if events&unix.EPOLLHUP != 0 {
+		e |= stream.Gone
+	}
+	if events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 && c.full.Load() {
+		e |= stream.Writable
+	}
+	if e != 0 {
+		w.Ready(e)
+	}
+}
+
+// Read implements stream.Conn.
+func (c *conn) Read(bufs [][]byte) (int, error) {
+	total := 0
+	for len(bufs) > 0 {
+		k := min(len(bufs), maxVector)
+		n, asked, err := vector(unix.SYS_READV, c.fd, bufs[:k])
+		switch {
+		case err == unix.EINTR:
+			continue
+		case total > 0 && (err != nil || n == 0):
+			return total, nil // and the next call says it again
+		case err == unix.EAGAIN:
+			return 0, stream.ErrAgain
+		case err != nil:
+			return 0, err
+		case n == 0 && asked > 0:
+			return 0, io.EOF
+		}
+		if total += n; n < asked {
+			break
+		}
+		bufs = bufs[k:]
+	}
+	return total, nil
+}
+
+// Write implements stream.Conn.
+func (c *conn) Write(bufs [][]byte) (int, error) {
+	total := 0
+	for len(bufs) > 0 {
+		k := min(len(bufs), maxVector)
+		n, asked, err := vector(unix.SYS_WRITEV, c.fd, bufs[:k])
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.EAGAIN, err == nil && n < asked:
+			return total + n, c.wait()
+		case err != nil:
+			return total, err
+		}
+		total += n
+		bufs = bufs[k:]
+	}
+	if c.full.Load() {
+		c.full.Store(false)
+		if err := c.h.watch(unix.EPOLL_CTL_MOD, c.fd, c.id, interest); err != nil {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+// wait has an event come when there is room, which there may be already. It
+// returns stream.ErrAgain.
+func (c *conn) wait() error {
+	c.full.Store(true)
+	if err := c.h.watch(unix.EPOLL_CTL_MOD, c.fd, c.id, interest|unix.EPOLLOUT); err != nil {
+		return err
+	}
+	return stream.ErrAgain
+}
+
+// Accept implements stream.Conn. The line is the first that is written: there is
+// room for it, or the program has left.
+func (c *conn) Accept(port uint32) { unix.Write(c.fd, fmt.Appendf(nil, "OK %d\n", port)) }
+
+// CloseRead implements stream.Conn.
+func (c *conn) CloseRead() { unix.Shutdown(c.fd, unix.SHUT_RD) }
+
+// CloseWrite implements stream.Conn.
+func (c *conn) CloseWrite() { unix.Shutdown(c.fd, unix.SHUT_WR) }
+
+// Close implements stream.Conn.
+func (c *conn) Close() {
+	c.h.mu.Lock()
+	defer c.h.mu.Unlock()
+	if c.fd >= 0 {
+		delete(c.h.conns, c.id)
+		unix.Close(c.fd)
+		c.fd = -1
+	}
+}
+
+// adopt makes a conn of a caller's connection, which ends as such.
+func (h *Host) adopt(caller *net.UnixConn) (*conn, error) {
+	defer caller.Close()
+	raw, err := caller.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd := -1
+	if e := raw.Control(func(from uintptr) { fd, err = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 0) }); e != nil {
+		return nil, e
+	}
+	if err != nil {
+		return nil, err
+	}
+	return h.add(fd)
+}

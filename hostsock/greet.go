@@ -1,0 +1,124 @@
+package hostsock
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vmm/stream"
+)
+
+// accept takes callers until Close.
+func (h *Host) accept() {
+	for {
+		c, err := h.l.AcceptUnix()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil: // no descriptors, say: callers wait, and we must not spin
+			h.log.Warn("vsock: a caller must wait", "path", h.path, "err", err)
+			if !h.pause() {
+				return
+			}
+			continue
+		}
+		select {
+		case h.greeting <- struct{}{}:
+			h.work.Go(func() {
+				defer func() { <-h.greeting }()
+				h.greet(c)
+			})
+		default:
+			c.Close() // too many that say nothing
+		}
+	}
+}
+
+// pause is a while, or less if the host is closed meanwhile: then it returns
+// false.
+func (h *Host) pause() bool {
+	for range 10 {
+		time.Sleep(100 * time.Millisecond)
+		h.mu.Lock()
+		closed := h.closed
+		h.mu.Unlock()
+		if closed {
+			return false
+		}
+	}
+	return true
+}
+
+// greet reads where a caller wants to, and passes the call on.
+func (h *Host) greet(caller *net.UnixConn) {
+	port, ok := h.ask(caller)
+	if !ok {
+		caller.Close()
+		return
+	}
+	c, err := h.adopt(caller)
+	if err != nil {
+		h.log.Warn("vsock: a call is lost", "path", h.path, "port", port, "err", err)
+		return
+	}
+	w := h.guest.Call(c, port)
+	if w == nil {
+		c.Close()
+		return
+	}
+	if err := c.start(w); err != nil {
+		h.log.Warn("vsock: a call is lost", "path", h.path, "port", port, "err", err)
+		unix.Shutdown(c.fd, unix.SHUT_RDWR)
+		w.Ready(stream.Readable | stream.Gone)
+	}
+}
+
+// ask returns the port that a caller writes in its first line.
+func (h *Host) ask(caller *net.UnixConn) (port uint32, ok bool) {
+	h.mu.Lock()
+	h.greets[caller] = struct{}{}
+	closed := h.closed
+	h.mu.Unlock()
+	defer func() {
+		h.mu.Lock()
+		delete(h.greets, caller)
+		h.mu.Unlock()
+	}()
+	if closed || caller.SetReadDeadline(time.Now().Add(greetingLimit)) != nil {
+		return 0, false
+	}
+	return readGreeting(caller)
+}
+
+// maxLine is as long as a line can be: "CONNECT 4294967295\n", and some blanks.
+const maxLine = 32
+
+// readGreeting reads one line, and nothing of what is behind it: that is the
+// guest's.
+func readGreeting(r io.Reader) (port uint32, ok bool) {
+	var line [maxLine]byte
+	for n := range line {
+		if _, err := io.ReadFull(r, line[n:n+1]); err != nil {
+			return 0, false
+		}
+		if line[n] == '\n' {
+			return parseGreeting(line[:n])
+		}
+	}
+	return 0, false
+}
+
+// parseGreeting reads "CONNECT PORT", without the end of the line.
+func parseGreeting(line []byte) (port uint32, ok bool) {
+	rest, ok := bytes.CutPrefix(bytes.TrimSuffix(line, []byte{'\r'}), []byte("CONNECT "))
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(string(bytes.TrimSpace(rest)), 10, 32)
+	return uint32(n), err == nil
+}

@@ -1,0 +1,215 @@
+// Package hostsock is the host's end of a socket device: Unix sockets, as
+// Firecracker has them.
+//
+// Who calls the guest connects to PATH and writes "CONNECT PORT\n". Once a program
+// of the guest has taken the call, there comes "OK NUMBER\n", and from then on
+// what that program sends; else the connection ends. A call of the guest's to
+// PORT connects to PATH_PORT.
+package hostsock
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vmm/eventfd"
+	"vmm/stream"
+	"vmm/unixsock"
+)
+
+const (
+	// maxPath leaves room for what names a port.
+	maxPath = unixsock.MaxPath - len("_4294967295")
+	// maxGreeting is how many callers may be writing their first line.
+	maxGreeting = 1024
+	// greetingLimit is how long one may take.
+	greetingLimit = 5 * time.Second
+)
+
+// Host is a path with what connects there. It implements stream.Host.
+type Host struct {
+	path     string
+	log      *slog.Logger
+	guest    stream.Guest
+	epoll    int
+	stop     *eventfd.FD
+	greeting chan struct{} // has an element for each caller that greets
+	work     sync.WaitGroup
+
+	mu     sync.Mutex
+	l      *net.UnixListener     // guarded by mu; nil before Serve and after Close
+	conns  map[uint64]*conn      // guarded by mu
+	greets map[net.Conn]struct{} // guarded by mu
+	last   uint64                // guarded by mu; ID of the newest conn
+	closed bool                  // guarded by mu
+}
+
+// New returns the host behind path, where nobody can call yet. A nil log
+// discards.
+func New(path string, log *slog.Logger) (*Host, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	if path == "" {
+		return nil, errors.New("the path is empty")
+	}
+	if len(path) > maxPath {
+		return nil, fmt.Errorf("%s: the path is longer than %d bytes; use a shorter one", path, maxPath)
+	}
+	l, err := unixsock.Listen(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	h := &Host{
+		path: path, log: log, l: l, epoll: -1, greeting: make(chan struct{}, maxGreeting),
+		conns: map[uint64]*conn{}, greets: map[net.Conn]struct{}{},
+	}
+	if err := h.open(); err != nil {
+		h.free()
+		return nil, err
+	}
+	return h, nil
+}
+
+// open makes what poll waits at.
+func (h *Host) open() (err error) {
+	if h.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return os.NewSyscallError("epoll_create1", err)
+	}
+	if h.stop, err = eventfd.New(); err != nil {
+		return err
+	}
+	return h.watch(unix.EPOLL_CTL_ADD, h.stop.Fd(), 0, unix.EPOLLIN)
+}
+
+func (h *Host) free() error {
+	err := h.l.Close()
+	if h.stop != nil {
+		h.stop.Close()
+	}
+	if h.epoll >= 0 {
+		unix.Close(h.epoll)
+	}
+	return err
+}
+
+// Serve implements stream.Host.
+func (h *Host) Serve(g stream.Guest) {
+	h.guest = g
+	h.work.Go(h.poll)
+	h.work.Go(h.accept)
+}
+
+// Close ends all connections and removes the socket.
+func (h *Host) Close() error {
+	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		return nil
+	}
+	h.closed = true
+	for c := range h.greets {
+		c.Close()
+	}
+	h.mu.Unlock()
+	h.stop.Signal()
+	err := h.l.Close()
+	h.work.Wait()
+	for _, c := range h.all() {
+		c.Close()
+	}
+	return errors.Join(err, h.free())
+}
+
+func (h *Host) all() (list []*conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, c := range h.conns {
+		list = append(list, c)
+	}
+	return list
+}
+
+// watch is epoll_ctl. ID 0 is h.stop's.
+func (h *Host) watch(op, fd int, id uint64, events uint32) error {
+	e := unix.EpollEvent{Events: events, Fd: int32(uint32(id)), Pad: int32(uint32(id >> 32))}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(h.epoll, op, fd, &e))
+}
+
+// poll tells the owners of connections what has become possible. It blocks in the
+// kernel, not in Go's poller: the guest waits for it with each packet.
+func (h *Host) poll() {
+	events := make([]unix.EpollEvent, 64)
+	for {
+		eventfd.Yield()
+		n, err := unix.EpollWait(h.epoll, events, -1)
+		if err != nil && err != unix.EINTR {
+			h.log.Error("vsock: no more events", "path", h.path, "err", err)
+			return
+		}
+		for _, e := range events[:max(n, 0)] {
+			id := uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32
+			if id == 0 {
+				return
+			}
+			if c, w := h.find(id); c != nil {
+				c.ready(w, e.Events)
+			}
+		}
+	}
+}
+
+// find returns a connection, nil if it is closed.
+func (h *Host) find(id uint64) (*conn, stream.Watcher) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if c := h.conns[id]; c != nil {
+		return c, c.watcher
+	}
+	return nil, nil
+}
+
+// Dial implements stream.Host. A program whose backlog of calls is full refuses.
+func (h *Host) Dial(port uint32, w stream.Watcher) (stream.Conn, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	path := fmt.Sprintf("%s_%d", h.path, port)
+	if path[0] == '@' {
+		path = "./" + path // a file, as in package unixsock
+	}
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	c, err := h.add(fd)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.start(w); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// add takes fd, whatever comes.
+func (h *Host) add(fd int) (*conn, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		unix.Close(fd)
+		return nil, net.ErrClosed
+	}
+	h.last++
+	c := &conn{h: h, id: h.last, fd: fd}
+	h.conns[c.id] = c
+	return c, nil
+}
