@@ -44,6 +44,7 @@ type Config struct {
 
 	Disks     []Disk    `json:",omitempty"` // /dev/vda and so on
 	Nets      []Net     `json:",omitempty"` // eth0 and so on
+	Vsock     *Vsock    `json:",omitempty"` // nil: none
 	NoRNG     bool      `json:",omitempty"` // no virtio entropy device
 	Balloon   uint64    `json:",omitempty"` // bytes that the guest leaves to the host from its start on
 	NoBalloon bool      `json:",omitempty"` // no virtio balloon: no free page reports either
@@ -111,7 +112,7 @@ func (c *Config) Validate() error {
 	if err := c.validateBalloon(); err != nil {
 		return err
 	}
-	return nil
+	return c.validateVsock()
 }
 
 // cmdline returns the kernel's command line on a machine with the given

@@ -33,5 +33,8 @@ func (m *Machine) waiters() int {
 	for _, c := range m.config.Nets {
 		n += max(c.Queues, 1) // a tap's watcher
 	}
+	if m.config.Vsock != nil {
+		n++ // who waits for its sockets
+	}
 	return n
 }

@@ -235,6 +235,7 @@ func (d *devices) closeVirtio() error {
 	for _, n := range d.nics {
 		errs = append(errs, n.close())
 	}
+	errs = append(errs, d.closeVsock())
 	for _, fd := range d.edges {
 		errs = append(errs, fd.Close())
 	}

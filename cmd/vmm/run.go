@@ -23,6 +23,7 @@ type runOptions struct {
 	memory      size
 	disks       disks
 	nets        nets
+	vsock       vsock
 	publish     publish
 	rng         bool
 	balloon     balloon
@@ -75,6 +76,7 @@ func (p *program) newRun() *cobra.Command {
 	f.VarP(&o.memory, "memory", "m", "memory, with its unit: 512M, 2G")
 	f.VarP(&o.disks, "disk", "d", "disk: PATH[,ro][,direct=on][,serial=TEXT][,queues=N], a raw image or a block device; may be given several times")
 	f.Var(&o.nets, "net", "network card: user, tap=NAME or none, then options: ,mac=ADDRESS ,pcap=FILE ,rate=10M ...; may be given several times")
+	f.Var(&o.vsock, "vsock", "streams between guest and host (virtio-vsock): PATH[,cid=N] of the Unix socket to call the guest; its calls to port N go to PATH_N")
 	f.VarP(&o.publish, "publish", "p", "forward a port of this host to the guest: [ADDRESS:]HOST:GUEST[/udp]; may be given several times")
 	f.Var(transport{&c.Transport}, "transport", "how the guest finds its virtio devices: pci, mmio or mmio-cmdline")
 	f.BoolVar(&o.rng, "rng", true, "give the guest random numbers of the host (virtio-rng)")
@@ -119,6 +121,7 @@ func (o *runOptions) complete(stderr io.Writer) error {
 	}
 	c.Memory, c.Disks, c.NoRNG = uint64(o.memory), o.disks, !o.rng
 	var err error
+	c.Vsock = o.vsock.config
 	if c.Nets, err = o.nets.complete(o.publish); err != nil {
 		return bad("%w", err)
 	}
@@ -190,6 +193,6 @@ func flagName(err error) error {
 	if !errors.As(err, &c) {
 		return err
 	}
-	flags := map[string]string{"Kernel": "--kernel", "CPUs": "--cpus", "Memory": "--memory", "Disks": "--disk", "Nets": "--net", "Balloon": "--balloon", "Transport": "--transport"}
+	flags := map[string]string{"Kernel": "--kernel", "CPUs": "--cpus", "Memory": "--memory", "Disks": "--disk", "Nets": "--net", "Vsock": "--vsock", "Balloon": "--balloon", "Transport": "--transport"}
 	return &machine.ConfigError{Field: flags[c.Field], Why: c.Why}
 }

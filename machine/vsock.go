@@ -1,0 +1,61 @@
+package machine
+
+import (
+	"fmt"
+
+	"vmm/devices/virtio/vsock"
+	"vmm/hostsock"
+)
+
+// Vsock is a virtio socket device: streams between programs of the guest and of
+// the host, which find each other by Unix sockets.
+type Vsock struct {
+	Path string // of the socket for calls to the guest; calls of its to port N go to Path_N
+	CID  uint32 `json:",omitempty"` // the guest's address; 0 is DefaultCID
+}
+
+// DefaultCID is the guest's address. Several guests may have the same, for each
+// has a path of its own.
+const DefaultCID = vsock.MinCID
+
+func (c *Config) validateVsock() error {
+	v := c.Vsock
+	switch {
+	case v == nil:
+	case v.Path == "":
+		return &ConfigError{"Vsock", "no path"}
+	case v.CID != 0 && (v.CID < vsock.MinCID || v.CID > vsock.MaxCID):
+		return &ConfigError{"Vsock", fmt.Sprintf("%s: cid %d; a guest has one from %d to %d", v.Path, v.CID, vsock.MinCID, uint32(vsock.MaxCID))}
+	}
+	return nil
+}
+
+// addVsock makes the socket device of the Config, if there is one.
+func (m *Machine) addVsock() (err error) {
+	c := m.config.Vsock
+	if c == nil {
+		return nil
+	}
+	if m.devices.sockets, err = hostsock.New(c.Path, m.log); err != nil {
+		return &VsockError{err}
+	}
+	cid := c.CID
+	if cid == 0 {
+		cid = DefaultCID
+	}
+	return m.addVirtio(vsock.New(cid, m.devices.sockets), classOther)
+}
+
+// closeVsock removes the socket, once the device has ended.
+func (d *devices) closeVsock() error {
+	if d.sockets == nil {
+		return nil
+	}
+	return d.sockets.Close()
+}
+
+// VsockError says that the socket of the Config cannot be used on this host.
+type VsockError struct{ Err error }
+
+func (e *VsockError) Error() string { return "vsock " + e.Err.Error() }
+func (e *VsockError) Unwrap() error { return e.Err }
