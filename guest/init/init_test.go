@@ -18,6 +18,7 @@ func TestParseOptions(t *testing.T) {
 		{`a=b vmm.exec="echo hi; exit 3" vmm.exit=0x501`, options{hostname: "guest", exec: "echo hi; exit 3", exitPort: 0x501}, true},
 		{`"vmm.exec=uname -a" vmm.quiet`, options{hostname: "guest", exec: "uname -a", quiet: true}, true},
 		{"vmm.hostname=box vmm.ip=10.0.2.15/24,10.0.2.2 vmm.dns=10.0.2.3", options{hostname: "box", ip: "10.0.2.15/24,10.0.2.2", dns: "10.0.2.3"}, true},
+		{"vmm.shell=1023", options{hostname: "guest", shell: "1023"}, true},
 		{"vmm.exit=70000", options{hostname: "guest", exitPort: 0xffff}, false},
 		{`vmm.exec="never closed`, options{hostname: "guest", exec: "never closed"}, true},
 		{"", options{hostname: "guest"}, true},

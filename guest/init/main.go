@@ -32,6 +32,7 @@ func main() {
 	g.options = readOptions()
 	g.coldplug()
 	g.network()
+	g.shell()
 	g.watchButton()
 	g.serve()
 }

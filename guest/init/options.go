@@ -13,6 +13,7 @@ type options struct {
 	hostname string // vmm.hostname
 	ip       string // vmm.ip: ADDRESS/LENGTH[,GATEWAY] of eth0, none, or by DHCP
 	dns      string // vmm.dns: address of the name server
+	shell    string // vmm.shell: give the host a shell on this vsock port
 	quiet    bool   // vmm.quiet: no greeting
 }
 
@@ -46,6 +47,8 @@ func parseOptions(line string) (options, error) {
 			o.ip = value
 		case "vmm.dns":
 			o.dns = value
+		case "vmm.shell":
+			o.shell = value
 		case "vmm.quiet":
 			o.quiet = true
 		}

@@ -79,6 +79,17 @@ func dhcp(card string) error {
 	return client.Start()
 }
 
+// shell gives the host a shell, if the options say so. serve reaps it, as it does
+// all else.
+func (g *guest) shell() {
+	if g.options.shell == "" {
+		return
+	}
+	server := exec.Command("/bbin/shelld", g.options.shell)
+	server.Stdout, server.Stderr = os.Stdout, os.Stderr
+	complain("shelld", server.Start())
+}
+
 // up brings a network interface up.
 func up(name string) error {
 	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)

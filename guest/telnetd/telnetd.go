@@ -10,10 +10,8 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
-	"sync"
 
-	"github.com/creack/pty"
+	"vmm/guest/shell"
 )
 
 // Commands and options, RFC 854, 857, 858 and 1073.
@@ -33,49 +31,16 @@ func main() {
 	}
 	l, err := net.Listen("tcp", address)
 	if err == nil {
-		err = serve(l, "/bin/sh")
+		err = shell.Serve(l, telnet, "/bin/sh")
 	}
 	fmt.Fprintln(os.Stderr, "telnetd:", err)
 	os.Exit(1)
 }
 
-// serve gives every connection a process of argv, until l is closed.
-func serve(l net.Listener, argv ...string) error {
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return err
-		}
-		go session(c, argv)
-	}
-}
-
-// session is one connection.
-func session(c net.Conn, argv []string) {
-	defer c.Close()
-	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Dir, cmd.Env = "/", []string{"PATH=/bin:/bbin", "HOME=/root", "TERM=vt100"}
-	terminal, err := pty.Start(cmd)
-	if err != nil {
-		io.WriteString(c, err.Error()+"\r\n")
-		return
-	}
-	defer terminal.Close()
-	if _, err := c.Write(greeting); err != nil {
-		cmd.Process.Kill()
-	}
-	var done sync.WaitGroup
-	done.Go(func() {
-		io.Copy(escape{c}, terminal) // until the shell has ended
-		c.Close()
-	})
-	in := &input{r: bufio.NewReader(c), resize: func(columns, rows uint16) {
-		pty.Setsize(terminal, &pty.Winsize{Cols: columns, Rows: rows})
-	}}
-	io.Copy(terminal, in)
-	cmd.Process.Kill() // if the client has gone
-	done.Wait()
-	cmd.Wait()
+// telnet is a shell.Protocol.
+func telnet(c net.Conn, resize func(columns, rows uint16)) (io.Reader, io.Writer, error) {
+	_, err := c.Write(greeting)
+	return &input{r: bufio.NewReader(c), resize: resize}, escape{c}, err
 }
 
 // escape doubles the byte that begins a command.

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"vmm/guest/shell"
 )
 
 func TestInput(t *testing.T) {
@@ -55,7 +57,7 @@ func TestSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	go serve(l, "/bin/sh")
+	go shell.Serve(l, telnet, "/bin/sh")
 	c, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)

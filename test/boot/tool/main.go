@@ -5,6 +5,7 @@
 //	tool memory   prints how much memory there is
 //	tool receive ADDRESS  takes a connection and prints the hash of what comes
 //	tool send ADDRESS N   sends N bytes of the pattern
+//	tool vsock-...        talks to the host over vsock: see overVsock
 //	tool attack   abuses a virtio disk; package attack has its flags
 package main
 
@@ -14,6 +15,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -32,6 +34,8 @@ func command(what string, args []string) error {
 	switch {
 	case what == "attack":
 		return attack.Run(args)
+	case strings.HasPrefix(what, "vsock-"):
+		return overVsock(what, args)
 	case what == "receive" && len(args) == 1:
 		return receive(args[0])
 	case what == "send" && len(args) == 2:

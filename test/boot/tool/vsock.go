@@ -1,0 +1,109 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"sync"
+
+	"github.com/mdlayher/vsock"
+
+	"vmm/guest/shell"
+	"vmm/test/boot/pattern"
+)
+
+// overVsock is the commands that begin with vsock-:
+//
+//	vsock-echo PORT          sends back what comes on a port, for ever
+//	vsock-dial PORT N BYTES  calls the host N times at once, and sends BYTES of the
+//	                         pattern on each, which must come back
+//	vsock-shell PORT SHELL   gives the host a shell
+func overVsock(what string, args []string) error {
+	if len(args) == 0 {
+		return errors.New("no port")
+	}
+	port, err := strconv.ParseUint(args[0], 10, 32)
+	if err != nil {
+		return err
+	}
+	switch {
+	case what == "vsock-echo":
+		return listen(uint32(port), echo)
+	case what == "vsock-shell" && len(args) == 2:
+		return listen(uint32(port), func(l net.Listener) error { return shell.Serve(l, nil, args[1]) })
+	case what == "vsock-dial" && len(args) == 3:
+		n, _ := strconv.Atoi(args[1])
+		size, _ := strconv.Atoi(args[2])
+		return dial(uint32(port), n, size)
+	}
+	return fmt.Errorf("no command %q", what)
+}
+
+func listen(port uint32, serve func(net.Listener) error) error {
+	l, err := vsock.Listen(port, nil)
+	if err != nil {
+		return err
+	}
+	fmt.Println("VSOCK-READY")
+	return serve(l)
+}
+
+func echo(l net.Listener) error {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer c.Close()
+			io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
+			c.(*vsock.Conn).CloseWrite()
+		}()
+	}
+}
+
+// dial opens all connections before the first byte, and closes none before all
+// bytes are back.
+func dial(port uint32, n, size int) error {
+	conns := make([]*vsock.Conn, n)
+	errs := make([]error, n)
+	each(n, func(i int) { conns[i], errs[i] = vsock.Dial(vsock.Host, port, nil) })
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	data := pattern.Bytes(size)
+	each(n, func(i int) { errs[i] = there(conns[i], data) })
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	for _, c := range conns {
+		errs = append(errs, c.Close())
+	}
+	fmt.Printf("VSOCK-DONE %d\n", n)
+	return errors.Join(errs...)
+}
+
+// there sends data, ends that direction, and takes it back.
+func there(c *vsock.Conn, data []byte) error {
+	sent := make(chan error, 1)
+	go func() {
+		_, err := c.Write(data)
+		sent <- errors.Join(err, c.CloseWrite())
+	}()
+	back, err := io.ReadAll(c)
+	if err == nil && !bytes.Equal(back, data) {
+		err = fmt.Errorf("%d bytes came back of %d", len(back), len(data))
+	}
+	return errors.Join(err, <-sent)
+}
+
+func each(n int, f func(int)) {
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() { f(i) })
+	}
+	all.Wait()
+}
