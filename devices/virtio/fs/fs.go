@@ -1,0 +1,151 @@
+// Package fs is the virtio file system device (§5.11): a guest's FUSE requests,
+// answered by a file system of the host's.
+//
+// Section numbers (§) are those of virtio 1.2,
+// https://docs.oasis-open.org/virtio/virtio/v1.2/virtio-v1.2.html
+// The requests are those of Linux's <linux/fuse.h>.
+package fs
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"vmm/devices/virtio"
+	"vmm/devices/virtio/virtq"
+)
+
+// FileSystem is the host's side. Its methods are called on any goroutine, several
+// at once, but for the last three, which are called alone. Names are what the
+// guest sent: not checked but for their ends.
+type FileSystem interface {
+	fuse.RawFileSystem
+
+	// ReadInto and WriteFrom are Read and Write with buffers that are guest memory:
+	// nothing of them may be kept, and what was written may change meanwhile.
+	ReadInto(handle uint64, bufs [][]byte, off uint64) (int, fuse.Status)
+	WriteFrom(handle uint64, bufs [][]byte, off uint64) (int, fuse.Status)
+	SyncFS() fuse.Status
+
+	Reset() // forget what the guest has: it starts anew
+	Save() ([]byte, error)
+	Load([]byte) error
+}
+
+// queueSize is the size of each queue. A read of 1 MiB into pages of 4 KiB has
+// 259 descriptors, and Linux asks for no more at once than a queue is long.
+const queueSize = 1024
+
+// Workers is how many requests of a device are with the host at once.
+const Workers = 16
+
+// Config says what kind of device it is.
+type Config struct {
+	Tag    string // by which the guest mounts it
+	Queues int    // for requests; one a vCPU is best, 0 is 1
+}
+
+// Device is a shared folder.
+//
+//	Serve --- jobs --> work: answer, Push
+//
+// Requests complete in any order. Those that begin or end a session are done
+// alone: the session is locked for them, and shared for all others.
+type Device struct {
+	files  FileSystem
+	tag    [tagSize]byte
+	queues int
+	panics atomic.Uint32
+
+	session sync.RWMutex
+	server  *fuse.ProtocolServer // guarded by session
+	init    []byte               // guarded by session; the request that began it, nil: none has
+
+	// Between Start and Stop.
+	jobs chan job // has room for all that can be in flight
+	wg   sync.WaitGroup
+	work []*scratch // of the workers, kept for the next Start
+}
+
+type job struct {
+	queue *virtq.Queue
+	chain *virtq.Chain
+}
+
+// Bounds of a Config.
+const (
+	MaxTag    = tagSize
+	MaxQueues = 64
+)
+
+// New returns a device that shows files to the guest.
+func New(files FileSystem, c Config) (*Device, error) {
+	d := &Device{files: files, queues: max(c.Queues, 1)}
+	if c.Tag == "" || len(c.Tag) > MaxTag || strings.IndexByte(c.Tag, 0) >= 0 || d.queues > MaxQueues {
+		return nil, fmt.Errorf("file system device: tag %q, %d queues: the tag has 1 to %d bytes, and at most %d queues", c.Tag, d.queues, MaxTag, MaxQueues)
+	}
+	copy(d.tag[:], c.Tag)
+	for range Workers {
+		d.work = append(d.work, new(scratch))
+	}
+	d.begin()
+	return d, nil
+}
+
+// ID implements virtio.Device.
+func (*Device) ID() virtio.ID { return virtio.IDFS }
+
+// Features implements virtio.Device: there is no queue for notifications
+// (§5.11.3), which no driver has.
+func (*Device) Features() uint64 { return 0 }
+
+// QueueSizes implements virtio.Device, §5.11.2: what must not wait, then requests.
+func (d *Device) QueueSizes() []uint16 {
+	return slices.Repeat([]uint16{queueSize}, 1+d.queues)
+}
+
+// Start implements virtio.Device.
+func (d *Device) Start(uint64, virtio.Host) error {
+	d.jobs = make(chan job, (1+d.queues)*queueSize)
+	for _, w := range d.work {
+		d.wg.Go(func() { d.serve(w) })
+	}
+	return nil
+}
+
+// Stop implements virtio.Device. All chains are pushed, so the workers idle. The
+// session stays: it ends with a reset.
+func (d *Device) Stop() {
+	close(d.jobs)
+	d.wg.Wait()
+}
+
+// Serve implements virtio.Device. It never waits for the host: the queues hold no
+// more chains than jobs has room for.
+func (d *Device) Serve(_ int, q *virtq.Queue) {
+	for c := q.Pop(); c != nil; c = q.Pop() {
+		d.jobs <- job{q, c}
+	}
+}
+
+// serve does what may take long.
+func (d *Device) serve(w *scratch) {
+	for j := range d.jobs {
+		n := d.answer(j.chain, w)
+		j.queue.Push(j.chain, n)
+	}
+}
+
+// panicked turns a bug into an error of the request that met it. It says so once:
+// a guest could send that request again and again.
+func (d *Device) panicked(what any) fuse.Status {
+	if d.panics.Add(1) == 1 {
+		slog.Error("internal error: a file system request", "panic", what)
+	}
+	return fuse.EIO
+}

@@ -1,0 +1,146 @@
+package hostdir
+
+import (
+	"strconv"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// GetAttr implements fuse.RawFileSystem.
+func (d *Dir) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	n, s := d.use(in.NodeId)
+	if !s.Ok() {
+		return s
+	}
+	defer d.done(n)
+	return d.stat(n, out)
+}
+
+func (d *Dir) stat(n *node, out *fuse.AttrOut) fuse.Status {
+	var st unix.Stat_t
+	if err := unix.Fstat(n.fd, &st); err != nil {
+		return status(err)
+	}
+	*out = fuse.AttrOut{}
+	out.SetTimeout(timeout)
+	d.attr(&st, &out.Attr)
+	return fuse.OK
+}
+
+// SetAttr implements fuse.RawFileSystem.
+func (d *Dir) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	if s := d.writable(); !s.Ok() {
+		return s
+	}
+	n, s := d.use(in.NodeId)
+	if !s.Ok() {
+		return s
+	}
+	defer d.done(n)
+	for _, set := range []func(*node, *fuse.SetAttrIn) fuse.Status{d.setOwner, d.setMode, d.setSize, d.setTimes} {
+		if s := set(n, in); !s.Ok() {
+			return s
+		}
+	}
+	return d.stat(n, out)
+}
+
+// setOwner succeeds where nothing would change: a file cannot be given to others.
+func (d *Dir) setOwner(n *node, in *fuse.SetAttrIn) fuse.Status {
+	if in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) == 0 {
+		return fuse.OK
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(n.fd, &st); err != nil {
+		return status(err)
+	}
+	uid, gid := d.owner.shown(&st)
+	if in.Valid&fuse.FATTR_UID != 0 && in.Uid != uid || in.Valid&fuse.FATTR_GID != 0 && in.Gid != gid {
+		return fuse.EPERM
+	}
+	return fuse.OK
+}
+
+// mode is which bits of a mode the guest may set.
+func mode(kind, bits uint32) uint32 {
+	if kind == unix.S_IFDIR {
+		return bits & (0o1777 | unix.S_ISGID) // entries take the directory's group, no more
+	}
+	return bits & 0o1777
+}
+
+func (d *Dir) setMode(n *node, in *fuse.SetAttrIn) fuse.Status {
+	switch {
+	case in.Valid&fuse.FATTR_MODE == 0:
+		return fuse.OK
+	case n.kind == unix.S_IFLNK:
+		return fuse.Status(unix.EOPNOTSUPP)
+	}
+	return status(unix.Fchmodat(d.proc, strconv.Itoa(n.fd), mode(n.kind, in.Mode), 0))
+}
+
+func (d *Dir) setSize(n *node, in *fuse.SetAttrIn) fuse.Status {
+	switch {
+	case in.Valid&fuse.FATTR_SIZE == 0:
+		return fuse.OK
+	case n.kind == unix.S_IFDIR:
+		return fuse.EISDIR
+	case n.kind != unix.S_IFREG || int64(in.Size) < 0:
+		return fuse.EINVAL
+	}
+	if in.Valid&fuse.FATTR_FH != 0 {
+		h, s := d.useHandle(in.Fh, false)
+		if !s.Ok() {
+			return s
+		}
+		defer d.doneHandle(h)
+		return status(again(func() error { return unix.Ftruncate(h.fd, int64(in.Size)) }))
+	}
+	fd, s := d.openFile(n, unix.O_WRONLY)
+	if !s.Ok() {
+		return s
+	}
+	defer unix.Close(fd)
+	return status(again(func() error { return unix.Ftruncate(fd, int64(in.Size)) }))
+}
+
+func (d *Dir) setTimes(n *node, in *fuse.SetAttrIn) fuse.Status {
+	if in.Valid&(fuse.FATTR_ATIME|fuse.FATTR_MTIME) == 0 {
+		return fuse.OK
+	}
+	times := []unix.Timespec{
+		timespec(in.Valid, fuse.FATTR_ATIME, fuse.FATTR_ATIME_NOW, in.Atime, in.Atimensec),
+		timespec(in.Valid, fuse.FATTR_MTIME, fuse.FATTR_MTIME_NOW, in.Mtime, in.Mtimensec),
+	}
+	// The entry of /proc leads to the inode itself, and to no further link.
+	return status(unix.UtimesNanoAt(d.proc, strconv.Itoa(n.fd), times, 0))
+}
+
+func timespec(valid, set, now uint32, sec uint64, nsec uint32) unix.Timespec {
+	switch {
+	case valid&set == 0:
+		return unix.Timespec{Nsec: unix.UTIME_OMIT}
+	case valid&now != 0:
+		return unix.Timespec{Nsec: unix.UTIME_NOW}
+	case nsec > 999_999_999: // else it could be one of the two above
+		return unix.Timespec{Sec: int64(sec), Nsec: 999_999_999}
+	}
+	return unix.Timespec{Sec: int64(sec), Nsec: int64(nsec)}
+}
+
+// again makes a call again as long as a signal interrupts it.
+func again(f func() error) error {
+	for {
+		if err := f(); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// Access implements fuse.RawFileSystem. The guest's kernel checks modes by
+// itself, and the host's does when something is done.
+func (*Dir) Access(<-chan struct{}, *fuse.AccessIn) fuse.Status { return fuse.ENOSYS }
+
+// Statx implements fuse.RawFileSystem: the guest asks by GetAttr then.
+func (*Dir) Statx(<-chan struct{}, *fuse.StatxIn, *fuse.StatxOut) fuse.Status { return fuse.ENOSYS }

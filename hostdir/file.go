@@ -1,0 +1,335 @@
+package hostdir
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// openFlags are what a guest may choose: how it accesses, that it truncates, and
+// that writes are stable. O_APPEND is the guest's kernel's to do, for the host
+// would ignore where a write goes; O_DIRECT is for the guest's cache.
+const openFlags = unix.O_ACCMODE | unix.O_TRUNC | unix.O_SYNC | unix.O_DSYNC
+
+// flagsOf checks the flags of a guest's open.
+func (d *Dir) flagsOf(raw uint32) (int, fuse.Status) {
+	flags := int(raw) & openFlags
+	switch {
+	case flags&unix.O_ACCMODE == unix.O_ACCMODE:
+		return 0, fuse.EINVAL
+	case d.readOnly && (flags&unix.O_ACCMODE != unix.O_RDONLY || flags&unix.O_TRUNC != 0):
+		return 0, fuse.EROFS
+	}
+	return flags, fuse.OK
+}
+
+// openFile opens a node's file. Only regular files are: to open a pipe could
+// wait for ever, and a device could do anything.
+func (d *Dir) openFile(n *node, flags int) (int, fuse.Status) {
+	switch n.kind {
+	case unix.S_IFREG:
+	case unix.S_IFDIR:
+		return -1, fuse.EISDIR
+	case unix.S_IFLNK:
+		return -1, fuse.Status(unix.ELOOP)
+	default:
+		return -1, fuse.EPERM
+	}
+	if flags&unix.O_ACCMODE != unix.O_RDONLY || flags&unix.O_TRUNC != 0 {
+		// What is written into a program that has its owner's rights, gets them.
+		// The kernel takes such bits away at the write, but not of root.
+		var st unix.Stat_t
+		if err := unix.Fstat(n.fd, &st); err != nil {
+			return -1, status(err)
+		}
+		if st.Mode&special != 0 {
+			return -1, fuse.EPERM
+		}
+	}
+	fd, err := d.reopen(n.fd, flags)
+	return fd, status(err)
+}
+
+// Open implements fuse.RawFileSystem.
+func (d *Dir) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	flags, s := d.flagsOf(in.Flags)
+	if !s.Ok() {
+		return s
+	}
+	n, s := d.use(in.NodeId)
+	if !s.Ok() {
+		return s
+	}
+	defer d.done(n)
+	fd, s := d.openFile(n, flags)
+	if !s.Ok() {
+		return s
+	}
+	return d.opened(n, fd, flags, out)
+}
+
+// opened makes a handle of a file that was opened.
+func (d *Dir) opened(n *node, fd, flags int, out *fuse.OpenOut) fuse.Status {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
+		return status(err)
+	}
+	h, s := d.addHandle(fd, flags&^unix.O_TRUNC, nil)
+	if !s.Ok() {
+		return s
+	}
+	*out = fuse.OpenOut{Fh: h}
+	if d.unchanged(n, &st) {
+		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
+	}
+	if flags&unix.O_ACCMODE == unix.O_RDONLY {
+		out.OpenFlags |= fuse.FOPEN_NOFLUSH // nothing that closing it could report
+	}
+	return fuse.OK
+}
+
+// A stamp changes whenever the content of a file does.
+type stamp struct {
+	mtime, ctime unix.Timespec
+	size         int64
+}
+
+// granularity is how far apart two changes must be for their times to differ, with
+// much to spare.
+const granularity = 2 * time.Second
+
+// unchanged says whether a file is as it was when the guest opened it last: then
+// what it has of it in its cache is good. A file that was changed just now could
+// change again without its times telling, so it counts as changed.
+func (d *Dir) unchanged(n *node, st *unix.Stat_t) bool {
+	now := stamp{st.Mtim, st.Ctim, st.Size}
+	settled := time.Since(time.Unix(st.Ctim.Unix())) > granularity
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	same := settled && n.seen == now
+	n.seen = stamp{}
+	if settled {
+		n.seen = now
+	}
+	return same
+}
+
+// create makes a regular file, or opens the one that there is if flags do not
+// have O_EXCL.
+func (d *Dir) create(parent *node, name string, flags int, bits uint32) (int, fuse.Status) {
+	fd, err := unix.Openat(parent.fd, name, flags|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NOCTTY|unix.O_NONBLOCK, bits)
+	switch {
+	case err == nil:
+		if bits&d.umask != 0 { // the guest has one of its own
+			err = unix.Fchmod(fd, bits)
+		}
+		if err != nil {
+			unix.Close(fd)
+			return -1, status(err)
+		}
+		return fd, fuse.OK
+	case err != unix.EEXIST || flags&unix.O_EXCL != 0:
+		return -1, status(err)
+	}
+	// It came into being since the guest looked. Whatever it is, look first.
+	path, err := handleAt(parent.fd, name)
+	if err != nil {
+		return -1, status(err)
+	}
+	defer unix.Close(path)
+	var st unix.Stat_t
+	if err := unix.Fstat(path, &st); err != nil {
+		return -1, status(err)
+	}
+	return d.openFile(&node{fd: path, kind: st.Mode & unix.S_IFMT}, flags)
+}
+
+// Create implements fuse.RawFileSystem.
+func (d *Dir) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	parent, s := d.change(in.NodeId, name)
+	if !s.Ok() {
+		return s
+	}
+	defer d.done(parent)
+	flags, s := d.flagsOf(in.Flags)
+	if !s.Ok() {
+		return s
+	}
+	fd, s := d.create(parent, name, flags|int(in.Flags)&unix.O_EXCL, in.Mode&0o777)
+	if !s.Ok() {
+		return s
+	}
+	return d.created(fd, flags, out)
+}
+
+// Tmpfile implements fuse.RawFileSystem: a file without a name, until it is linked.
+func (d *Dir) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
+	if s := d.writable(); !s.Ok() {
+		return s
+	}
+	parent, s := d.useDir(in.NodeId)
+	if !s.Ok() {
+		return s
+	}
+	defer d.done(parent)
+	flags, s := d.flagsOf(in.Flags)
+	if !s.Ok() {
+		return s
+	}
+	bits := in.Mode & 0o777
+	fd, err := unix.Openat(d.proc, strconv.Itoa(parent.fd), flags|int(in.Flags)&unix.O_EXCL|unix.O_TMPFILE|unix.O_CLOEXEC, bits)
+	if err == nil && bits&d.umask != 0 {
+		err = unix.Fchmod(fd, bits)
+	}
+	if err != nil {
+		closeFD(fd)
+		return status(err)
+	}
+	return d.created(fd, flags, out)
+}
+
+// created tells the guest of a file that it made and opened. It takes the
+// descriptor.
+func (d *Dir) created(fd, flags int, out *fuse.CreateOut) fuse.Status {
+	path, err := unix.Openat(d.proc, strconv.Itoa(fd), unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		unix.Close(fd)
+		return status(err)
+	}
+	if s := d.tell(path, &out.EntryOut); !s.Ok() {
+		unix.Close(fd)
+		return s
+	}
+	n, s := d.use(out.NodeId)
+	if !s.Ok() { // the guest has forgotten it in this moment
+		unix.Close(fd)
+		return s
+	}
+	defer d.done(n)
+	if s := d.opened(n, fd, flags, &out.OpenOut); !s.Ok() {
+		d.Forget(out.NodeId, 1)
+		return s
+	}
+	return fuse.OK
+}
+
+// Release implements fuse.RawFileSystem.
+func (d *Dir) Release(_ <-chan struct{}, in *fuse.ReleaseIn) { d.release(in.Fh, false) }
+
+// Flush implements fuse.RawFileSystem: what a close of the host reports, such as
+// a quota of NFS, the guest's close does. A duplicate is closed, for there may be
+// other descriptors in the guest.
+func (d *Dir) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
+	h, s := d.useHandle(in.Fh, false)
+	if !s.Ok() {
+		return s
+	}
+	defer d.doneHandle(h)
+	if h.flags&unix.O_ACCMODE == unix.O_RDONLY {
+		return fuse.OK
+	}
+	fd, err := unix.FcntlInt(uintptr(h.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return status(err)
+	}
+	if err := unix.Close(fd); err != nil && err != unix.EINTR { // then it is closed
+		return status(err)
+	}
+	return fuse.OK
+}
+
+// Fsync implements fuse.RawFileSystem.
+func (d *Dir) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status { return d.fsync(in, false) }
+
+// FsyncDir implements fuse.RawFileSystem.
+func (d *Dir) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status { return d.fsync(in, true) }
+
+const dataOnly = 1 // FUSE_FSYNC_FDATASYNC
+
+func (d *Dir) fsync(in *fuse.FsyncIn, dir bool) fuse.Status {
+	h, s := d.useHandle(in.Fh, dir)
+	if !s.Ok() {
+		return s
+	}
+	defer d.doneHandle(h)
+	if in.FsyncFlags&dataOnly != 0 {
+		return status(again(func() error { return unix.Fdatasync(h.fd) }))
+	}
+	return status(again(func() error { return unix.Fsync(h.fd) }))
+}
+
+// Lseek implements fuse.RawFileSystem. The guest asks for holes and data only;
+// where the descriptor stands means nothing, for all else names its place.
+func (d *Dir) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+	if in.Whence != unix.SEEK_DATA && in.Whence != unix.SEEK_HOLE || int64(in.Offset) < 0 {
+		return fuse.EINVAL
+	}
+	h, s := d.useHandle(in.Fh, false)
+	if !s.Ok() {
+		return s
+	}
+	defer d.doneHandle(h)
+	at, err := unix.Seek(h.fd, int64(in.Offset), int(in.Whence))
+	out.Offset = uint64(at)
+	return status(err)
+}
+
+// Fallocate implements fuse.RawFileSystem.
+func (d *Dir) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
+	h, s := d.useHandle(in.Fh, false)
+	if !s.Ok() {
+		return s
+	}
+	defer d.doneHandle(h)
+	return status(again(func() error {
+		return unix.Fallocate(h.fd, in.Mode, int64(in.Offset), int64(in.Length))
+	}))
+}
+
+// maxCopy bounds what one request copies, for which a pause must wait. The
+// guest asks again for the rest.
+const maxCopy = 64 << 20
+
+// CopyFileRange implements fuse.RawFileSystem.
+func (d *Dir) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
+	from, s := d.useHandle(in.FhIn, false)
+	if !s.Ok() {
+		return 0, s
+	}
+	defer d.doneHandle(from)
+	to, s := d.useHandle(in.FhOut, false)
+	if !s.Ok() {
+		return 0, s
+	}
+	defer d.doneHandle(to)
+	off, at := int64(in.OffIn), int64(in.OffOut)
+	if off < 0 || at < 0 || in.Flags != 0 {
+		return 0, fuse.EINVAL
+	}
+	n, err := unix.CopyFileRange(from.fd, &off, to.fd, &at, int(min(in.Len, maxCopy)), 0)
+	if err != nil {
+		return 0, status(err)
+	}
+	return uint32(n), fuse.OK
+}
+
+// What the guest's kernel does by itself if it is told ENOSYS: locks, which hold
+// between the guest's processes.
+
+// GetLk implements fuse.RawFileSystem.
+func (*Dir) GetLk(<-chan struct{}, *fuse.LkIn, *fuse.LkOut) fuse.Status { return fuse.ENOSYS }
+
+// SetLk implements fuse.RawFileSystem.
+func (*Dir) SetLk(<-chan struct{}, *fuse.LkIn) fuse.Status { return fuse.ENOSYS }
+
+// SetLkw implements fuse.RawFileSystem.
+func (*Dir) SetLkw(<-chan struct{}, *fuse.LkIn) fuse.Status { return fuse.ENOSYS }
+
+// Ioctl implements fuse.RawFileSystem: there are none that a guest may make on a
+// file of the host.
+func (*Dir) Ioctl(<-chan struct{}, *fuse.IoctlIn, []byte, *fuse.IoctlOut, []byte) fuse.Status {
+	return fuse.Status(unix.ENOTTY)
+}

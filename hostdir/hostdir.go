@@ -1,0 +1,231 @@
+// Package hostdir is a directory of the host as a FUSE file system: what a guest
+// may do with it, and that it cannot leave it.
+//
+// A guest names things in two ways: by the number of a node, which it was given,
+// and by one component of a path below a node. So whatever it sends, the kernel
+// is asked for one component below a directory that is open already, and never
+// to follow a link: there is no path in which a link, a ".." or a rename made
+// meanwhile could lead elsewhere.
+//
+//	guest: LOOKUP(node 7, "name")     here: fstatat, openat2(fd of 7, "name", O_PATH|O_NOFOLLOW)
+//
+// A node is an O_PATH descriptor, which keeps its inode whatever happens to its
+// name. Only regular files and directories are ever opened for more, and that by
+// way of the descriptor (/proc/self/fd), not of a name.
+package hostdir
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// Options say what a guest may do.
+type Options struct {
+	ReadOnly bool
+	// Files is how many descriptors the directory may hold open: one for each
+	// file that the guest remembers, and one for each that it has open. 0 is
+	// DefaultFiles.
+	Files int
+}
+
+// DefaultFiles is a bound that suits the usual limit of descriptors.
+const DefaultFiles = 100_000
+
+// timeout is how long the guest may use what it knows of names and attributes
+// without asking again: so long it may take until it sees a change of the host.
+// Opening a file asks always.
+const timeout = time.Second
+
+// Dir is a directory that is shown to one guest. Its methods are those of
+// fuse.RawFileSystem and a few more; they may be called on any goroutine, several
+// at once, but for Reset, Save, Load and Close, which are called alone.
+type Dir struct {
+	root     int // O_PATH
+	proc     int // /proc/self/fd, O_PATH
+	dev      uint64
+	path     string
+	readOnly bool
+	umask    uint32
+	owner    owner
+	most     int // descriptors
+
+	mu      sync.Mutex
+	nodes   map[uint64]*node   // guarded by mu
+	keys    map[key]*node      // guarded by mu; the same ones
+	handles map[uint64]*handle // guarded by mu
+	last    uint64             // guarded by mu; the last number given to a node or handle
+	open    int                // guarded by mu; descriptors of nodes and handles
+	dirs    int                // guarded by mu; handles of directories
+}
+
+var _ fuse.RawFileSystem = (*Dir)(nil)
+
+// Open opens the directory at path.
+func Open(path string, o Options) (*Dir, error) {
+	root, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "share", Path: path, Err: err}
+	}
+	d := &Dir{root: root, proc: -1, path: path, readOnly: o.ReadOnly, owner: invoker(), most: o.Files}
+	if d.most <= 0 {
+		d.most = DefaultFiles
+	}
+	if err := d.prepare(); err != nil {
+		d.Close()
+		return nil, fmt.Errorf("share %s: %w", path, err)
+	}
+	d.Reset()
+	return d, nil
+}
+
+func (d *Dir) prepare() (err error) {
+	if d.proc, err = unix.Open("/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return fmt.Errorf("/proc/self/fd: %w; mount /proc", err)
+	}
+	if d.umask, err = umask(); err != nil {
+		return err
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(d.root, &fs); err != nil {
+		return err
+	}
+	// Through these a guest would reach processes, this one's memory included.
+	if fs.Type == unix.PROC_SUPER_MAGIC || fs.Type == unix.SYSFS_MAGIC {
+		return fmt.Errorf("shows the host's kernel and not files; share a directory of a disk")
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(d.root, &st); err != nil {
+		return err
+	}
+	d.dev = st.Dev
+	if d.readOnly {
+		return nil
+	}
+	if err := unix.Faccessat(d.root, ".", unix.W_OK|unix.X_OK, 0); err != nil {
+		return fmt.Errorf("%w; you may not write there: share it with :ro", err)
+	}
+	return nil
+}
+
+// umask returns the process's, which can only be read there without being set.
+func umask() (uint32, error) {
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if octal, ok := strings.CutPrefix(line, "Umask:"); ok {
+			v, err := strconv.ParseUint(strings.TrimSpace(octal), 8, 16)
+			return uint32(v), err
+		}
+	}
+	return 0o777, nil // an old kernel: as if all bits were taken away
+}
+
+// Close gives back all that is open. Nothing else may be called afterwards.
+func (d *Dir) Close() error {
+	d.drop()
+	if d.proc >= 0 {
+		unix.Close(d.proc)
+	}
+	return unix.Close(d.root)
+}
+
+// Reset forgets all nodes and handles, as for a guest that starts anew.
+func (d *Dir) Reset() {
+	d.drop()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	root := &node{id: fuse.FUSE_ROOT_ID, fd: d.root, kind: unix.S_IFDIR, lookups: 1}
+	d.nodes, d.keys, d.handles = map[uint64]*node{root.id: root}, map[key]*node{}, map[uint64]*handle{}
+	d.last, d.open, d.dirs = root.id, 0, 0
+}
+
+// drop closes all descriptors but the root's.
+func (d *Dir) drop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, h := range d.handles {
+		closeFD(h.fd)
+	}
+	for _, n := range d.nodes {
+		if n.id != fuse.FUSE_ROOT_ID {
+			closeFD(n.fd)
+		}
+	}
+	d.nodes, d.keys, d.handles = nil, nil, nil
+}
+
+func closeFD(fd int) {
+	if fd >= 0 {
+		unix.Close(fd)
+	}
+}
+
+// String implements fuse.RawFileSystem.
+func (d *Dir) String() string { return "hostdir" }
+
+// SetDebug implements fuse.RawFileSystem.
+func (*Dir) SetDebug(bool) {}
+
+// Init implements fuse.RawFileSystem.
+func (*Dir) Init(*fuse.Server) {}
+
+// OnUnmount implements fuse.RawFileSystem.
+func (*Dir) OnUnmount() {}
+
+// StatFs implements fuse.RawFileSystem.
+func (d *Dir) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(d.root, &fs); err != nil {
+		return status(err)
+	}
+	*out = fuse.StatfsOut{
+		Blocks: fs.Blocks, Bfree: fs.Bfree, Bavail: fs.Bavail, Files: fs.Files, Ffree: fs.Ffree,
+		Bsize: uint32(fs.Bsize), NameLen: uint32(fs.Namelen), Frsize: uint32(fs.Frsize),
+	}
+	return fuse.OK
+}
+
+// SyncFS writes out what the host holds back of the file system.
+func (d *Dir) SyncFS() fuse.Status {
+	if d.readOnly {
+		return fuse.OK
+	}
+	fd, err := d.reopen(d.root, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return status(err)
+	}
+	defer unix.Close(fd)
+	return status(unix.Syncfs(fd))
+}
+
+// status is what the guest is told of an error. ENOSYS has a meaning of its own
+// to it: not to ask again.
+func status(err error) fuse.Status {
+	errno, ok := err.(unix.Errno)
+	switch {
+	case err == nil:
+		return fuse.OK
+	case !ok:
+		return fuse.EIO
+	case errno == unix.ENOSYS:
+		return fuse.Status(unix.EOPNOTSUPP)
+	}
+	return fuse.Status(errno)
+}
+
+// writable refuses what would change a share that is read-only.
+func (d *Dir) writable() fuse.Status {
+	if d.readOnly {
+		return fuse.EROFS
+	}
+	return fuse.OK
+}

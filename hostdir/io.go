@@ -1,0 +1,77 @@
+package hostdir
+
+import (
+	"math"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// ReadInto reads from an open file into bufs, as much as there is, and returns how
+// much that was.
+func (d *Dir) ReadInto(id uint64, bufs [][]byte, off uint64) (int, fuse.Status) {
+	h, s := d.useHandle(id, false)
+	if !s.Ok() {
+		return 0, s
+	}
+	defer d.doneHandle(h)
+	return move(unix.SYS_PREADV, h.fd, bufs, off)
+}
+
+// WriteFrom writes bufs to an open file, and returns how much was written.
+func (d *Dir) WriteFrom(id uint64, bufs [][]byte, off uint64) (int, fuse.Status) {
+	h, s := d.useHandle(id, false)
+	if !s.Ok() {
+		return 0, s
+	}
+	defer d.doneHandle(h)
+	return move(unix.SYS_PWRITEV, h.fd, bufs, off)
+}
+
+// move makes as many calls as it takes: the kernel may stop early. What was moved
+// before an error counts.
+func move(trap uintptr, fd int, bufs [][]byte, off uint64) (int, fuse.Status) {
+	var v vector
+	done := 0
+	for len(bufs) > 0 {
+		k, want := v.fill(bufs)
+		if off > math.MaxInt64-uint64(want) {
+			return done, fuse.EINVAL
+		}
+		n, err := v.call(trap, fd, k, int64(off))
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil && done == 0 {
+			return 0, status(err)
+		}
+		if err == nil {
+			done, off = done+n, off+uint64(n)
+		}
+		if err != nil || n < want { // the file's end, a full disk: the next call would say so
+			break
+		}
+		bufs = bufs[k:]
+	}
+	return done, fuse.OK
+}
+
+// Read implements fuse.RawFileSystem.
+func (d *Dir) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	one := [1][]byte{buf[:min(uint64(len(buf)), uint64(in.Size))]}
+	n, s := d.ReadInto(in.Fh, one[:], in.Offset)
+	return fuse.ReadResultData(buf[:n]), s
+}
+
+// Write implements fuse.RawFileSystem.
+func (d *Dir) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	one := [1][]byte{data}
+	n, s := d.WriteFrom(in.Fh, one[:], in.Offset)
+	return uint32(n), s
+}
+
+// Writev implements fuse.RawFileSystem.
+func (d *Dir) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32, fuse.Status) {
+	n, s := d.WriteFrom(in.Fh, data, in.Offset)
+	return uint32(n), s
+}

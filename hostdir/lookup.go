@@ -1,0 +1,166 @@
+package hostdir
+
+import (
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// maxName is NAME_MAX of Linux.
+const maxName = 255
+
+// checkName says whether a guest's name is one component of a path.
+func checkName(name string) fuse.Status {
+	switch {
+	case name == "" || name == "." || name == "..":
+		return fuse.EINVAL
+	case len(name) > maxName:
+		return fuse.Status(unix.ENAMETOOLONG)
+	case strings.IndexByte(name, '/') >= 0 || strings.IndexByte(name, 0) >= 0:
+		return fuse.EINVAL
+	}
+	return fuse.OK
+}
+
+// beneath is how the kernel is to look names up: below the directory, through no
+// link of whatever kind, and not into what is mounted there.
+const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV
+
+// handleAt returns an O_PATH descriptor of what the name is, a link included.
+func handleAt(dir int, name string) (int, error) {
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: beneath}
+	for tries := 1; ; tries++ {
+		fd, err := unix.Openat2(dir, name, &how)
+		// EAGAIN: something was renamed meanwhile, and the kernel is not sure.
+		if err != unix.EINTR && err != unix.EAGAIN || tries == 100 {
+			return fd, err
+		}
+	}
+}
+
+// reopen opens the inode of an O_PATH descriptor, which must be a regular file
+// or a directory. No name is looked at.
+func (d *Dir) reopen(fd, flags int) (int, error) {
+	for {
+		got, err := unix.Openat(d.proc, strconv.Itoa(fd), flags|unix.O_CLOEXEC|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+		if err != unix.EINTR {
+			return got, err
+		}
+	}
+}
+
+// procPath is the same as a path, for calls that take nothing else.
+func procPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+
+// Lookup implements fuse.RawFileSystem.
+func (d *Dir) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	if s := checkName(name); !s.Ok() {
+		return s
+	}
+	parent, s := d.useDir(in.NodeId)
+	if !s.Ok() {
+		return s
+	}
+	defer d.done(parent)
+	return d.lookup(parent.fd, name, out)
+}
+
+// lookup tells the guest of what has a name. An inode that it knows already costs
+// one system call.
+func (d *Dir) lookup(dir int, name string, out *fuse.EntryOut) fuse.Status {
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT); err != nil {
+		return status(err)
+	}
+	if n := d.known(key{st.Dev, st.Ino}); n != nil {
+		d.entry(n, &st, out)
+		return fuse.OK
+	}
+	fd, err := handleAt(dir, name)
+	if err != nil {
+		return status(err)
+	}
+	return d.tell(fd, out)
+}
+
+// tell tells the guest of an inode, of which it takes an O_PATH descriptor.
+func (d *Dir) tell(fd int, out *fuse.EntryOut) fuse.Status {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
+		return status(err)
+	}
+	n, s := d.add(fd, &st)
+	if s.Ok() {
+		d.entry(n, &st, out)
+	}
+	return s
+}
+
+func (d *Dir) entry(n *node, st *unix.Stat_t, out *fuse.EntryOut) {
+	*out = fuse.EntryOut{NodeId: n.id}
+	out.SetEntryTimeout(timeout)
+	out.SetAttrTimeout(timeout)
+	d.attr(st, &out.Attr)
+}
+
+// An owner is whose files are the guest's root's: the user who runs this.
+type owner struct {
+	uid    uint32
+	groups map[uint32]bool
+}
+
+func invoker() owner {
+	o := owner{uint32(os.Geteuid()), map[uint32]bool{uint32(os.Getegid()): true}}
+	ids, _ := os.Getgroups() // without them fewer files look like the guest's
+	for _, id := range ids {
+		o.groups[uint32(id)] = true
+	}
+	return o
+}
+
+// nobody is who owns what belongs to others.
+const nobody = 65534
+
+func (o *owner) shown(st *unix.Stat_t) (uid, gid uint32) {
+	uid, gid = nobody, nobody
+	if st.Uid == o.uid {
+		uid = 0
+	}
+	if o.groups[st.Gid] {
+		gid = 0
+	}
+	return uid, gid
+}
+
+// special are the bits by which a program gets rights of its owner. On a host
+// they would be this user's, so a guest neither sees nor sets them on files.
+const special = unix.S_ISUID | unix.S_ISGID
+
+// attr is what the guest is told of an inode. Device numbers are not: a device of
+// the host would be some other of the guest's.
+func (d *Dir) attr(st *unix.Stat_t, out *fuse.Attr) {
+	*out = fuse.Attr{
+		Ino: d.inode(st), Size: uint64(st.Size), Blocks: uint64(st.Blocks), Blksize: uint32(st.Blksize),
+		Atime: uint64(st.Atim.Sec), Atimensec: uint32(st.Atim.Nsec),
+		Mtime: uint64(st.Mtim.Sec), Mtimensec: uint32(st.Mtim.Nsec),
+		Ctime: uint64(st.Ctim.Sec), Ctimensec: uint32(st.Ctim.Nsec),
+		Mode: st.Mode, Nlink: uint32(st.Nlink),
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		out.Mode &^= special
+	}
+	out.Uid, out.Gid = d.owner.shown(st)
+}
+
+// inode is the number that the guest sees. Without a mount in between an inode
+// can still be of another device: a subvolume, or a layer of an overlay.
+func (d *Dir) inode(st *unix.Stat_t) uint64 {
+	if st.Dev == d.dev {
+		return st.Ino
+	}
+	return st.Ino ^ st.Dev*0x9e3779b97f4a7c15
+}

@@ -1,0 +1,144 @@
+package hostdir
+
+import (
+	"encoding/binary"
+	"sync"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// A stream is where a guest is in a directory that it reads. Positions are the
+// host's own, which stay good while entries come and go.
+type stream struct {
+	mu   sync.Mutex // held while the host reads the directory
+	next uint64     // position of what rest starts with
+	rest []byte     // of buf: what the host gave and the guest has not had
+	buf  []byte
+}
+
+// direntBytes is how much of a directory is read at once, maxDirs how many may be
+// open: what a stream has read ahead is kept with it.
+const (
+	direntBytes = 16 << 10
+	maxDirs     = 2048
+)
+
+// OpenDir implements fuse.RawFileSystem.
+func (d *Dir) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	n, s := d.useDir(in.NodeId)
+	if !s.Ok() {
+		return s
+	}
+	defer d.done(n)
+	fd, err := d.reopen(n.fd, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return status(err)
+	}
+	*out = fuse.OpenOut{}
+	out.Fh, s = d.addHandle(fd, unix.O_RDONLY|unix.O_DIRECTORY, new(stream))
+	return s
+}
+
+// ReleaseDir implements fuse.RawFileSystem.
+func (d *Dir) ReleaseDir(in *fuse.ReleaseIn) { d.release(in.Fh, true) }
+
+// ReadDir implements fuse.RawFileSystem.
+func (d *Dir) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	return d.readDir(in, func(_ int, e fuse.DirEntry) bool { return out.AddDirEntry(e) })
+}
+
+// ReadDirPlus implements fuse.RawFileSystem: each entry comes with what Lookup
+// would say. Where that fails, such as at a mount, the guest is told no more than
+// the name, and learns why when it asks.
+func (d *Dir) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	return d.readDir(in, func(dir int, e fuse.DirEntry) bool {
+		entry := out.AddDirLookupEntry(e)
+		if entry == nil {
+			return false
+		}
+		if e.Name == "." || e.Name == ".." {
+			return true
+		}
+		if s := d.lookup(dir, e.Name, entry); !s.Ok() {
+			*entry = fuse.EntryOut{}
+		}
+		return true
+	})
+}
+
+// readDir calls add for entries from in.Offset on, with the directory, until
+// there are no more or it returns false.
+func (d *Dir) readDir(in *fuse.ReadIn, add func(dir int, e fuse.DirEntry) bool) fuse.Status {
+	h, s := d.useHandle(in.Fh, true)
+	if !s.Ok() {
+		return s
+	}
+	defer d.doneHandle(h)
+	r := h.dir
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if in.Offset != r.next {
+		if _, err := unix.Seek(h.fd, int64(in.Offset), unix.SEEK_SET); err != nil {
+			return status(err)
+		}
+		r.next, r.rest = in.Offset, nil
+	}
+	for first := true; ; first = false {
+		e, size, err := r.peek(h.fd)
+		switch {
+		case err != nil && first:
+			return status(err)
+		case err != nil || size == 0:
+			return fuse.OK
+		}
+		if e.Name == ".." && in.NodeId == fuse.FUSE_ROOT_ID {
+			e.Ino = 0 // what is above is not the guest's to know
+		}
+		if !add(h.fd, e) {
+			if first {
+				return fuse.EINVAL // not even one fits, as getdents has it
+			}
+			return fuse.OK
+		}
+		r.rest, r.next = r.rest[size:], e.Off
+	}
+}
+
+// peek returns the next entry and its size in rest, 0 at the end.
+func (r *stream) peek(fd int) (fuse.DirEntry, int, error) {
+	if len(r.rest) == 0 {
+		if r.buf == nil {
+			r.buf = make([]byte, direntBytes)
+		}
+		n := 0
+		err := again(func() (err error) {
+			n, err = unix.Getdents(fd, r.buf)
+			return err
+		})
+		if err != nil || n == 0 {
+			return fuse.DirEntry{}, 0, err
+		}
+		r.rest = r.buf[:n]
+	}
+	return parseDirent(r.rest)
+}
+
+// parseDirent reads a struct linux_dirent64, which the host's kernel wrote.
+func parseDirent(b []byte) (fuse.DirEntry, int, error) {
+	const header = 19
+	if len(b) < header {
+		return fuse.DirEntry{}, 0, unix.EIO
+	}
+	size := int(binary.LittleEndian.Uint16(b[16:]))
+	if size < header || size > len(b) {
+		return fuse.DirEntry{}, 0, unix.EIO
+	}
+	name := unix.ByteSliceToString(b[header:size])
+	return fuse.DirEntry{
+		Ino:  binary.LittleEndian.Uint64(b[0:]),
+		Off:  binary.LittleEndian.Uint64(b[8:]),
+		Mode: uint32(b[18]) << 12, // DT_DIR and so on
+		Name: name,
+	}, size, nil
+}

@@ -1,0 +1,221 @@
+package hostdir
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// What a guest has of the directory, so that it can go on elsewhere: numbers, and
+// the paths below the root where what they stand for is found again. What has no
+// path any more, because it was deleted or moved out, has none there either: the
+// guest keeps the number and is told ESTALE.
+type state struct {
+	Last    uint64
+	Nodes   []nodeState   `json:",omitempty"` // without the root
+	Handles []handleState `json:",omitempty"`
+}
+
+type nodeState struct {
+	ID      uint64
+	Path    []byte `json:",omitempty"` // nil: it has none
+	Kind    uint32
+	Lookups uint64
+}
+
+type handleState struct {
+	ID    uint64
+	Path  []byte `json:",omitempty"` // nil: it has none
+	Root  bool   `json:",omitempty"` // it is the root itself
+	Flags int
+	Dir   bool `json:",omitempty"`
+}
+
+// Save returns the state as JSON. No call is under way.
+func (d *Dir) Save() ([]byte, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	root, err := os.Readlink(procPath(d.root))
+	if err != nil {
+		return nil, fmt.Errorf("share %s: %w", d.path, err)
+	}
+	s := state{Last: d.last}
+	for _, n := range d.nodes {
+		if n.id != fuse.FUSE_ROOT_ID {
+			s.Nodes = append(s.Nodes, nodeState{n.id, d.pathOf(n.fd, root), n.kind, n.lookups})
+		}
+	}
+	for _, h := range d.handles {
+		saved := handleState{ID: h.id, Flags: h.flags, Dir: h.dir != nil}
+		if saved.Root = saved.Dir && d.isRoot(h.fd); !saved.Root {
+			saved.Path = d.pathOf(h.fd, root)
+		}
+		s.Handles = append(s.Handles, saved)
+	}
+	slices.SortFunc(s.Nodes, func(a, b nodeState) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(s.Handles, func(a, b handleState) int { return cmp.Compare(a.ID, b.ID) })
+	return json.Marshal(s)
+}
+
+func (d *Dir) isRoot(fd int) bool {
+	var a, b unix.Stat_t
+	return fd >= 0 && unix.Fstat(fd, &a) == nil && unix.Fstat(d.root, &b) == nil && a.Dev == b.Dev && a.Ino == b.Ino
+}
+
+// pathOf returns the path below the root at which a descriptor's inode is found,
+// nil if at none.
+func (d *Dir) pathOf(fd int, root string) []byte {
+	if fd < 0 {
+		return nil
+	}
+	full, err := os.Readlink(procPath(fd))
+	if err != nil {
+		return nil
+	}
+	path, ok := strings.CutPrefix(full, strings.TrimSuffix(root, "/")+"/")
+	if !ok || path == "" {
+		return nil
+	}
+	again, err := handleAt(d.root, path)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(again)
+	var a, b unix.Stat_t
+	if unix.Fstat(fd, &a) != nil || unix.Fstat(again, &b) != nil || a.Dev != b.Dev || a.Ino != b.Ino {
+		return nil // it was deleted, and perhaps there is another of that name
+	}
+	return []byte(path)
+}
+
+// Load sets the state, in place of what there is. The bytes are foreign: paths
+// that lead out of the directory are as if they were not there.
+func (d *Dir) Load(b []byte) error {
+	var s state
+	if err := json.Unmarshal(b, &s); err != nil {
+		return fmt.Errorf("share %s: the state: %w", d.path, err)
+	}
+	if err := d.check(&s); err != nil {
+		return fmt.Errorf("share %s: the state: %w", d.path, err)
+	}
+	d.Reset()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.last = s.Last
+	for _, n := range s.Nodes {
+		d.loadNode(n)
+	}
+	for _, h := range s.Handles {
+		d.loadHandle(h)
+	}
+	return nil
+}
+
+// check holds a state to what Save could have written.
+func (d *Dir) check(s *state) error {
+	seen := map[uint64]bool{fuse.FUSE_ROOT_ID: true}
+	take := func(id uint64) bool {
+		ok := id <= s.Last && id != 0 && !seen[id]
+		seen[id] = true
+		return ok
+	}
+	switch {
+	case s.Last < fuse.FUSE_ROOT_ID || s.Last > 1<<62:
+		return fmt.Errorf("no number of a node: %d", s.Last)
+	case len(s.Nodes)+len(s.Handles) > d.most:
+		return fmt.Errorf("%d files, more than %d", len(s.Nodes)+len(s.Handles), d.most)
+	}
+	dirs := 0
+	for _, n := range s.Nodes {
+		if !take(n.ID) || n.Lookups == 0 {
+			return errors.New("nodes that make no sense")
+		}
+	}
+	for _, h := range s.Handles {
+		if !take(h.ID) || h.Root && !h.Dir {
+			return errors.New("handles that make no sense")
+		}
+		if h.Dir {
+			dirs++
+		}
+	}
+	if dirs > maxDirs {
+		return fmt.Errorf("%d directories are open, more than %d", dirs, maxDirs)
+	}
+	return nil
+}
+
+// find opens what is at a path of a state.
+func (d *Dir) find(path []byte) (fd int, st unix.Stat_t) {
+	if len(path) == 0 {
+		return -1, st
+	}
+	fd, err := handleAt(d.root, string(path))
+	if err != nil {
+		return -1, st
+	}
+	if err := unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
+		return -1, st
+	}
+	return fd, st
+}
+
+// loadNode makes a node. The caller holds mu.
+func (d *Dir) loadNode(s nodeState) {
+	fd, st := d.find(s.Path)
+	if fd >= 0 && st.Mode&unix.S_IFMT != s.Kind {
+		unix.Close(fd)
+		fd = -1
+	}
+	n := &node{id: s.ID, kind: s.Kind, fd: fd, lookups: s.Lookups}
+	d.nodes[n.id] = n
+	if fd >= 0 {
+		n.key = key{st.Dev, st.Ino}
+		d.open++
+		if d.keys[n.key] == nil {
+			d.keys[n.key] = n
+		}
+	}
+}
+
+// loadHandle makes a handle. The caller holds mu.
+func (d *Dir) loadHandle(s handleState) {
+	h := &handle{id: s.ID, fd: -1, flags: s.Flags & openFlags &^ unix.O_TRUNC}
+	if s.Dir {
+		h.dir, h.flags = new(stream), unix.O_RDONLY|unix.O_DIRECTORY
+		d.dirs++
+	}
+	d.handles[h.id] = h
+	if s.Root {
+		if fd, err := d.reopen(d.root, h.flags); err == nil {
+			h.fd = fd
+			d.open++
+		}
+		return
+	}
+	path, st := d.find(s.Path)
+	if path < 0 {
+		return
+	}
+	defer unix.Close(path)
+	flags, status := d.flagsOf(uint32(h.flags))
+	switch kind := st.Mode & unix.S_IFMT; {
+	case !status.Ok() || s.Dir != (kind == unix.S_IFDIR):
+		return
+	case s.Dir:
+		h.fd, _ = d.reopen(path, h.flags)
+	default:
+		h.fd, _ = d.openFile(&node{fd: path, kind: kind}, flags)
+	}
+	if h.fd >= 0 {
+		d.open++
+	}
+}

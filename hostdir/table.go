@@ -1,0 +1,202 @@
+package hostdir
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// A node is an inode that the guest knows by a number. Numbers are not used
+// again, so they need no generation.
+type node struct {
+	id   uint64
+	key  key
+	kind uint32 // S_IFMT of its mode: an inode keeps it
+	fd   int    // O_PATH; -1: it was gone when the state was loaded
+
+	// Guarded by Dir.mu.
+	lookups uint64 // how often the guest was told of it, less what it forgot
+	users   int    // calls that use fd
+	seen    stamp  // as it was when the guest opened it last
+}
+
+// A key is what inode it is. While a descriptor holds the inode no other gets
+// the number.
+type key struct{ dev, ino uint64 }
+
+// A handle is a file or directory that the guest has opened.
+type handle struct {
+	id    uint64
+	fd    int // -1: it was gone when the state was loaded
+	flags int // O_ACCMODE and what else matters
+	dir   *stream
+	users int  // guarded by Dir.mu; calls that use fd
+	ended bool // guarded by Dir.mu; released
+}
+
+// use returns a node that the guest names. done must follow.
+func (d *Dir) use(id uint64) (*node, fuse.Status) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := d.nodes[id]
+	if n == nil || n.fd < 0 {
+		return nil, fuse.Status(unix.ESTALE)
+	}
+	n.users++
+	return n, fuse.OK
+}
+
+// useDir is use of a directory.
+func (d *Dir) useDir(id uint64) (*node, fuse.Status) {
+	n, s := d.use(id)
+	if s.Ok() && n.kind != unix.S_IFDIR {
+		d.done(n)
+		return nil, fuse.ENOTDIR
+	}
+	return n, s
+}
+
+// done is the other half of use.
+func (d *Dir) done(n *node) {
+	d.mu.Lock()
+	n.users--
+	fd := d.loose(n)
+	d.mu.Unlock()
+	closeFD(fd)
+}
+
+// loose returns the descriptor that must be closed if nobody has the node any
+// more, or -1. The caller holds mu.
+func (d *Dir) loose(n *node) int {
+	if n.users > 0 || n.lookups > 0 || n.fd < 0 {
+		return -1
+	}
+	fd := n.fd
+	n.fd = -1
+	d.open--
+	return fd
+}
+
+// known returns a node by its inode, told of once more, or nil.
+func (d *Dir) known(k key) *node {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := d.keys[k]
+	if n != nil {
+		n.lookups++
+	}
+	return n
+}
+
+// add makes a node of a descriptor, which it takes, or finds the one that there
+// is already.
+func (d *Dir) add(fd int, st *unix.Stat_t) (*node, fuse.Status) {
+	k := key{st.Dev, st.Ino}
+	d.mu.Lock()
+	n := d.keys[k]
+	s := fuse.OK
+	switch {
+	case n != nil:
+		n.lookups++
+	case d.open >= d.most:
+		s = fuse.Status(unix.ENFILE)
+	default:
+		d.last++
+		n = &node{id: d.last, key: k, kind: st.Mode & unix.S_IFMT, fd: fd, lookups: 1}
+		d.nodes[n.id], d.keys[k] = n, n
+		d.open++
+		fd = -1
+	}
+	d.mu.Unlock()
+	closeFD(fd)
+	return n, s
+}
+
+// Forget implements fuse.RawFileSystem. A guest that forgets what it was not
+// told of, or more often than it was told, forgets what there is.
+func (d *Dir) Forget(id, times uint64) {
+	if id == fuse.FUSE_ROOT_ID {
+		return
+	}
+	d.mu.Lock()
+	fd := -1
+	if n := d.nodes[id]; n != nil {
+		if n.lookups -= min(times, n.lookups); n.lookups == 0 {
+			delete(d.nodes, id)
+			if d.keys[n.key] == n {
+				delete(d.keys, n.key)
+			}
+			fd = d.loose(n)
+		}
+	}
+	d.mu.Unlock()
+	closeFD(fd)
+}
+
+// addHandle makes a handle of a descriptor, which it takes.
+func (d *Dir) addHandle(fd, flags int, dir *stream) (uint64, fuse.Status) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.open >= d.most || dir != nil && d.dirs >= maxDirs {
+		unix.Close(fd)
+		return 0, fuse.Status(unix.ENFILE)
+	}
+	d.last++
+	d.handles[d.last] = &handle{id: d.last, fd: fd, flags: flags, dir: dir}
+	d.open++
+	if dir != nil {
+		d.dirs++
+	}
+	return d.last, fuse.OK
+}
+
+// useHandle returns a handle that the guest names, of a directory or of a file.
+// doneHandle must follow.
+func (d *Dir) useHandle(id uint64, dir bool) (*handle, fuse.Status) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	h := d.handles[id]
+	switch {
+	case h == nil || (h.dir != nil) != dir:
+		return nil, fuse.EBADF
+	case h.fd < 0:
+		return nil, fuse.Status(unix.ESTALE)
+	}
+	h.users++
+	return h, fuse.OK
+}
+
+// doneHandle is the other half of useHandle.
+func (d *Dir) doneHandle(h *handle) {
+	d.mu.Lock()
+	h.users--
+	fd := d.looseHandle(h)
+	d.mu.Unlock()
+	closeFD(fd)
+}
+
+// looseHandle is loose for handles.
+func (d *Dir) looseHandle(h *handle) int {
+	if h.users > 0 || !h.ended || h.fd < 0 {
+		return -1
+	}
+	fd := h.fd
+	h.fd = -1
+	d.open--
+	return fd
+}
+
+// release ends a handle; a call that still uses it goes on.
+func (d *Dir) release(id uint64, dir bool) {
+	d.mu.Lock()
+	fd := -1
+	if h := d.handles[id]; h != nil && (h.dir != nil) == dir {
+		delete(d.handles, id)
+		h.ended = true
+		if dir {
+			d.dirs--
+		}
+		fd = d.looseHandle(h)
+	}
+	d.mu.Unlock()
+	closeFD(fd)
+}

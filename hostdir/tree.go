@@ -1,0 +1,163 @@
+package hostdir
+
+import (
+	"strconv"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// change begins what changes a directory: it returns the directory's node, and
+// done must follow.
+func (d *Dir) change(dir uint64, name string) (*node, fuse.Status) {
+	if s := d.writable(); !s.Ok() {
+		return nil, s
+	}
+	if s := checkName(name); !s.Ok() {
+		return nil, s
+	}
+	return d.useDir(dir)
+}
+
+// made tells the guest of what it has just made.
+func (d *Dir) made(parent *node, name string, err error, out *fuse.EntryOut) fuse.Status {
+	if err != nil {
+		return status(err)
+	}
+	return d.lookup(parent.fd, name, out)
+}
+
+// Mknod implements fuse.RawFileSystem. Devices are not made: what they are on
+// the host is not the guest's to say.
+func (d *Dir) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
+	parent, s := d.change(in.NodeId, name)
+	if !s.Ok() {
+		return s
+	}
+	defer d.done(parent)
+	kind, bits := in.Mode&unix.S_IFMT, in.Mode&0o777
+	switch kind {
+	case 0, unix.S_IFREG:
+		fd, s := d.create(parent, name, unix.O_WRONLY|unix.O_EXCL, bits)
+		if !s.Ok() {
+			return s
+		}
+		unix.Close(fd)
+		return d.lookup(parent.fd, name, out)
+	case unix.S_IFIFO, unix.S_IFSOCK:
+		return d.made(parent, name, unix.Mknodat(parent.fd, name, kind|bits, 0), out)
+	}
+	return fuse.EPERM
+}
+
+// Mkdir implements fuse.RawFileSystem.
+func (d *Dir) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	parent, s := d.change(in.NodeId, name)
+	if !s.Ok() {
+		return s
+	}
+	defer d.done(parent)
+	bits := mode(unix.S_IFDIR, in.Mode)
+	if err := unix.Mkdirat(parent.fd, name, bits); err != nil {
+		return status(err)
+	}
+	fd, err := handleAt(parent.fd, name)
+	if err != nil {
+		return status(err)
+	}
+	// Its mode is what the guest says: this process's umask is not the guest's.
+	var st unix.Stat_t
+	if bits&d.umask != 0 && unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		err = unix.Fchmodat(d.proc, strconv.Itoa(fd), bits|st.Mode&unix.S_ISGID, 0)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return status(err)
+	}
+	return d.tell(fd, out)
+}
+
+// Symlink implements fuse.RawFileSystem. The text is the guest's: nobody here
+// follows it.
+func (d *Dir) Symlink(_ <-chan struct{}, in *fuse.InHeader, text, name string, out *fuse.EntryOut) fuse.Status {
+	parent, s := d.change(in.NodeId, name)
+	if !s.Ok() {
+		return s
+	}
+	defer d.done(parent)
+	return d.made(parent, name, unix.Symlinkat(text, parent.fd, name), out)
+}
+
+// Readlink implements fuse.RawFileSystem.
+func (d *Dir) Readlink(_ <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.Status) {
+	n, s := d.use(in.NodeId)
+	if !s.Ok() {
+		return nil, s
+	}
+	defer d.done(n)
+	if n.kind != unix.S_IFLNK {
+		return nil, fuse.EINVAL
+	}
+	text := make([]byte, unix.PathMax)
+	got, err := unix.Readlinkat(n.fd, "", text)
+	if err != nil {
+		return nil, status(err)
+	}
+	return text[:got], fuse.OK
+}
+
+// Link implements fuse.RawFileSystem.
+func (d *Dir) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+	parent, s := d.change(in.NodeId, name)
+	if !s.Ok() {
+		return s
+	}
+	defer d.done(parent)
+	n, s := d.use(in.Oldnodeid)
+	if !s.Ok() {
+		return s
+	}
+	defer d.done(n)
+	if n.kind == unix.S_IFDIR {
+		return fuse.EPERM
+	}
+	// What is followed is the entry of /proc, which leads to the inode.
+	return d.made(parent, name, unix.Linkat(d.proc, strconv.Itoa(n.fd), parent.fd, name, unix.AT_SYMLINK_FOLLOW), out)
+}
+
+// Unlink implements fuse.RawFileSystem.
+func (d *Dir) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
+	return d.remove(in.NodeId, name, 0)
+}
+
+// Rmdir implements fuse.RawFileSystem.
+func (d *Dir) Rmdir(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
+	return d.remove(in.NodeId, name, unix.AT_REMOVEDIR)
+}
+
+func (d *Dir) remove(dir uint64, name string, flags int) fuse.Status {
+	parent, s := d.change(dir, name)
+	if !s.Ok() {
+		return s
+	}
+	defer d.done(parent)
+	return status(unix.Unlinkat(parent.fd, name, flags))
+}
+
+// Rename implements fuse.RawFileSystem.
+func (d *Dir) Rename(_ <-chan struct{}, in *fuse.RenameIn, from, to string) fuse.Status {
+	parent, s := d.change(in.NodeId, from)
+	if !s.Ok() {
+		return s
+	}
+	defer d.done(parent)
+	into, s := d.change(in.Newdir, to)
+	if !s.Ok() {
+		return s
+	}
+	defer d.done(into)
+	if in.Flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 { // RENAME_WHITEOUT makes a device
+		return fuse.EINVAL
+	}
+	return status(unix.Renameat2(parent.fd, from, into.fd, to, uint(in.Flags)))
+}
