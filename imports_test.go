@@ -47,7 +47,7 @@ var arrows = []struct{ pkg, may string }{
 	{"devices/virtio/virtq", "mem"},
 	{"devices/virtio/virtiotest", "bus eventfd mem devices/pci devices/virtio devices/virtio/virtq"},
 	{"devices/virtio", "bus eventfd histogram mem devices/pci devices/virtio/virtq"},
-	{"devices/virtio/net", "ethernet mem devices/virtio devices/virtio/virtq"},
+	{"devices/virtio/net", "ethernet histogram mem devices/virtio devices/virtio/virtq"},
 	{"devices/virtio/vsock", "mem stream devices/virtio devices/virtio/virtq"},
 	{"devices/virtio/*", "eventfd histogram mem devices/virtio devices/virtio/virtq"},
 

@@ -40,6 +40,8 @@ type Machine struct {
 	devices devices
 	entry   *boot.Entry
 
+	tracing atomic.Pointer[trace]
+
 	halt atomic.Bool // no guest instruction any more
 	ends chan ending // of capacity 1: the first ending counts
 
@@ -184,7 +186,9 @@ func (m *Machine) addCPUs(sys *kvm.System, supported []kvm.CPUIDEntry) (tscKHz u
 			return 0, &HostError{fmt.Sprintf("vCPU %d", id), "ask for fewer vCPUs", err}
 		}
 		m.kcpus = append(m.kcpus, c)
-		m.vcpus = append(m.vcpus, newVCPU(c, &m.devices.ports, &m.devices.memory, &m.halt))
+		v := newVCPU(c, &m.devices.ports, &m.devices.memory, &m.halt)
+		v.stats.id, v.stats.tracing = id, &m.tracing
+		m.vcpus = append(m.vcpus, v)
 		if khz, err := c.TSCKHz(); err == nil {
 			p.tscKHz = uint32(khz)
 		}

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"vmm/bus"
 	"vmm/kvm"
 )
@@ -42,6 +44,8 @@ type vcpu struct {
 	calls         chan call
 	ended         chan struct{} // closed by loop
 
+	stats cpuStats
+
 	paused bool // only the thread uses it
 }
 
@@ -51,7 +55,8 @@ type call struct {
 }
 
 func newVCPU(c cpu, ports, memory *bus.Bus, halt *atomic.Bool) *vcpu {
-	return &vcpu{cpu: c, ports: ports, memory: memory, halt: halt, calls: make(chan call, 1), ended: make(chan struct{})}
+	return &vcpu{cpu: c, ports: ports, memory: memory, halt: halt, calls: make(chan call, 1), ended: make(chan struct{}),
+		stats: cpuStats{tracing: new(atomic.Pointer[trace])}}
 }
 
 // do runs f on the CPU's thread while the guest is out of it, and returns what
@@ -93,12 +98,15 @@ func (v *vcpu) loop() error {
 	runtime.LockOSThread() // and never unlock: the thread ends with the goroutine
 	v.cpu.Bind()
 	defer v.cpu.Unbind()
+	v.stats.thread.Store(int32(unix.Gettid()))
+	defer v.stats.leave()
 	var y yielder
 	for !v.halt.Load() {
 		y.yield()
 		exit, err := v.cpu.Run()
 		switch err {
 		case nil:
+			v.stats.count(exit)
 			err = v.handle(exit)
 		case kvm.ErrKicked:
 			err = v.makeCalls()

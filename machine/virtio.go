@@ -32,6 +32,7 @@ type transport interface {
 	Pause(limit time.Duration) error
 	Resume()
 	Close(limit time.Duration) error
+	Stats() virtio.Stats
 }
 
 // Class codes of PCI devices, PCI Code and ID Assignment Specification §1.
@@ -235,7 +236,7 @@ func (d *devices) closeVirtio() error {
 	for _, n := range d.nics {
 		errs = append(errs, n.close())
 	}
-	errs = append(errs, d.closeVsock())
+	errs = append(errs, d.closeVsock(), d.closeShares())
 	for _, fd := range d.edges {
 		errs = append(errs, fd.Close())
 	}

@@ -57,6 +57,7 @@ type core struct {
 	dev   Device
 	cfg   Config
 	kicks []*eventfd.FD // one a queue
+	count []counters    // likewise
 
 	// notify interrupts the driver for a queue's used buffers, or for
 	// configChange. It may be called on any goroutine and does not block.
@@ -127,7 +128,7 @@ func newCore(dev Device, cfg Config) (*core, error) {
 		}
 		c.kicks = append(c.kicks, kick)
 	}
-	c.runs = make([]*run, len(c.kicks))
+	c.runs, c.count = make([]*run, len(c.kicks)), make([]counters, len(c.kicks))
 	c.clear()
 	return c, nil
 }
@@ -307,6 +308,7 @@ func (c *core) startQueue(i int) {
 		c.fail(fmt.Sprintf("queue %d", i), err)
 		return
 	}
+	q.CountIn(&c.count[i].Counters)
 	n := &run{q, make(chan struct{})}
 	c.runs[i] = n
 	c.kicks[i].Start() // signals, for what came before
@@ -317,6 +319,7 @@ func (c *core) startQueue(i int) {
 func (c *core) serve(i int, n *run) {
 	defer close(n.done)
 	for c.kicks[i].Wait() == nil {
+		c.count[i].wakes.Add(1)
 		c.dev.Serve(i, n.queue)
 		if err := n.queue.Err(); err != nil {
 			c.fail(fmt.Sprintf("queue %d", i), err)

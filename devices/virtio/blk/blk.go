@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"vmm/devices/virtio"
 	"vmm/devices/virtio/virtq"
@@ -50,6 +51,7 @@ type Device struct {
 	queues  int
 	workers int
 	batches [][]virtq.Used // one a queue, for the goroutine that serves it
+	stats   stats
 
 	// Between Start and Stop.
 	features uint64
@@ -118,7 +120,7 @@ func (d *Device) Stop() {
 func (d *Device) Serve(queue int, q *virtq.Queue) {
 	b := batch{q: q, used: d.batches[queue][:0]}
 	for c := q.Pop(); c != nil; c = q.Pop() {
-		r := request{queue: q, chain: c}
+		r := request{queue: q, chain: c, began: time.Now()}
 		s := d.parse(&r)
 		if s == statusOK {
 			if s = d.attempt(&r); s == statusLater {
@@ -126,6 +128,7 @@ func (d *Device) Serve(queue int, q *virtq.Queue) {
 				continue
 			}
 		}
+		d.stats.done(&r, s)
 		b.add(c, answer(&r, s), r.n)
 	}
 	b.push()
@@ -159,8 +162,9 @@ func (b *batch) push() {
 // work does what may take long.
 func (d *Device) work() {
 	for r := range d.jobs {
-		n := answer(&r, d.execute(&r))
-		r.queue.Push(r.chain, n)
+		s := d.execute(&r)
+		d.stats.done(&r, s)
+		r.queue.Push(r.chain, answer(&r, s))
 	}
 }
 

@@ -2,6 +2,7 @@ package blk
 
 import (
 	"errors"
+	"time"
 
 	"vmm/devices/virtio/virtq"
 )
@@ -36,6 +37,7 @@ const headerSize = 16 // struct virtio_blk_req up to data
 type request struct {
 	queue *virtq.Queue
 	chain *virtq.Chain // without header and status
+	began time.Time
 
 	status [][]byte // nil: there is no room for one
 	kind   uint32

@@ -1,6 +1,10 @@
 package net
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"vmm/histogram"
+)
 
 // Stats are a card's counters since it was made, §5.1 or not.
 type Stats struct {
@@ -39,3 +43,15 @@ func (d *Device) Stats() (s Stats) {
 	}
 	return s
 }
+
+// Counters implements virtio.Counter.
+func (d *Device) Counters() map[string]uint64 {
+	s := d.Stats()
+	return map[string]uint64{
+		"rx_frames": s.Received.Frames, "rx_bytes": s.Received.Bytes, "rx_dropped": s.Received.Dropped, "rx_errors": s.Received.Errors,
+		"tx_frames": s.Transmitted.Frames, "tx_bytes": s.Transmitted.Bytes, "tx_dropped": s.Transmitted.Dropped, "tx_errors": s.Transmitted.Errors,
+	}
+}
+
+// Latency implements virtio.Counter: a frame is no request.
+func (*Device) Latency() map[string]histogram.Snapshot { return nil }

@@ -40,6 +40,7 @@ type Queue struct {
 	keep      int // most buffers that the slices of pooled chains hold
 	interrupt func()
 	drained   chan struct{}
+	counters  *Counters
 
 	mu      sync.Mutex // held for a chain's walk at most, never while interrupt runs
 	ring    ring
@@ -95,6 +96,7 @@ func New(m *mem.Memory, l Layout, f Format, s State, interrupt func()) (*Queue, 
 		keep:      32 * int(l.Size),
 		interrupt: interrupt,
 		drained:   make(chan struct{}),
+		counters:  new(Counters),
 	}
 	var err error
 	if f.Packed {
@@ -180,6 +182,7 @@ func (q *Queue) use(batch []Used) bool {
 		}
 	}
 	signal := q.ring.use(batch)
+	q.counters.used(batch, signal)
 	for _, u := range batch {
 		q.giveBack(u.Chain)
 	}

@@ -1,0 +1,50 @@
+package machine
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"vmm/devices/virtio"
+)
+
+// Stats are what a machine has done and what it takes. All of it is counted
+// without a lock on the way of an exit or a request.
+type Stats struct {
+	Memory   uint64 // bytes of the guest's RAM
+	Resident uint64 // bytes of the host's memory in this whole process
+	CPUs     []CPUStats
+	Devices  []DeviceStats
+}
+
+// DeviceStats are those of one virtio device.
+type DeviceStats struct {
+	Name string // disk0, net1 and so on: its kind, and its number among these
+	virtio.Stats
+}
+
+// Stats returns what the machine has done so far. It may be called in any state.
+func (m *Machine) Stats() Stats {
+	s := Stats{Memory: m.config.Memory, Resident: resident("/proc/self/statm")}
+	for _, v := range m.vcpus {
+		s.CPUs = append(s.CPUs, v.stats.load())
+	}
+	kinds := map[virtio.ID]int{}
+	for _, t := range m.devices.virtio {
+		d := t.Stats()
+		s.Devices = append(s.Devices, DeviceStats{fmt.Sprintf("%v%d", d.ID, kinds[d.ID]), d})
+		kinds[d.ID]++
+	}
+	return s
+}
+
+// resident reads the second number of /proc/PID/statm, in pages.
+func resident(path string) uint64 {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0
+	}
+	var size, pages uint64
+	fmt.Sscan(strings.TrimSpace(string(b)), &size, &pages)
+	return pages * uint64(os.Getpagesize())
+}
