@@ -125,15 +125,11 @@ func sourceKey(root string) (string, error) {
 	h := sha256.New()
 	fmt.Fprintln(h, runtime.Version())
 	h.Write(tools)
-	names := []string{filepath.Join(root, "go.mod"), filepath.Join(root, "go.sum")}
-	for _, ours := range []string{"shell", "shelld", "telnetd"} {
-		more, err := filepath.Glob(filepath.Join(root, "guest", ours, "*.go"))
-		if err != nil {
-			return "", fmt.Errorf("guest: %w", err)
-		}
-		names = append(names, more...)
+	ours, err := filepath.Glob(filepath.Join(root, "guest", "telnetd", "*.go"))
+	if err != nil {
+		return "", fmt.Errorf("guest: %w", err)
 	}
-	for _, name := range names {
+	for _, name := range append(ours, filepath.Join(root, "go.mod"), filepath.Join(root, "go.sum")) {
 		b, err := os.ReadFile(name)
 		if err != nil {
 			return "", fmt.Errorf("guest: %w", err)

@@ -76,6 +76,5 @@ import (
 	_ "github.com/u-root/u-root/cmds/core/xargs"
 	_ "github.com/u-root/u-root/cmds/core/yes"
 
-	_ "vmm/guest/shelld"
 	_ "vmm/guest/telnetd"
 )

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -22,9 +23,16 @@ func TestParseOptions(t *testing.T) {
 		{"vmm.exit=70000", options{hostname: "guest", exitPort: 0xffff}, false},
 		{`vmm.exec="never closed`, options{hostname: "guest", exec: "never closed"}, true},
 		{"", options{hostname: "guest"}, true},
+		{"vmm.share=share0:/mnt vmm.share=s:/a%20b%3A%25:ro", options{hostname: "guest", shares: []share{{"share0", "/mnt", false}, {"s", "/a b:%", true}}}, true},
+		{"vmm.share=share0", options{}, false},
+		{"vmm.share=share0:mnt", options{}, false},
+		{"vmm.share=share0:/", options{}, false},
+		{"vmm.share=:/mnt", options{}, false},
+		{"vmm.share=s:/mnt:rw", options{}, false},
+		{"vmm.share=s:/mnt%2", options{}, false},
 	} {
 		got, err := parseOptions(test.line)
-		if (err == nil) != test.ok || err == nil && got != test.want {
+		if (err == nil) != test.ok || err == nil && !reflect.DeepEqual(got, test.want) {
 			t.Errorf("%q: %+v, %v; want %+v", test.line, got, err, test.want)
 		}
 	}

@@ -8,13 +8,14 @@ import (
 
 // options are what the kernel's command line tells this program.
 type options struct {
-	exec     string // vmm.exec: run this by the shell, then power off
-	exitPort uint16 // vmm.exit: tell the status to this port first; 0 for none
-	hostname string // vmm.hostname
-	ip       string // vmm.ip: ADDRESS/LENGTH[,GATEWAY] of eth0, none, or by DHCP
-	dns      string // vmm.dns: address of the name server
-	shell    string // vmm.shell: give the host a shell on this vsock port
-	quiet    bool   // vmm.quiet: no greeting
+	exec     string  // vmm.exec: run this by the shell, then power off
+	exitPort uint16  // vmm.exit: tell the status to this port first; 0 for none
+	hostname string  // vmm.hostname
+	ip       string  // vmm.ip: ADDRESS/LENGTH[,GATEWAY] of eth0, none, or by DHCP
+	dns      string  // vmm.dns: address of the name server
+	shell    string  // vmm.shell: give the host a shell on this vsock port
+	shares   []share // vmm.share: TAG:PATH[:ro], what to mount; several times
+	quiet    bool    // vmm.quiet: no greeting
 }
 
 func readOptions() options {
@@ -49,6 +50,13 @@ func parseOptions(line string) (options, error) {
 			o.dns = value
 		case "vmm.shell":
 			o.shell = value
+		case "vmm.share":
+			s, err := parseShare(value)
+			if err != nil {
+				wrong = err
+				continue
+			}
+			o.shares = append(o.shares, s)
 		case "vmm.quiet":
 			o.quiet = true
 		}

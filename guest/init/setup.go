@@ -85,9 +85,9 @@ func (g *guest) shell() {
 	if g.options.shell == "" {
 		return
 	}
-	server := exec.Command("/bbin/shelld", g.options.shell)
+	server := exec.Command("/bbin/telnetd", "vsock:"+g.options.shell)
 	server.Stdout, server.Stderr = os.Stdout, os.Stderr
-	complain("shelld", server.Start())
+	complain("telnetd", server.Start())
 }
 
 // up brings a network interface up.

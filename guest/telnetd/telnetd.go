@@ -1,7 +1,8 @@
 // Telnetd is a telnet server (RFC 854) for guests of tests and lessons: whoever
 // connects gets a shell on a terminal, without a password.
 //
-//	telnetd [ADDRESS]    as in :23, which is the default
+//	telnetd [ADDRESS]      as in :23, which is the default
+//	telnetd vsock:PORT     the same for the host, without telnet's commands
 package main
 
 import (
@@ -10,8 +11,10 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
+	"strings"
 
-	"vmm/guest/shell"
+	"github.com/mdlayher/vsock"
 )
 
 // Commands and options, RFC 854, 857, 858 and 1073.
@@ -29,15 +32,31 @@ func main() {
 	if len(os.Args) > 1 {
 		address = os.Args[1]
 	}
-	l, err := net.Listen("tcp", address)
+	var l net.Listener
+	var err error
+	speaks := telnet
+	if port, ok := strings.CutPrefix(address, "vsock:"); ok {
+		l, err = listenVsock(port)
+		speaks = plain
+	} else {
+		l, err = net.Listen("tcp", address)
+	}
 	if err == nil {
-		err = shell.Serve(l, telnet, "/bin/sh")
+		err = serve(l, speaks, "/bin/sh")
 	}
 	fmt.Fprintln(os.Stderr, "telnetd:", err)
 	os.Exit(1)
 }
 
-// telnet is a shell.Protocol.
+func listenVsock(port string) (net.Listener, error) {
+	n, err := strconv.ParseUint(port, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	return vsock.Listen(uint32(n), nil)
+}
+
+// telnet is a protocol.
 func telnet(c net.Conn, resize func(columns, rows uint16)) (io.Reader, io.Writer, error) {
 	_, err := c.Write(greeting)
 	return &input{r: bufio.NewReader(c), resize: resize}, escape{c}, err

@@ -9,8 +9,6 @@ import (
 	"testing"
 	"testing/iotest"
 	"time"
-
-	"vmm/guest/shell"
 )
 
 func TestInput(t *testing.T) {
@@ -57,7 +55,7 @@ func TestSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	go shell.Serve(l, telnet, "/bin/sh")
+	go serve(l, telnet, "/bin/sh")
 	c, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)

@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"strconv"
 	"sync"
 
 	"github.com/mdlayher/vsock"
 
-	"vmm/guest/shell"
 	"vmm/test/boot/pattern"
 )
 
@@ -20,7 +18,6 @@ import (
 //	vsock-echo PORT          sends back what comes on a port, for ever
 //	vsock-dial PORT N BYTES  calls the host N times at once, and sends BYTES of the
 //	                         pattern on each, which must come back
-//	vsock-shell PORT SHELL   gives the host a shell
 func overVsock(what string, args []string) error {
 	if len(args) == 0 {
 		return errors.New("no port")
@@ -31,9 +28,7 @@ func overVsock(what string, args []string) error {
 	}
 	switch {
 	case what == "vsock-echo":
-		return listen(uint32(port), echo)
-	case what == "vsock-shell" && len(args) == 2:
-		return listen(uint32(port), func(l net.Listener) error { return shell.Serve(l, nil, args[1]) })
+		return echo(uint32(port))
 	case what == "vsock-dial" && len(args) == 3:
 		n, _ := strconv.Atoi(args[1])
 		size, _ := strconv.Atoi(args[2])
@@ -42,16 +37,12 @@ func overVsock(what string, args []string) error {
 	return fmt.Errorf("no command %q", what)
 }
 
-func listen(port uint32, serve func(net.Listener) error) error {
+func echo(port uint32) error {
 	l, err := vsock.Listen(port, nil)
 	if err != nil {
 		return err
 	}
 	fmt.Println("VSOCK-READY")
-	return serve(l)
-}
-
-func echo(l net.Listener) error {
 	for {
 		c, err := l.Accept()
 		if err != nil {

@@ -1,4 +1,4 @@
-package shell
+package main
 
 import (
 	"io"
@@ -9,14 +9,14 @@ import (
 )
 
 // connect returns a connection with a shell.
-func connect(t *testing.T, argv ...string) *net.TCPConn {
+func dialShell(t *testing.T, argv ...string) *net.TCPConn {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	go Serve(l, nil, argv...)
+	go serve(l, plain, argv...)
 	c, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -26,10 +26,10 @@ func connect(t *testing.T, argv ...string) *net.TCPConn {
 	return c.(*net.TCPConn)
 }
 
-// TestSession: what is typed runs on a terminal, and the end of the shell is that
+// TestPlain: what is typed runs on a terminal, and the end of the shell is that
 // of the connection.
-func TestSession(t *testing.T) {
-	c := connect(t, "/bin/sh")
+func TestPlain(t *testing.T) {
+	c := dialShell(t, "/bin/sh")
 	io.WriteString(c, "tty; echo do''ne; exit\n")
 	out, err := io.ReadAll(c)
 	if err != nil || !strings.Contains(string(out), "/dev/pts/") || !strings.Contains(string(out), "done\r\n") {
@@ -39,7 +39,7 @@ func TestSession(t *testing.T) {
 
 // TestTypedAll: a client that will type no more gets what follows.
 func TestTypedAll(t *testing.T) {
-	c := connect(t, "/bin/sh")
+	c := dialShell(t, "/bin/sh")
 	io.WriteString(c, "read x; echo do''ne\nline\n")
 	c.CloseWrite()
 	out, err := io.ReadAll(c)
@@ -49,7 +49,7 @@ func TestTypedAll(t *testing.T) {
 }
 
 func TestNoProgram(t *testing.T) {
-	out, err := io.ReadAll(connect(t, "/no/such/program"))
+	out, err := io.ReadAll(dialShell(t, "/no/such/program"))
 	if err != nil || !strings.Contains(string(out), "no such file") {
 		t.Errorf("%v: %q", err, out)
 	}

@@ -1,6 +1,4 @@
-// Package shell gives whoever connects a shell on a terminal of its own, without
-// a password: for guests of tests and lessons.
-package shell
+package main
 
 import (
 	"io"
@@ -11,18 +9,19 @@ import (
 	"github.com/creack/pty"
 )
 
-// A Protocol is what a connection speaks: it returns what was typed, and where
-// to what is to be seen goes. A nil one passes bytes as they are.
-type Protocol func(c net.Conn, resize func(columns, rows uint16)) (io.Reader, io.Writer, error)
+// A protocol is what a connection speaks: it returns what was typed, and where
+// to what is to be seen goes.
+type protocol func(c net.Conn, resize func(columns, rows uint16)) (io.Reader, io.Writer, error)
 
 // endOfFile is what a terminal takes as the end of its input (Ctrl-D).
 const endOfFile = 4
 
-// Serve gives every connection a process of argv, until l is closed.
-func Serve(l net.Listener, p Protocol, argv ...string) error {
-	if p == nil {
-		p = func(c net.Conn, _ func(uint16, uint16)) (io.Reader, io.Writer, error) { return c, c, nil }
-	}
+// plain is the protocol that has bytes as they are.
+func plain(c net.Conn, _ func(columns, rows uint16)) (io.Reader, io.Writer, error) { return c, c, nil }
+
+// serve gives every connection a process of argv on a terminal of its own, until
+// l is closed.
+func serve(l net.Listener, p protocol, argv ...string) error {
 	for {
 		c, err := l.Accept()
 		if err != nil {
@@ -34,7 +33,7 @@ func Serve(l net.Listener, p Protocol, argv ...string) error {
 
 // session is one connection. It ends with its process, or when nothing can be
 // written any more. A client that has typed all may still read.
-func session(c net.Conn, p Protocol, argv []string) {
+func session(c net.Conn, p protocol, argv []string) {
 	defer c.Close()
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir, cmd.Env = "/", []string{"PATH=/bin:/bbin:/usr/bin:/sbin:/usr/sbin", "HOME=/root", "TERM=vt100"}
