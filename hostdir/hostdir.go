@@ -71,7 +71,7 @@ var _ fuse.RawFileSystem = (*Dir)(nil)
 func Open(path string, o Options) (*Dir, error) {
 	root, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, &os.PathError{Op: "share", Path: path, Err: err}
+		return nil, fmt.Errorf("share %s: %w%s", path, err, advice(path, err))
 	}
 	d := &Dir{root: root, proc: -1, path: path, readOnly: o.ReadOnly, owner: invoker(), most: o.Files}
 	if d.most <= 0 {
@@ -83,6 +83,17 @@ func Open(path string, o Options) (*Dir, error) {
 	}
 	d.Reset()
 	return d, nil
+}
+
+// advice is what to do about an error of opening a directory.
+func advice(path string, err error) string {
+	switch err {
+	case unix.ENOENT:
+		return "; create it with: mkdir -p " + path
+	case unix.ENOTDIR:
+		return "; share the directory that it is in"
+	}
+	return ""
 }
 
 func (d *Dir) prepare() (err error) {

@@ -341,8 +341,8 @@ func TestOpen(t *testing.T) {
 	file := filepath.Join(dir, "file")
 	write(t, file, "")
 	for path, want := range map[string]string{
-		filepath.Join(dir, "none"): "no such file or directory",
-		file:                       "not a directory",
+		filepath.Join(dir, "none"): "no such file or directory; create it with: mkdir -p " + filepath.Join(dir, "none"),
+		file:                       "not a directory; share the directory that it is in",
 		"/proc":                    "shows the host's kernel and not files; share a directory of a disk",
 		"/sys":                     "shows the host's kernel and not files; share a directory of a disk",
 	} {

@@ -91,17 +91,22 @@ func TestState(t *testing.T) {
 	if h.must("create", s); next.Fh <= dir || next.NodeId <= dir {
 		t.Error("a number is used again")
 	}
+	g.readOnlyWithout(saved, "sub \xff\n", l.NodeId, f.Fh, ro.Fh)
+}
 
-	// Read-only now, and without what there was.
-	if err := os.RemoveAll(filepath.Join(g.host, "sub \xff\n")); err != nil {
-		t.Fatal(err)
+// readOnlyWithout goes on read-only, without a directory that there was, a link
+// that there is, and handles that were in the directory.
+func (g *guest) readOnlyWithout(saved []byte, dir string, link uint64, handles ...uint64) {
+	g.Helper()
+	if err := os.RemoveAll(filepath.Join(g.host, dir)); err != nil {
+		g.Fatal(err)
 	}
 	r := g.elsewhere(saved, Options{ReadOnly: true})
-	for _, handle := range []uint64{f.Fh, ro.Fh} {
+	for _, handle := range handles {
 		r.want("a file that is not there", second(r.ReadInto(handle, nil, 0)), fuse.Status(unix.ESTALE))
 	}
-	if text, s := r.Readlink(nil, &fuse.InHeader{NodeId: l.NodeId}); !s.Ok() || string(text) != "../secret" {
-		t.Errorf("%q, %v", text, s)
+	if text, s := r.Readlink(nil, &fuse.InHeader{NodeId: link}); !s.Ok() || string(text) != "../secret" {
+		g.Errorf("%q, %v", text, s)
 	}
 }
 

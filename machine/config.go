@@ -45,6 +45,7 @@ type Config struct {
 	Disks     []Disk    `json:",omitempty"` // /dev/vda and so on
 	Nets      []Net     `json:",omitempty"` // eth0 and so on
 	Vsock     *Vsock    `json:",omitempty"` // nil: none
+	Shares    []Share   `json:",omitempty"` // directories of the host
 	NoRNG     bool      `json:",omitempty"` // no virtio entropy device
 	Balloon   uint64    `json:",omitempty"` // bytes that the guest leaves to the host from its start on
 	NoBalloon bool      `json:",omitempty"` // no virtio balloon: no free page reports either
@@ -112,6 +113,9 @@ func (c *Config) Validate() error {
 	if err := c.validateBalloon(); err != nil {
 		return err
 	}
+	if err := c.validateShares(); err != nil {
+		return err
+	}
 	return c.validateVsock()
 }
 
@@ -125,5 +129,5 @@ func (c *Config) cmdline(tscKHz uint32, devices []string) string {
 			base += fmt.Sprintf(" tsc_early_khz=%d", tscKHz)
 		}
 	}
-	return strings.Join(slices.Concat([]string{base}, devices, c.Append), " ")
+	return strings.Join(slices.Concat([]string{base}, devices, c.shareWords(), c.Append), " ")
 }

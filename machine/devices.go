@@ -16,6 +16,7 @@ import (
 	"vmm/devices/virtio/rng"
 	"vmm/disk"
 	"vmm/eventfd"
+	"vmm/hostdir"
 	"vmm/hostsock"
 	"vmm/kvm"
 )
@@ -32,6 +33,7 @@ type devices struct {
 	images  []*disk.Image
 	queues  int // of all of virtio
 	nics    []*nic
+	shares  []*hostdir.Dir
 	balloon *balloon.Device // nil: none
 	sockets *hostsock.Host  // of the socket device; nil: none
 	edges   []*eventfd.FD
@@ -66,7 +68,7 @@ func (m *Machine) addDevices() error {
 	}
 	m.addPCI()
 	// In the order in which the guest finds them.
-	for _, add := range []func() error{d.mapPCI, m.openDisks, m.openNets, m.addRNG, m.addBalloon, m.addVsock} {
+	for _, add := range []func() error{d.mapPCI, m.openDisks, m.openNets, m.addRNG, m.addBalloon, m.addVsock, m.openShares} {
 		if err := add(); err != nil {
 			return err
 		}

@@ -67,17 +67,19 @@ func onOff(key, value string, bare bool) (bool, error) {
 	return false, fmt.Errorf("%s=%s: must be on or off", key, value)
 }
 
-// splitComma splits at single commas; two are one that does not split. The
-// result has at least one element.
-func splitComma(text string) []string {
+// splitComma splits at single commas; two are one that does not split.
+func splitComma(text string) []string { return splitAt(text, ',') }
+
+// splitAt is splitComma for whatever byte. The result has at least one element.
+func splitAt(text string, sep byte) []string {
 	words := []string{""}
 	for i := 0; i < len(text); i++ {
 		last := &words[len(words)-1]
 		switch {
-		case text[i] != ',':
+		case text[i] != sep:
 			*last += string(text[i])
-		case i+1 < len(text) && text[i+1] == ',':
-			*last += ","
+		case i+1 < len(text) && text[i+1] == sep:
+			*last += string(sep)
 			i++
 		default:
 			words = append(words, "")

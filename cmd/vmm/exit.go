@@ -16,7 +16,7 @@ const (
 	exitPowerOff    = 0  // the guest turned itself off; or the command did what it was asked
 	exitHost        = 1  // this host cannot do it
 	exitUsage       = 2  // the command line is wrong
-	exitInput       = 3  // a kernel, an initrd, a disk or a guest's command line cannot be used
+	exitInput       = 3  // a kernel, an initrd, a disk, a share or a guest's command line cannot be used
 	exitReset       = 10 // the guest reset itself
 	exitTripleFault = 11 // the guest faulted without a handler (reboot=t does so on purpose)
 	exitPanic       = 12 // the guest's kernel reported a panic
@@ -47,6 +47,7 @@ func errorStatus(err error) *statusError {
 		config   *machine.ConfigError
 		input    *boot.InputError
 		disk     *machine.DiskError
+		share    *machine.ShareError
 		cpu      *machine.CPUError
 		internal *machine.PanicError
 	)
@@ -54,7 +55,7 @@ func errorStatus(err error) *statusError {
 	switch {
 	case errors.As(err, &config):
 		code = exitUsage
-	case errors.As(err, &input), errors.As(err, &disk):
+	case errors.As(err, &input), errors.As(err, &disk), errors.As(err, &share):
 		code = exitInput
 	case errors.As(err, &cpu):
 		code = exitCPU
@@ -100,7 +101,7 @@ func exitStatusTopic() *cobra.Command {
     1  this host cannot run it: KVM, memory, a file or socket of the host
        (and of 'vmm doctor': full kernels will not run here)
     2  the command line is wrong
-    3  the kernel, an initrd, a disk or the guest's command line cannot be used
+    3  the kernel, an initrd, a disk, a share or the guest's command line cannot be used
     4  vmm itself went wrong (a bug: please report what it printed)
    10  the guest reset itself (reboot; a panic with panic=-1)
    11  triple fault: a fault that the guest could not handle (or reboot=t)

@@ -25,6 +25,7 @@ type runOptions struct {
 	nets        nets
 	vsock       vsock
 	publish     publish
+	volumes     volumes
 	rng         bool
 	balloon     balloon
 	serial      string
@@ -46,6 +47,9 @@ const runExamples = `  # A shell in the guest; Ctrl-a x leaves, Ctrl-a ? helps
 
   # A distribution from its disk, with a second disk that it can only read
   vmm run -k vmlinuz -i initrd.img -d debian.img -d data.img,ro -a 'root=/dev/vda rw' -m 1G
+
+  # The directory src of this host as /mnt, and another that it can only read
+  vmm run -k bzImage -i initrd.cpio -v src:/mnt -v /usr/share/dict:/dict:ro
 
   # ssh into the guest by port 2222 of this host
   vmm run -k vmlinuz -i initrd.img -d debian.img -a 'root=/dev/vda rw' -p 2222:22
@@ -78,6 +82,7 @@ func (p *program) newRun() *cobra.Command {
 	f.Var(&o.nets, "net", "network card: user, tap=NAME or none, then options: ,mac=ADDRESS ,pcap=FILE ,rate=10M ...; may be given several times")
 	f.Var(&o.vsock, "vsock", "streams between guest and host (virtio-vsock): PATH[,cid=N] of the Unix socket to call the guest; its calls to port N go to PATH_N")
 	f.VarP(&o.publish, "publish", "p", "forward a port of this host to the guest: [ADDRESS:]HOST:GUEST[/udp]; may be given several times")
+	f.VarP(&o.volumes, "volume", "v", "share a directory of this host: HOST:GUEST[:ro]; may be given several times")
 	f.Var(transport{&c.Transport}, "transport", "how the guest finds its virtio devices: pci, mmio or mmio-cmdline")
 	f.BoolVar(&o.rng, "rng", true, "give the guest random numbers of the host (virtio-rng)")
 	f.Var(&o.balloon, "balloon", "memory that the guest leaves to the host at first (64M), or off for no virtio balloon")
@@ -119,7 +124,7 @@ func (o *runOptions) complete(stderr io.Writer) error {
 	if c.Name == "" {
 		c.Name = fmt.Sprintf("vmm-%d", os.Getpid())
 	}
-	c.Memory, c.Disks, c.NoRNG = uint64(o.memory), o.disks, !o.rng
+	c.Memory, c.Disks, c.Shares, c.NoRNG = uint64(o.memory), o.disks, o.volumes, !o.rng
 	var err error
 	c.Vsock = o.vsock.config
 	if c.Nets, err = o.nets.complete(o.publish); err != nil {
@@ -193,6 +198,6 @@ func flagName(err error) error {
 	if !errors.As(err, &c) {
 		return err
 	}
-	flags := map[string]string{"Kernel": "--kernel", "CPUs": "--cpus", "Memory": "--memory", "Disks": "--disk", "Nets": "--net", "Vsock": "--vsock", "Balloon": "--balloon", "Transport": "--transport"}
+	flags := map[string]string{"Kernel": "--kernel", "CPUs": "--cpus", "Memory": "--memory", "Disks": "--disk", "Nets": "--net", "Shares": "--volume", "Vsock": "--vsock", "Balloon": "--balloon", "Transport": "--transport"}
 	return &machine.ConfigError{Field: flags[c.Field], Why: c.Why}
 }

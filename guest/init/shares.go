@@ -1,0 +1,62 @@
+package main
+
+import (
+	"fmt"
+	"net/url"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// A share is a directory of the host that this guest is asked to mount.
+type share struct {
+	tag, path string
+	readOnly  bool
+}
+
+// parseShare reads the value of vmm.share: TAG:PATH, or TAG:PATH:ro. In PATH, %XX
+// stands for a byte.
+func parseShare(value string) (s share, err error) {
+	words := strings.Split(value, ":")
+	switch {
+	case len(words) == 3 && words[2] == "ro":
+		s.readOnly = true
+	case len(words) != 2:
+		return s, fmt.Errorf("vmm.share=%s: is no TAG:PATH or TAG:PATH:ro", value)
+	}
+	s.tag = words[0]
+	if s.path, err = url.PathUnescape(words[1]); err != nil {
+		return s, fmt.Errorf("vmm.share=%s: %w", value, err)
+	}
+	if s.tag == "" || !path.IsAbs(s.path) || path.Clean(s.path) == "/" {
+		return s, fmt.Errorf("vmm.share=%s: needs a tag and a directory", value)
+	}
+	return s, nil
+}
+
+// mountShares mounts what the options have. The kernel asks for the driver by
+// itself, if it is a module.
+func (g *guest) mountShares() {
+	for _, s := range g.options.shares {
+		complain(s.path, s.mount())
+	}
+}
+
+func (s *share) mount() error {
+	if err := os.MkdirAll(s.path, 0o755); err != nil {
+		return err
+	}
+	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV)
+	if s.readOnly {
+		flags |= unix.MS_RDONLY
+	}
+	if err := unix.Mount(s.tag, s.path, "virtiofs", flags, ""); err != nil {
+		if err == unix.ENODEV {
+			return fmt.Errorf("mount %s: %w: this kernel has no virtiofs", s.tag, err)
+		}
+		return fmt.Errorf("mount %s: %w", s.tag, err)
+	}
+	return nil
+}

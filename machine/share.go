@@ -1,0 +1,163 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"vmm/devices/virtio/fs"
+	"vmm/hostdir"
+)
+
+// Share is a directory of the host that the guest mounts as a virtio file system.
+type Share struct {
+	Dir      string // of the host
+	ReadOnly bool   `json:",omitempty"`
+	Tag      string `json:",omitempty"` // by which the guest mounts it; "" is share0 and so on
+	// Mount is where the guest is asked to mount it, by a word on the kernel's
+	// command line; "" leaves that to the guest.
+	Mount string `json:",omitempty"`
+}
+
+// MaxShares bounds a Config.
+const MaxShares = 16
+
+// maxMount bounds a word of the kernel's command line, which has 2047 bytes in all.
+const maxMount = 256
+
+func (s *Share) validate() error {
+	tag := s.Tag
+	switch {
+	case s.Dir == "":
+		return errors.New("no directory")
+	case len(tag) > fs.MaxTag || strings.ContainsFunc(tag, func(r rune) bool { return r <= ' ' || r > '~' || r == ':' }):
+		return fmt.Errorf("%s: tag %q; it has up to %d printable characters of ASCII but : and blanks", s.Dir, tag, fs.MaxTag)
+	case s.Mount == "":
+	case s.Mount[0] != '/' || path.Clean(s.Mount) == "/":
+		return fmt.Errorf("%s: the guest cannot mount it at %q; give it a directory, such as /mnt", s.Dir, s.Mount)
+	case len(s.Mount) > maxMount || strings.IndexByte(s.Mount, 0) >= 0:
+		return fmt.Errorf("%s: the guest's path is longer than %d bytes", s.Dir, maxMount)
+	}
+	return nil
+}
+
+// validateShares checks the shares of a Config, each and together.
+func (c *Config) validateShares() error {
+	if len(c.Shares) > MaxShares {
+		return &ConfigError{"Shares", fmt.Sprintf("%d; at most %d", len(c.Shares), MaxShares)}
+	}
+	tags, mounts := map[string]bool{}, map[string]bool{}
+	for i := range c.Shares {
+		s := &c.Shares[i]
+		if err := s.validate(); err != nil {
+			return &ConfigError{"Shares", err.Error()}
+		}
+		tag, at := s.tag(i), path.Clean(s.Mount)
+		if tags[tag] || s.Mount != "" && mounts[at] {
+			return &ConfigError{"Shares", fmt.Sprintf("%s: there is another with tag %s or at %s", s.Dir, tag, s.Mount)}
+		}
+		tags[tag], mounts[at] = true, true
+	}
+	return nil
+}
+
+// tag is the tag of the i-th share.
+func (s *Share) tag(i int) string {
+	if s.Tag != "" {
+		return s.Tag
+	}
+	return fmt.Sprintf("share%d", i)
+}
+
+// shareWords are what the kernel's command line says to the guest's init
+// (docs/fs.md): vmm.share=TAG:PATH or vmm.share=TAG:PATH:ro.
+func (c *Config) shareWords() (words []string) {
+	for i := range c.Shares {
+		s := &c.Shares[i]
+		if s.Mount == "" {
+			continue
+		}
+		word := "vmm.share=" + s.tag(i) + ":" + escape(path.Clean(s.Mount))
+		if s.ReadOnly {
+			word += ":ro"
+		}
+		words = append(words, word)
+	}
+	return words
+}
+
+// escape writes a path with %XX for what means something in the word, on the
+// command line, or to a terminal.
+func escape(path string) string {
+	var b strings.Builder
+	for _, c := range []byte(path) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', strings.IndexByte("/._-+@,~", c) >= 0:
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
+}
+
+// maxShareQueues bounds the queues of a share, of which a guest uses one a vCPU.
+const maxShareQueues = 8
+
+// openShares makes a device of each share of the Config.
+func (m *Machine) openShares() error {
+	shares := m.config.Shares
+	for i := range shares {
+		s := &shares[i]
+		dir, err := hostdir.Open(s.Dir, hostdir.Options{ReadOnly: s.ReadOnly, Files: filesEach(len(shares))})
+		if err != nil {
+			return &ShareError{err}
+		}
+		m.devices.shares = append(m.devices.shares, dir)
+		d, err := fs.New(dir, fs.Config{Tag: s.tag(i), Queues: min(m.config.CPUs, maxShareQueues)})
+		if err != nil {
+			return err
+		}
+		if err := m.addVirtio(d, classOther); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Of the process's descriptors, how many are left for all else, and how many a
+// share has at least and at most.
+const (
+	otherFiles = 1024
+	minFiles   = 256
+	maxFiles   = 1 << 20
+)
+
+// filesEach is how many descriptors each of n shares may hold. Go's runtime has
+// raised the limit as far as it goes.
+func filesEach(n int) int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return minFiles
+	}
+	return int(min(max(int64(min(limit.Cur, 1<<40))-otherFiles, 0)/int64(n), maxFiles-minFiles)) + minFiles
+}
+
+// closeShares closes the directories, once no device uses them any more.
+func (d *devices) closeShares() error {
+	var errs []error
+	for _, s := range d.shares {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// ShareError says that a directory of the Config cannot be shared. It is the
+// user's to mend.
+type ShareError struct{ Err error }
+
+func (e *ShareError) Error() string { return e.Err.Error() }
+func (e *ShareError) Unwrap() error { return e.Err }

@@ -1,0 +1,55 @@
+package machine
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestShares(t *testing.T) {
+	const long = "0123456789012345678901234567890123456"
+	for _, test := range []struct {
+		shares []Share
+		want   string // part of the error, "" for none
+	}{
+		{[]Share{{Dir: "a"}, {Dir: "a"}}, ""},
+		{[]Share{{Dir: "a", Mount: "/mnt"}, {Dir: "b", Mount: "/mnt2", Tag: "tag", ReadOnly: true}}, ""},
+		{[]Share{{}}, "no directory"},
+		{[]Share{{Dir: "a", Tag: long}}, "it has up to 36"},
+		{[]Share{{Dir: "a", Tag: "a b"}}, "printable"},
+		{[]Share{{Dir: "a", Tag: "a:b"}}, "printable"},
+		{[]Share{{Dir: "a", Mount: "mnt"}}, "give it a directory, such as /mnt"},
+		{[]Share{{Dir: "a", Mount: "/"}}, "give it a directory"},
+		{[]Share{{Dir: "a", Mount: "/x/.."}}, "give it a directory"},
+		{[]Share{{Dir: "a", Mount: "/" + strings.Repeat("x", 256)}}, "longer than 256"},
+		{[]Share{{Dir: "a", Mount: "/mnt"}, {Dir: "b", Mount: "/mnt/"}}, "there is another"},
+		{[]Share{{Dir: "a", Tag: "share1"}, {Dir: "b"}}, "there is another"},
+		{make([]Share, MaxShares+1), "at most 16"},
+	} {
+		c := Config{Kernel: "k", CPUs: 1, Memory: MinMemory, Shares: test.shares}
+		err := c.Validate()
+		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("%+v: %v, want %q", test.shares, err, test.want)
+		}
+	}
+}
+
+func TestShareWords(t *testing.T) {
+	c := Config{Shares: []Share{
+		{Dir: "a", Mount: "/mnt/"}, {Dir: "b"}, {Dir: "c", Tag: "tag", Mount: "/a b:\"%\x01é", ReadOnly: true},
+	}}
+	want := []string{"vmm.share=share0:/mnt", "vmm.share=tag:/a%20b%3A%22%25%01%C3%A9:ro"}
+	if got := c.shareWords(); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if line := c.cmdline(0, []string{"device"}); line != DefaultCmdline+" device "+strings.Join(want, " ") {
+		t.Errorf("command line %q", line)
+	}
+}
+
+func TestFilesEach(t *testing.T) {
+	one, many := filesEach(1), filesEach(16)
+	if one > maxFiles || many < minFiles || many > one {
+		t.Errorf("%d for one, %d for each of 16", one, many)
+	}
+}
