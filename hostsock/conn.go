@@ -23,12 +23,20 @@ type conn struct {
 // What is always watched, once for each change (edge-triggered).
 const interest = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET
 
-// start has w told of events.
+// start has w told of events. The owner may have closed c already. If it fails, w
+// finds that the program has left.
 func (c *conn) start(w stream.Watcher) error {
 	c.h.mu.Lock()
+	defer c.h.mu.Unlock()
+	if c.fd < 0 {
+		return nil
+	}
 	c.watcher = w
-	c.h.mu.Unlock()
-	return c.h.watch(unix.EPOLL_CTL_ADD, c.fd, c.id, interest)
+	err := c.h.watch(unix.EPOLL_CTL_ADD, c.fd, c.id, interest)
+	if err != nil {
+		unix.Shutdown(c.fd, unix.SHUT_RDWR)
+	}
+	return err
 }
 
 // ready tells w. It runs on poll's goroutine.

@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"vmm/stream"
 )
 
@@ -73,7 +71,6 @@ func (h *Host) greet(caller *net.UnixConn) {
 	}
 	if err := c.start(w); err != nil {
 		h.log.Warn("vsock: a call is lost", "path", h.path, "port", port, "err", err)
-		unix.Shutdown(c.fd, unix.SHUT_RDWR)
 		w.Ready(stream.Readable | stream.Gone)
 	}
 }

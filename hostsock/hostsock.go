@@ -36,6 +36,7 @@ const (
 type Host struct {
 	path     string
 	log      *slog.Logger
+	l        *net.UnixListener
 	guest    stream.Guest
 	epoll    int
 	stop     *eventfd.FD
@@ -43,7 +44,6 @@ type Host struct {
 	work     sync.WaitGroup
 
 	mu     sync.Mutex
-	l      *net.UnixListener     // guarded by mu; nil before Serve and after Close
 	conns  map[uint64]*conn      // guarded by mu
 	greets map[net.Conn]struct{} // guarded by mu
 	last   uint64                // guarded by mu; ID of the newest conn
@@ -71,6 +71,7 @@ func New(path string, log *slog.Logger) (*Host, error) {
 		conns: map[uint64]*conn{}, greets: map[net.Conn]struct{}{},
 	}
 	if err := h.open(); err != nil {
+		l.Close()
 		h.free()
 		return nil, err
 	}
@@ -88,15 +89,13 @@ func (h *Host) open() (err error) {
 	return h.watch(unix.EPOLL_CTL_ADD, h.stop.Fd(), 0, unix.EPOLLIN)
 }
 
-func (h *Host) free() error {
-	err := h.l.Close()
+func (h *Host) free() {
 	if h.stop != nil {
 		h.stop.Close()
 	}
 	if h.epoll >= 0 {
 		unix.Close(h.epoll)
 	}
-	return err
 }
 
 // Serve implements stream.Host.
@@ -124,7 +123,8 @@ func (h *Host) Close() error {
 	for _, c := range h.all() {
 		c.Close()
 	}
-	return errors.Join(err, h.free())
+	h.free()
+	return err
 }
 
 func (h *Host) all() (list []*conn) {
