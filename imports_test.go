@@ -59,7 +59,7 @@ var arrows = []struct{ pkg, may string }{
 	{"machine", "boot boot/acpi bus console disk ethernet/** eventfd hostdir hostsock kvm mem tap usernet devices/**"},
 	{"api", ""},
 	{"client", "api roster"},
-	{"service", "api machine roster unixsock"},
+	{"service", "api devices/virtio devices/virtio/virtq histogram machine roster unixsock"},
 	{"cmd/vmm", "api boot client console machine roster service"},
 	{"test/**", "**"},
 
@@ -67,7 +67,7 @@ var arrows = []struct{ pkg, may string }{
 }
 
 // testsMay is what tests may import besides their own package and what it may.
-const testsMay = "bus eventfd hostsock mem guest/** test/** devices/virtio/virtiotest"
+const testsMay = "bus client eventfd hostsock mem guest/** test/** devices/virtio/virtiotest"
 
 // The rules of the house about length, and where they do not hold, with the
 // reason: a file, or a file, a colon and a function.
@@ -113,7 +113,7 @@ func sources(t *testing.T) (all []source) {
 		case d.IsDir() || filepath.Ext(name) != ".go":
 			return nil
 		}
-		f, err := parser.ParseFile(fset, name, nil, parser.SkipObjectResolution)
+		f, err := parser.ParseFile(fset, name, nil, parser.ParseComments|parser.SkipObjectResolution)
 		if err != nil {
 			return err
 		}
@@ -207,6 +207,9 @@ func TestLength(t *testing.T) {
 		excused[name] = true
 	}
 	for _, s := range sources(t) {
+		if ast.IsGenerated(s.ast) {
+			continue // nobody reads it
+		}
 		check(s.name, "a file", s.size, maxFile)
 		for _, d := range s.ast.Decls {
 			if f, ok := d.(*ast.FuncDecl); ok {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"vmm/devices/virtio"
+	"vmm/devices/virtio/balloon"
 )
 
 // Stats are what a machine has done and what it takes. All of it is counted
@@ -16,6 +17,9 @@ type Stats struct {
 	CPUs     []CPUStats
 	Devices  []DeviceStats
 }
+
+// BalloonStats are of the balloon.
+type BalloonStats = balloon.Stats
 
 // DeviceStats are those of one virtio device.
 type DeviceStats struct {
@@ -48,3 +52,6 @@ func resident(path string) uint64 {
 	fmt.Sscan(strings.TrimSpace(string(b)), &size, &pages)
 	return pages * uint64(os.Getpagesize())
 }
+
+// Done is closed when Run returns.
+func (m *Machine) Done() <-chan struct{} { return m.done }

@@ -1,0 +1,52 @@
+package client
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+
+	"vmm/api"
+	"vmm/roster"
+)
+
+// Killed is the reason in the End of a guest whose process ended without a word.
+const Killed = "killed"
+
+// List returns the guests of this host, those that have ended too, as they last
+// described themselves. None is asked, so that one that hangs does not matter.
+func List(r *roster.Roster) ([]api.Guest, error) {
+	entries, err := r.List()
+	if err != nil {
+		return nil, err
+	}
+	guests := []api.Guest{}
+	for _, e := range entries {
+		g, err := Describe(e)
+		if err != nil {
+			return nil, err
+		}
+		guests = append(guests, g)
+	}
+	return guests, nil
+}
+
+// Describe returns a guest as it last described itself.
+func Describe(e roster.Entry) (api.Guest, error) {
+	g := api.Guest{Name: e.Name, State: api.Starting, Config: map[string]any{}}
+	b, err := e.Record()
+	if errors.Is(err, fs.ErrNotExist) {
+		b, err = []byte("{}"), nil // it has just come, or just gone
+	}
+	if err != nil {
+		return g, err
+	}
+	if err := json.Unmarshal(b, &g); err != nil {
+		return g, &fs.PathError{Op: "record", Path: e.Dir, Err: err}
+	}
+	g.Name = e.Name
+	if !e.Alive && g.State != api.Ended {
+		const killed = 128 + 9 // as a shell has it of a process that was killed
+		g.State, g.End = api.Ended, &api.End{Reason: Killed, Status: killed}
+	}
+	return g, nil
+}

@@ -1,0 +1,94 @@
+package client
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net"
+	"net/http"
+)
+
+// Logs returns what the guest has printed and, with follow, what it will until it
+// ends. The caller closes it.
+func (g *Guest) Logs(ctx context.Context, follow bool) (io.ReadCloser, error) {
+	path := "/v1/guest/logs"
+	if follow {
+		path += "?follow=true"
+	}
+	return g.stream(ctx, path)
+}
+
+// Trace returns the exits of the guest's vCPUs as they happen, a JSON object a
+// line. The caller closes it.
+func (g *Guest) Trace(ctx context.Context) (io.ReadCloser, error) {
+	return g.stream(ctx, "/v1/guest/trace")
+}
+
+// Metrics returns the guest's metrics in Prometheus' text format. The caller
+// closes it.
+func (g *Guest) Metrics(ctx context.Context) (io.ReadCloser, error) {
+	return g.stream(ctx, "/metrics")
+}
+
+func (g *Guest) stream(ctx context.Context, path string) (io.ReadCloser, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, base+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	r, err := g.http.Do(request)
+	if err != nil {
+		return nil, g.lost(err)
+	}
+	if r.StatusCode != http.StatusOK {
+		return nil, g.refused(r)
+	}
+	return r.Body, nil
+}
+
+// refused reads why.
+func (g *Guest) refused(r *http.Response) error {
+	defer r.Body.Close()
+	body, _ := io.ReadAll(io.LimitReader(r.Body, 64<<10)) // what there is of it
+	return g.check(r, body, 0)
+}
+
+// Console attaches to the guest's console: what is written is typed, what is read
+// is what the guest prints. The caller closes it.
+func (g *Guest) Console(ctx context.Context) (net.Conn, error) {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", g.Socket())
+	if err != nil {
+		return nil, g.lost(err)
+	}
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	request, err := http.NewRequest(http.MethodGet, base+"/v1/guest/console", nil)
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	request.Header.Set("Connection", "Upgrade")
+	request.Header.Set("Upgrade", "console")
+	in := bufio.NewReader(c)
+	err = request.Write(c)
+	var r *http.Response
+	if err == nil {
+		r, err = http.ReadResponse(in, request)
+	}
+	if err != nil {
+		c.Close()
+		return nil, g.lost(err)
+	}
+	if r.StatusCode != http.StatusSwitchingProtocols {
+		defer c.Close()
+		return nil, g.refused(r)
+	}
+	return &attached{c, in}, nil
+}
+
+// attached is a connection of which some was read ahead.
+type attached struct {
+	net.Conn
+	in *bufio.Reader
+}
+
+func (a *attached) Read(p []byte) (int, error) { return a.in.Read(p) }

@@ -1,0 +1,304 @@
+// Package service runs one guest under a name, from its first start to its end
+// for good: it starts it again as its policy says, keeps what it prints, and
+// serves the API by which other processes pause, stop and watch it.
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"vmm/api"
+	"vmm/machine"
+	"vmm/roster"
+)
+
+// Options are what a guest has besides its machine. All may be left out.
+type Options struct {
+	// Roster is where it gets its name, its API and the log of its console; nil
+	// is nowhere. With Keep it stays there when it has ended.
+	Roster *roster.Roster
+	Keep   bool
+
+	Policy      Policy
+	StopTimeout time.Duration // between Stop and the end of its patience
+
+	// Input and Output are the console that it was started on. Others may watch
+	// and type as well. Output may make the guest wait.
+	Input  io.Reader
+	Output io.Writer
+
+	// Status is the exit status of this process for an end, by which others
+	// will know it.
+	Status func(End) int
+	// Rescue is deferred at the top of every goroutine.
+	Rescue func()
+
+	boot func(machine.Config) (vm, error) // nil is machine.New
+}
+
+// vm is what is used of a *machine.Machine; tests bring their own.
+type vm interface {
+	Run(context.Context) (machine.End, error)
+	Pause() error
+	Resume() error
+	PressPowerButton() error
+	SendBreak()
+	SetBalloon(bytes uint64) error
+	BalloonStats() (machine.BalloonStats, error)
+	Stats() machine.Stats
+	Trace() (exits <-chan machine.Exit, stop func(), err error)
+	Done() <-chan struct{}
+	Close() error
+}
+
+func boot(c machine.Config) (vm, error) {
+	m, err := machine.New(c)
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// End is how a guest ended for good.
+type End struct {
+	machine.End
+	Err    error          // it could not go on
+	Signal syscall.Signal // what stopped it; 0 is nothing
+}
+
+// Guest is one guest. Its methods may be called from any goroutine.
+//
+//	New     Run                   for good
+//	----> starting --> running ----------> ended
+//	          ^        |  ^ |
+//	          |  again |  | | Pause
+//	          +--------+  | v
+//	              Resume paused
+type Guest struct {
+	o      Options
+	config machine.Config
+	log    *slog.Logger
+	claim  *roster.Claim // nil: it has no name
+	in     *inbox
+	out    *output
+	server *server // nil: it has no API
+
+	over chan struct{} // closed when it has ended for good
+
+	mu      sync.Mutex
+	machine vm                 // guarded by mu; nil between two lives
+	kill    context.CancelFunc // guarded by mu; likewise
+	sig     syscall.Signal     // guarded by mu; the first that asked to stop
+	stop    chan struct{}      // closed with it
+	about   api.Guest          // guarded by mu
+}
+
+// New takes the guest's name, and serves its API from here on. The caller runs
+// and closes it.
+func New(c machine.Config, o Options) (*Guest, error) {
+	g := &Guest{o: o, config: c, log: c.Log, in: newInbox(), over: make(chan struct{}), stop: make(chan struct{})}
+	if g.log == nil {
+		g.log = slog.New(slog.DiscardHandler)
+	}
+	if g.o.Rescue == nil {
+		g.o.Rescue = func() {}
+	}
+	if g.o.boot == nil {
+		g.o.boot = boot
+	}
+	config, err := configJSON(c)
+	if err != nil {
+		return nil, err
+	}
+	policy := o.Policy.String()
+	g.about = api.Guest{Name: c.Name, State: api.Starting, Pid: os.Getpid(), Created: time.Now(), Restart: &policy, Config: config}
+	var log *logFile
+	if o.Roster != nil {
+		if g.claim, err = o.Roster.Claim(c.Name, o.Keep); err != nil {
+			return nil, err
+		}
+		if log, err = openLog(g.claim.Path(ConsoleLog), LogSize); err != nil {
+			g.claim.Abandon()
+			return nil, err
+		}
+	}
+	g.out = newOutput(o.Output, log, func(err error) { g.log.Warn("the guest's output is not kept any more", "err", err) })
+	g.describe()
+	if g.claim != nil {
+		if g.server, err = g.serve(g.claim.Socket()); err != nil {
+			g.out.Close()
+			g.claim.Abandon()
+			return nil, err
+		}
+	}
+	if o.Input != nil {
+		go func() {
+			defer g.o.Rescue()
+			g.in.fill(o.Input)
+		}()
+	}
+	return g, nil
+}
+
+// ConsoleLog is the file of a guest's folder in which ReadLog finds its output.
+const ConsoleLog = "console.log"
+
+// configJSON is the Config as the API shows it.
+func configJSON(c machine.Config) (m map[string]any, err error) {
+	b, err := json.Marshal(c)
+	if err == nil {
+		err = json.Unmarshal(b, &m)
+	}
+	return m, err
+}
+
+// describe writes down what the guest is, for those who do not ask itself. The
+// caller holds mu, or nobody else has g yet.
+func (g *Guest) describe() {
+	if g.claim == nil {
+		return
+	}
+	b, err := json.Marshal(g.about)
+	if err == nil {
+		err = g.claim.SetRecord(b)
+	}
+	if err != nil {
+		g.log.Warn("what the guest is cannot be written down", "err", err)
+	}
+}
+
+// Run runs the guest until it has ended for good, or the context. It is called
+// once. started, which may be nil, is called when its first life begins.
+func (g *Guest) Run(ctx context.Context, started func()) End {
+	var past history
+	for {
+		began := time.Now()
+		e, lived := g.live(ctx, started)
+		started = nil
+		pause, again := past.next(g.o.Policy, e.End, e.Err, time.Since(began))
+		if !again || !lived && g.restarts() == 0 || ctx.Err() != nil || !g.rest(ctx, pause) {
+			return g.finish(e)
+		}
+		g.log.Info("restarting", "after", e)
+	}
+}
+
+func (e End) String() string {
+	if e.Err != nil {
+		return e.Err.Error()
+	}
+	return e.End.String()
+}
+
+func (g *Guest) restarts() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.about.Restarts
+}
+
+// rest waits between two lives, and says whether there is to be another.
+func (g *Guest) rest(ctx context.Context, pause time.Duration) bool {
+	select {
+	case <-time.After(pause):
+	case <-g.stop:
+	case <-ctx.Done():
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.sig != 0 || ctx.Err() != nil {
+		return false
+	}
+	g.about.Restarts++
+	return true
+}
+
+// live is one life of the guest, from power-on to its end. lived is false if it
+// could not be powered on.
+func (g *Guest) live(ctx context.Context, started func()) (e End, lived bool) {
+	c := g.config
+	session := g.in.open()
+	defer session.Close()
+	c.ConsoleIn, c.ConsoleOut = session, g.out
+	m, err := g.o.boot(c)
+	if err != nil {
+		return End{Err: err}, false
+	}
+	defer m.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	g.set(m, cancel)
+	defer g.set(nil, nil)
+	if started != nil {
+		started()
+	}
+	end, err := m.Run(ctx)
+	return End{End: end, Err: err}, true
+}
+
+// set makes m the machine that runs, or none.
+func (g *Guest) set(m vm, kill context.CancelFunc) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.machine, g.kill = m, kill
+	if m == nil {
+		g.about.State = api.Starting // or, soon, ended
+		g.describe()
+		return
+	}
+	if g.sig != 0 {
+		kill() // it came while there was no machine
+	}
+	now := time.Now()
+	g.about.State, g.about.Started = api.Running, &now
+	g.describe()
+}
+
+// finish tells everybody of the end.
+func (g *Guest) finish(e End) End {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	e.Signal = g.sig
+	end := api.End{Reason: e.End.String(), At: time.Now()}
+	if e.Err != nil {
+		text := e.Err.Error()
+		end.Reason, end.Error = "error", &text
+	} else if e.Reason == machine.DebugExit {
+		code := int64(e.Code)
+		end.Code = &code
+	}
+	if g.o.Status != nil {
+		end.Status = g.o.Status(e)
+	}
+	g.about.State, g.about.End = api.Ended, &end
+	g.describe()
+	close(g.over)
+	g.in.wake()
+	return e
+}
+
+// Close ends what is around the guest, which has ended or was never run.
+func (g *Guest) Close() error {
+	var errs []error
+	errs = append(errs, g.out.Close())
+	if g.server != nil {
+		errs = append(errs, g.server.close())
+	}
+	if g.claim != nil {
+		errs = append(errs, g.claim.Release())
+	}
+	return errors.Join(errs...)
+}
+
+// About returns what the guest is.
+func (g *Guest) About() api.Guest {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.about
+}

@@ -1,0 +1,219 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"vmm/api"
+	"vmm/devices/virtio"
+	"vmm/devices/virtio/virtq"
+	"vmm/histogram"
+	"vmm/machine"
+)
+
+func diskStats() machine.DeviceStats {
+	var h histogram.Histogram
+	h.Observe(3 * time.Microsecond)
+	h.Observe(time.Hour)
+	return machine.DeviceStats{Name: "disk0", Stats: virtio.Stats{
+		ID:       virtio.IDBlock,
+		Queues:   []virtio.QueueStats{{Count: virtq.Count{Chains: 2, In: 100, Out: 32, Interrupts: 1}, Wakes: 2}, {Count: virtq.Count{Chains: 1}}},
+		Counters: map[string]uint64{"failed": 0},
+		Latency:  map[string]histogram.Snapshot{"read": h.Load()},
+	}}
+}
+
+// recorded is what the roster knows of the guest.
+func (f *fixture) recorded(t *testing.T) (g api.Guest) {
+	t.Helper()
+	e, err := f.roster.Find("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := e.Record()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, &g); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// TestStates: what the guest is, and what is written down of it, at each step.
+func TestStates(t *testing.T) {
+	f := newFixture(t, Options{Keep: true, Policy: Policy{Failure: true}})
+	is := func(want api.State) {
+		t.Helper()
+		if a, r := f.About(), f.recorded(t); a.State != want || r.State != want || r.Config["Kernel"] != "k" || *r.Restart != "on-failure" {
+			t.Errorf("state %v, recorded %+v; want %v", a.State, r, want)
+		}
+	}
+	is(api.Starting)
+	var state *machine.StateError
+	if err := f.Pause(); !errors.As(err, &state) {
+		t.Errorf("pause of one that does not run: %v", err)
+	}
+	m := f.run(t)
+	is(api.Running)
+	for range 2 { // twice is once
+		if err := f.Pause(); err != nil {
+			t.Error(err)
+		}
+		is(api.Paused)
+	}
+	if err := f.Resume(); err != nil {
+		t.Error(err)
+	}
+	is(api.Running)
+	m.ends <- machine.End{Reason: machine.PowerOff}
+	if e := f.end(t); e.Reason != machine.PowerOff || e.Err != nil || e.Signal != 0 {
+		t.Errorf("%+v", e)
+	}
+	is(api.Ended)
+	if e := f.recorded(t).End; e.Reason != "power off" || e.Status != 0 {
+		t.Errorf("%+v", e)
+	}
+	for name, err := range map[string]error{"pause": f.Pause(), "stop": f.Stop(syscall.SIGTERM, 0), "kill": f.Kill(syscall.SIGKILL), "balloon": f.SetBalloon(0)} {
+		if !errors.As(err, &state) {
+			t.Errorf("%s of one that has ended: %v", name, err)
+		}
+	}
+	if !m.closed {
+		t.Error("its machine was not closed")
+	}
+}
+
+// TestRestart: the guest lives as often as its policy says, and nobody who is
+// attached to it notices more than that.
+func TestRestart(t *testing.T) {
+	f := newFixture(t, Options{Policy: Policy{Failure: true, Most: 2}})
+	m := f.run(t)
+	for life := range 3 {
+		io.WriteString(m.config.ConsoleOut, "hello ")
+		if got := f.About(); got.Restarts != life || got.State != api.Running {
+			t.Errorf("life %d: %+v", life, got)
+		}
+		m.ends <- machine.End{Reason: machine.Panic}
+		if life < 2 {
+			m = f.life(t)
+		}
+	}
+	if e := f.end(t); e.Reason != machine.Panic {
+		t.Errorf("%+v", e)
+	}
+	if got := readLog(t, f.out.log.path); got != "hello hello hello " {
+		t.Errorf("log %q", got)
+	}
+}
+
+// TestStop: who is asked politely may go; who does not is killed; and no policy
+// brings one back that was stopped.
+func TestStop(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		deaf    bool
+		timeout time.Duration
+		stops   int
+		paused  bool
+		end     machine.Reason
+	}{
+		{"a guest that hears", false, time.Hour, 1, false, machine.PowerOff},
+		{"a paused guest", false, time.Hour, 1, true, machine.PowerOff},
+		{"a deaf guest", true, time.Millisecond, 1, false, machine.Stopped},
+		{"a deaf guest, asked twice", true, time.Hour, 2, false, machine.Stopped},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f := newFixture(t, Options{Policy: Policy{Always: true}})
+			m := f.run(t)
+			m.deaf = test.deaf
+			if test.paused {
+				f.Pause()
+			}
+			for range test.stops {
+				if err := f.Stop(syscall.SIGTERM, test.timeout); err != nil {
+					t.Error(err)
+				}
+			}
+			if e := f.end(t); e.Reason != test.end || e.Signal != syscall.SIGTERM || m.presses != 1 {
+				t.Errorf("%+v, pressed %d times", e, m.presses)
+			}
+		})
+	}
+}
+
+// TestStopBetweenLives: a guest that waits for its next life has none.
+func TestStopBetweenLives(t *testing.T) {
+	f := newFixture(t, Options{Policy: Policy{Always: true}})
+	m := f.run(t)
+	for range 4 { // the pause is 1.6 s then
+		m.ends <- machine.End{Reason: machine.Panic}
+		m = f.life(t)
+	}
+	m.ends <- machine.End{Reason: machine.Panic}
+	f.await(t, func() bool { return f.About().State == api.Starting })
+	if err := f.Kill(syscall.SIGKILL); err != nil {
+		t.Error(err)
+	}
+	if e := f.end(t); e.Signal != syscall.SIGKILL || len(f.vms) > 0 {
+		t.Errorf("%+v, and %d more lives", e, len(f.vms))
+	}
+}
+
+// TestFirstStart: a machine that cannot be made is no reason to try again.
+func TestFirstStart(t *testing.T) {
+	n := 0
+	f := newFixture(t, Options{Policy: Policy{Always: true}, boot: func(machine.Config) (vm, error) {
+		n++
+		return nil, &machine.ConfigError{Field: "Kernel", Why: "none"}
+	}})
+	if e := f.Run(context.Background(), func() { t.Error("it has begun") }); e.Err == nil || n != 1 {
+		t.Errorf("%+v after %d tries", e, n)
+	}
+	if e := f.About().End; e == nil || !strings.Contains(*e.Error, "Kernel") {
+		t.Errorf("%+v", e)
+	}
+}
+
+// TestStorm: everything at once, while lives begin and end. It is for -race.
+func TestStorm(t *testing.T) {
+	f := newFixture(t, Options{Policy: Policy{Reboot: true}})
+	m := f.run(t)
+	var all sync.WaitGroup
+	quit := make(chan struct{})
+	for _, call := range []func(){
+		func() { f.Pause() }, func() { f.Resume() }, func() { f.Stats() }, func() { f.About() }, func() { f.SetBalloon(1) },
+		func() {
+			if w, err := f.out.watch(true); err == nil {
+				w.Close()
+			}
+		},
+	} {
+		all.Go(func() {
+			for {
+				select {
+				case <-quit:
+					return
+				default:
+					call()
+				}
+			}
+		})
+	}
+	for range 50 {
+		io.WriteString(m.config.ConsoleOut, "text")
+		m.ends <- machine.End{Reason: machine.Reset}
+		m = <-f.vms
+	}
+	f.Kill(syscall.SIGKILL)
+	f.end(t)
+	close(quit)
+	all.Wait()
+}

@@ -1,0 +1,158 @@
+package service
+
+import (
+	"fmt"
+	"io"
+	"sync"
+)
+
+// output is where the guest's console goes: to its log, to everybody who watches,
+// and to the console that vmm was started on, if there is one. Only that last one
+// makes the guest wait when it does not read.
+type output struct {
+	console io.Writer // nil if there is none
+
+	mu       sync.Mutex
+	log      *logFile              // guarded by mu; nil: none is kept
+	watchers map[*watcher]struct{} // guarded by mu; nil once closed
+	failed   func(error)           // told once that the log cannot be written
+}
+
+func newOutput(console io.Writer, log *logFile, failed func(error)) *output {
+	return &output{console: console, log: log, failed: failed, watchers: map[*watcher]struct{}{}}
+}
+
+// Write implements io.Writer. It fails only where the console does.
+func (o *output) Write(p []byte) (int, error) {
+	o.share(p)
+	if o.console == nil {
+		return len(p), nil
+	}
+	return o.console.Write(p)
+}
+
+func (o *output) share(p []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.log != nil {
+		if _, err := o.log.Write(p); err != nil {
+			o.failed(err)
+			o.log.Close()
+			o.log = nil
+		}
+	}
+	for w := range o.watchers {
+		w.add(p)
+	}
+}
+
+// watch returns a watcher of all output from now on and, if asked for, of what
+// the log has from before.
+func (o *output) watch(past bool) (*watcher, error) {
+	w := &watcher{output: o}
+	w.changed.L = &w.mu
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if past && o.log != nil {
+		var err error
+		if w.past, err = ReadLog(o.log.path); err != nil {
+			return nil, err
+		}
+	}
+	if o.watchers == nil {
+		w.closed = true
+	} else {
+		o.watchers[w] = struct{}{}
+	}
+	return w, nil
+}
+
+// Close ends all watchers, once they have read what there is.
+func (o *output) Close() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for w := range o.watchers {
+		w.end()
+	}
+	o.watchers = nil
+	if o.log == nil {
+		return nil
+	}
+	return o.log.Close()
+}
+
+// watcherSize bounds what is kept for a watcher that does not read.
+const watcherSize = 256 << 10
+
+// watcher reads the guest's output. It implements io.ReadCloser, for one reader.
+type watcher struct {
+	output *output
+	past   io.ReadCloser // nil once read
+
+	mu      sync.Mutex
+	changed sync.Cond // of what follows
+	data    []byte    // guarded by mu
+	missed  int       // guarded by mu; bytes behind data for which there was no room
+	closed  bool      // guarded by mu
+}
+
+// add appends what there is room for. A watcher that has missed something gets no
+// more until it has read what it has.
+func (w *watcher) add(p []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	room := watcherSize - len(w.data)
+	if w.missed > 0 {
+		room = 0
+	}
+	n := min(room, len(p))
+	w.data = append(w.data, p[:n]...)
+	w.missed += len(p) - n
+	w.changed.Broadcast()
+}
+
+func (w *watcher) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true
+	w.changed.Broadcast()
+}
+
+// Read returns io.EOF after Close, or when the guest has ended for good.
+func (w *watcher) Read(p []byte) (int, error) {
+	if w.past != nil {
+		n, err := w.past.Read(p)
+		if n > 0 {
+			return n, nil
+		}
+		w.past.Close()
+		w.past = nil
+		if err != nil && err != io.EOF {
+			return 0, err
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for len(w.data) == 0 && w.missed == 0 && !w.closed {
+		w.changed.Wait()
+	}
+	if len(w.data) == 0 && w.missed > 0 {
+		w.data = fmt.Appendf(nil, "\r\n[vmm: %d bytes of output are missing here]\r\n", w.missed)
+		w.missed = 0
+	}
+	if len(w.data) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, w.data)
+	w.data = w.data[:copy(w.data, w.data[n:])]
+	return n, nil
+}
+
+// Close ends the watcher; a Read that waits returns.
+func (w *watcher) Close() error {
+	w.output.mu.Lock()
+	delete(w.output.watchers, w)
+	w.output.mu.Unlock()
+	w.end()
+	return nil
+}

@@ -1,0 +1,199 @@
+package service
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+)
+
+func readLog(t *testing.T, path string) string {
+	t.Helper()
+	r, err := ReadLog(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	b, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// TestLogFile: of any number of writes the end is kept, at least max bytes of it
+// and at most twice as many, over a restart too.
+func TestLogFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	if got := readLog(t, path); got != "" {
+		t.Errorf("no log is %q", got)
+	}
+	const most = 100
+	var all strings.Builder
+	for life := range 3 {
+		l, err := openLog(path, most)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 60 {
+			text := strings.Repeat(string(rune('a'+i%26)), i*i%(3*most))
+			if n, err := io.WriteString(l, text); n != len(text) || err != nil {
+				t.Fatalf("%d, %v", n, err)
+			}
+			all.WriteString(text)
+			got := readLog(t, path)
+			if !strings.HasSuffix(all.String(), got) || len(got) < min(all.Len(), most) || len(got) > 2*most {
+				t.Fatalf("life %d, after %d bytes: the log has %d", life, all.Len(), len(got))
+			}
+		}
+		l.Close()
+	}
+	files, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(files) != 2 {
+		t.Errorf("%v, %v", files, err)
+	}
+}
+
+// TestReadLogMeanwhile: who has begun to read gets what there was, whatever is
+// written meanwhile.
+func TestReadLogMeanwhile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	l, err := openLog(path, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	io.WriteString(l, "0123456789abc")
+	r, err := ReadLog(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	io.WriteString(l, strings.Repeat("later", 20))
+	if b, err := io.ReadAll(r); string(b) != "0123456789abc" || err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+func watch(t *testing.T, o *output, past bool) *watcher {
+	t.Helper()
+	w, err := o.watch(past)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func newTestOutput(t *testing.T, console io.Writer) *output {
+	t.Helper()
+	l, err := openLog(filepath.Join(t.TempDir(), "log"), LogSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newOutput(console, l, func(err error) { t.Error(err) })
+}
+
+// TestWatchers: each gets what comes from its beginning on, those that want it
+// what came before as well, and all the end.
+func TestWatchers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var console bytes.Buffer
+		o := newTestOutput(t, &console)
+		var readers sync.WaitGroup
+		follow := func(w *watcher, want string) {
+			readers.Go(func() {
+				if b, err := io.ReadAll(w); string(b) != want || err != nil {
+					t.Errorf("%q, %v; want %q", b, err, want)
+				}
+				w.Close()
+			})
+		}
+		follow(watch(t, o, true), "onetwothree")
+		io.WriteString(o, "one")
+		follow(watch(t, o, false), "twothree")
+		follow(watch(t, o, true), "onetwothree")
+		gone := watch(t, o, false)
+		io.WriteString(o, "two")
+		gone.Close()
+		synctest.Wait() // all that was written is read
+		io.WriteString(o, "three")
+		if err := o.Close(); err != nil {
+			t.Error(err)
+		}
+		readers.Wait()
+		if b, err := io.ReadAll(gone); string(b) != "two" || err != nil {
+			t.Errorf("one that left: %q, %v", b, err)
+		}
+		if b, err := io.ReadAll(watch(t, o, false)); len(b) > 0 || err != nil {
+			t.Errorf("one that came too late: %q, %v", b, err)
+		}
+		if console.String() != "onetwothree" {
+			t.Errorf("console: %q", &console)
+		}
+	})
+}
+
+// TestSlowWatcher: one that does not read holds nobody up, costs bounded memory,
+// and is told how much it missed.
+func TestSlowWatcher(t *testing.T) {
+	o := newTestOutput(t, nil)
+	slow := watch(t, o, false)
+	for range 8 {
+		o.Write(bytes.Repeat([]byte{'x'}, watcherSize/2))
+	}
+	if cap(slow.data) > 2*watcherSize {
+		t.Errorf("it keeps %d bytes", cap(slow.data))
+	}
+	got := make([]byte, watcherSize)
+	if _, err := io.ReadFull(slow, got); err != nil || bytes.Count(got, []byte{'x'}) != watcherSize {
+		t.Errorf("the first bytes: %v", err)
+	}
+	b := make([]byte, 1000)
+	n, err := slow.Read(b)
+	if want := fmt.Sprintf("%d bytes of output are missing", 3*watcherSize); err != nil || !strings.Contains(string(b[:n]), want) {
+		t.Errorf("%q, %v; want %q", b[:n], err, want)
+	}
+	io.WriteString(o, "later")
+	if n, err = slow.Read(b); string(b[:n]) != "later" || err != nil {
+		t.Errorf("what came after: %q, %v", b[:n], err)
+	}
+	o.Close()
+}
+
+// brokenWriter is a console that is gone.
+type brokenWriter struct{}
+
+var errGone = errors.New("gone")
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, errGone }
+
+// TestBrokenOutput: a log that cannot be written is said once and then done
+// without; the console's error is the writer's.
+func TestBrokenOutput(t *testing.T) {
+	l, err := openLog(filepath.Join(t.TempDir(), "log"), 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.f.Close()
+	said := 0
+	o := newOutput(nil, l, func(error) { said++ })
+	w := watch(t, o, false)
+	for range 3 {
+		if n, err := io.WriteString(o, "text"); n != 4 || err != nil {
+			t.Errorf("%d, %v", n, err)
+		}
+	}
+	o.Close()
+	if b, err := io.ReadAll(w); string(b) != "texttexttext" || err != nil || said != 1 {
+		t.Errorf("%q, %v, said %d times", b, err, said)
+	}
+	if _, err := newOutput(brokenWriter{}, nil, nil).Write([]byte("x")); err != errGone {
+		t.Errorf("%v", err)
+	}
+}

@@ -1,0 +1,103 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+)
+
+// handleLogs sends what the guest has printed, and with follow what it will.
+func (s *server) handleLogs(w http.ResponseWriter, r *http.Request) {
+	follow := false
+	switch v := r.URL.Query().Get("follow"); v {
+	case "true":
+		follow = true
+	case "", "false":
+	default:
+		fail(w, badRequest{errors.New("follow must be true or false")})
+		return
+	}
+	output, err := s.out.watch(true)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	defer output.Close()
+	if !follow {
+		output.end()
+	}
+	defer context.AfterFunc(r.Context(), output.end)()
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.WriteHeader(http.StatusOK)
+	copyFlushing(w, output)
+}
+
+// copyFlushing has what is read reach the client at once.
+func copyFlushing(w http.ResponseWriter, r io.Reader) error {
+	flush := http.NewResponseController(w)
+	b := make([]byte, 32<<10)
+	for {
+		n, err := r.Read(b)
+		if n > 0 {
+			if _, err := w.Write(b[:n]); err != nil {
+				return err
+			}
+			flush.Flush()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// handleConsole makes the connection the console's, both ways.
+func (s *server) handleConsole(w http.ResponseWriter, r *http.Request) {
+	if !strings.EqualFold(r.Header.Get("Upgrade"), "console") {
+		fail(w, badRequest{errors.New("it needs the headers Connection: Upgrade and Upgrade: console")})
+		return
+	}
+	output, err := s.out.watch(false)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	defer output.Close()
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	defer conn.Close()
+	io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: console\r\n\r\n")
+	ended := make(chan struct{})
+	go func() {
+		defer s.o.Rescue()
+		defer close(ended)
+		s.typed(buffered)
+		if c, ok := conn.(*net.UnixConn); ok {
+			c.CloseRead()
+		}
+	}()
+	// A client that has closed its half may still read: it is gone when a write
+	// fails or, at the latest, with the guest.
+	io.Copy(conn, output)
+	conn.Close()
+	<-ended
+}
+
+// typed passes on what a client types until it has no more.
+func (s *server) typed(r io.Reader) {
+	b := make([]byte, inboxSize)
+	for {
+		n, err := r.Read(b)
+		if n > 0 && !s.in.put(b[:n], s.over) {
+			return
+		}
+		if err != nil {
+			return
+		}
+	}
+}

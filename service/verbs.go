@@ -1,0 +1,114 @@
+package service
+
+import (
+	"syscall"
+	"time"
+
+	"vmm/api"
+	"vmm/machine"
+)
+
+// current returns the machine that runs.
+func (g *Guest) current() (vm, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.machine == nil {
+		return nil, &machine.StateError{State: string(g.about.State)}
+	}
+	return g.machine, nil
+}
+
+// Pause and Resume are the machine's.
+func (g *Guest) Pause() error  { return g.change(vm.Pause, api.Paused) }
+func (g *Guest) Resume() error { return g.change(vm.Resume, api.Running) }
+
+// change takes the machine to a state. It may take as long as the host's disks
+// do, so no lock is held.
+func (g *Guest) change(f func(vm) error, to api.State) error {
+	m, err := g.current()
+	if err != nil {
+		return err
+	}
+	if err := f(m); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.machine == m {
+		g.about.State = to
+		g.describe()
+	}
+	return nil
+}
+
+// Stop asks the guest to power off as sig would, and kills it when it has not
+// after the timeout. A second Stop kills it at once. A paused guest goes on, for it
+// could not hear of it otherwise.
+func (g *Guest) Stop(sig syscall.Signal, timeout time.Duration) error {
+	if g.About().State == api.Paused {
+		g.Resume() // if it fails there is the timeout
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.about.State == api.Ended {
+		return &machine.StateError{State: string(api.Ended)}
+	}
+	if g.sig != 0 || g.machine == nil {
+		g.end(sig)
+		return nil
+	}
+	g.asked(sig)
+	if err := g.machine.PressPowerButton(); err != nil {
+		g.end(sig) // not running yet
+		return nil
+	}
+	g.log.Info("asked the guest to power off; a second signal stops it at once", "signal", sig, "timeout", timeout)
+	time.AfterFunc(timeout, func() {
+		defer g.o.Rescue()
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if g.machine == nil {
+			return // it did, or there will not be another
+		}
+		g.log.Warn("the guest did not power off in time", "timeout", timeout)
+		g.end(sig)
+	})
+	return nil
+}
+
+// Kill ends the guest without asking it.
+func (g *Guest) Kill(sig syscall.Signal) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.about.State == api.Ended {
+		return &machine.StateError{State: string(api.Ended)}
+	}
+	g.end(sig)
+	return nil
+}
+
+// asked notes that somebody wants it to end. mu is held.
+func (g *Guest) asked(sig syscall.Signal) {
+	if g.sig == 0 {
+		g.sig = sig
+		close(g.stop)
+	}
+}
+
+// end ends the guest. mu is held.
+func (g *Guest) end(sig syscall.Signal) {
+	g.asked(sig)
+	if g.kill != nil {
+		g.kill()
+	}
+}
+
+// SendBreak sends a break over the serial line.
+func (g *Guest) SendBreak() {
+	if m, err := g.current(); err == nil {
+		m.SendBreak()
+	}
+}
+
+// Over is closed when the guest has ended for good.
+func (g *Guest) Over() <-chan struct{} { return g.over }
