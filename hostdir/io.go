@@ -18,6 +18,53 @@ func (d *Dir) ReadInto(id uint64, bufs [][]byte, off uint64) (int, fuse.Status) 
 	return move(unix.SYS_PREADV, h.fd, bufs, off)
 }
 
+// tryBytes is how much is read at once where the host does not say whether it has
+// that in its cache.
+const tryBytes = 128 << 10
+
+// TryRead is ReadInto if the host has all of it in its cache; else done is false,
+// and the buffers hold anything.
+func (d *Dir) TryRead(id uint64, bufs [][]byte, off uint64) (n int, s fuse.Status, done bool) {
+	if !d.local || len(bufs) > maxVector {
+		return 0, fuse.OK, false
+	}
+	h, s := d.useHandle(id, false)
+	if !s.Ok() {
+		return 0, s, true
+	}
+	defer d.doneHandle(h)
+	var v vector
+	k, want := v.fill(bufs)
+	if want == 0 || off > math.MaxInt64-uint64(want) {
+		return 0, fuse.OK, false // an error that is found without it
+	}
+	if !d.memory {
+		n, err := v.call(unix.SYS_PREADV2, h.fd, k, int64(off), unix.RWF_NOWAIT)
+		if err == nil && n < want && !d.ends(h.fd, off+uint64(n)) {
+			return 0, fuse.OK, false
+		}
+		if err != unix.EOPNOTSUPP {
+			return n, fuse.OK, err == nil
+		}
+	}
+	if !d.memory && want > tryBytes {
+		return 0, fuse.OK, false
+	}
+	n, s = move(unix.SYS_PREADV, h.fd, bufs, off)
+	return n, s, true
+}
+
+// ends says that a file is known to end at or before a position: a read that
+// stopped there did not stop for what the cache lacks.
+func (d *Dir) ends(fd int, off uint64) bool {
+	var b [1]byte
+	one := [1][]byte{b[:]}
+	var v vector
+	k, _ := v.fill(one[:])
+	n, err := v.call(unix.SYS_PREADV2, fd, k, int64(off), unix.RWF_NOWAIT)
+	return n == 0 && err == nil
+}
+
 // WriteFrom writes bufs to an open file, and returns how much was written.
 func (d *Dir) WriteFrom(id uint64, bufs [][]byte, off uint64) (int, fuse.Status) {
 	h, s := d.useHandle(id, false)
@@ -38,7 +85,7 @@ func move(trap uintptr, fd int, bufs [][]byte, off uint64) (int, fuse.Status) {
 		if off > math.MaxInt64-uint64(want) {
 			return done, fuse.EINVAL
 		}
-		n, err := v.call(trap, fd, k, int64(off))
+		n, err := v.call(trap, fd, k, int64(off), 0)
 		if err == unix.EINTR {
 			continue
 		}

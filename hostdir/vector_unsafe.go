@@ -25,10 +25,11 @@ func (v *vector) fill(bufs [][]byte) (k, n int) {
 	return k, n
 }
 
-// call is preadv or pwritev of the first k buffers.
-func (v *vector) call(trap uintptr, fd, k int, off int64) (int, error) {
+// call is preadv, pwritev or preadv2 of the first k buffers; only the last has
+// flags.
+func (v *vector) call(trap uintptr, fd, k int, off int64, flags uintptr) (int, error) {
 	// The offset is in one register; the next is the high half of 32-bit systems.
-	n, _, e := unix.Syscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(v)), uintptr(k), uintptr(off), 0, 0)
+	n, _, e := unix.Syscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(v)), uintptr(k), uintptr(off), 0, flags)
 	if e != 0 {
 		return 0, e
 	}

@@ -150,8 +150,8 @@ func (d *driver) do(out []byte, outCuts []int, room int, inCuts []int) []byte {
 	return bytes.Clone(d.ram[inAt:][:n])
 }
 
-// request returns a whole request.
-func request(opcode uint32, unique, node uint64, body ...byte) []byte {
+// ask returns a whole request.
+func ask(opcode uint32, unique, node uint64, body ...byte) []byte {
 	b := make([]byte, headerIn, headerIn+len(body))
 	le.PutUint32(b[0:], uint32(headerIn+len(body)))
 	le.PutUint32(b[4:], opcode)

@@ -26,10 +26,19 @@ import (
 type FileSystem interface {
 	fuse.RawFileSystem
 
+	// Quick says that what needs no data of a file is answered at once: nobody
+	// is asked for it over a network.
+	Quick() bool
+
 	// ReadInto and WriteFrom are Read and Write with buffers that are guest memory:
 	// nothing of them may be kept, and what was written may change meanwhile.
 	ReadInto(handle uint64, bufs [][]byte, off uint64) (int, fuse.Status)
 	WriteFrom(handle uint64, bufs [][]byte, off uint64) (int, fuse.Status)
+
+	// TryRead is ReadInto if that need not wait; else done is false, and the
+	// buffers hold anything.
+	TryRead(handle uint64, bufs [][]byte, off uint64) (n int, s fuse.Status, done bool)
+
 	SyncFS() fuse.Status
 
 	Reset() // forget what the guest has: it starts anew
@@ -52,7 +61,13 @@ type Config struct {
 
 // Device is a shared folder.
 //
-//	Serve --- jobs --> work: answer, Push
+//	Serve --- what is soon done ------> answer, Push
+//	      \-- jobs --> work: all else --> answer, Push
+//
+// A hand-over to a worker and its waking take four times as long as a name is
+// looked up (BenchmarkShareRequest in machine). So Serve itself does what the host
+// has at hand: names and attributes where the file system is Quick, data that is
+// in the host's cache, small writes.
 //
 // Requests complete in any order. Those that begin or end a session are done
 // alone: the session is locked for them, and shared for all others.
@@ -67,14 +82,11 @@ type Device struct {
 	init    []byte               // guarded by session; the request that began it, nil: none has
 
 	// Between Start and Stop.
-	jobs chan job // has room for all that can be in flight
+	jobs chan request // has room for all that can be in flight
 	wg   sync.WaitGroup
-	work []*scratch // of the workers, kept for the next Start
-}
 
-type job struct {
-	queue *virtq.Queue
-	chain *virtq.Chain
+	// One a goroutine that serves a queue, and one a worker.
+	serving, working []*scratch
 }
 
 // Bounds of a Config.
@@ -90,8 +102,11 @@ func New(files FileSystem, c Config) (*Device, error) {
 		return nil, fmt.Errorf("file system device: tag %q, %d queues: the tag has 1 to %d bytes, and at most %d queues", c.Tag, d.queues, MaxTag, MaxQueues)
 	}
 	copy(d.tag[:], c.Tag)
+	for range 1 + d.queues {
+		d.serving = append(d.serving, new(scratch))
+	}
 	for range Workers {
-		d.work = append(d.work, new(scratch))
+		d.working = append(d.working, new(scratch))
 	}
 	d.begin()
 	return d, nil
@@ -111,9 +126,9 @@ func (d *Device) QueueSizes() []uint16 {
 
 // Start implements virtio.Device.
 func (d *Device) Start(uint64, virtio.Host) error {
-	d.jobs = make(chan job, (1+d.queues)*queueSize)
-	for _, w := range d.work {
-		d.wg.Go(func() { d.serve(w) })
+	d.jobs = make(chan request, (1+d.queues)*queueSize)
+	for _, w := range d.working {
+		d.wg.Go(func() { d.work(w) })
 	}
 	return nil
 }
@@ -125,19 +140,29 @@ func (d *Device) Stop() {
 	d.wg.Wait()
 }
 
-// Serve implements virtio.Device. It never waits for the host: the queues hold no
-// more chains than jobs has room for.
-func (d *Device) Serve(_ int, q *virtq.Queue) {
+// Serve implements virtio.Device. The queues hold no more chains than jobs has
+// room for.
+func (d *Device) Serve(queue int, q *virtq.Queue) {
+	w := d.serving[queue]
 	for c := q.Pop(); c != nil; c = q.Pop() {
-		d.jobs <- job{q, c}
+		r := request{queue: q, chain: c}
+		n, done := d.parse(&r)
+		if !done {
+			n, done = d.attempt(&r, w)
+		}
+		if !done {
+			d.jobs <- r
+			continue
+		}
+		q.Push(c, n)
 	}
 }
 
-// serve does what may take long.
-func (d *Device) serve(w *scratch) {
-	for j := range d.jobs {
-		n := d.answer(j.chain, w)
-		j.queue.Push(j.chain, n)
+// work does what may take long.
+func (d *Device) work(w *scratch) {
+	for r := range d.jobs {
+		n := d.execute(&r, w)
+		r.queue.Push(r.chain, n)
 	}
 }
 

@@ -62,7 +62,7 @@ func initBody(major, minor uint32, n int) []byte {
 func TestContent(t *testing.T) {
 	f := newFake()
 	d := start(t, newDevice(t, f))
-	read := d.do(request(opRead, 1, 1, append(numbers(fakeHandle, 3, 1000), make([]byte, 16)...)...), []int{7}, 1016, []int{10, 10, 500})
+	read := d.do(ask(opRead, 1, 1, append(numbers(fakeHandle, 3, 1000), make([]byte, 16)...)...), []int{7}, 1016, []int{10, 10, 500})
 	for i, b := range read[headerOut:] {
 		if b != byte(3+i) {
 			t.Fatalf("byte %d is %d", i, b)
@@ -70,18 +70,18 @@ func TestContent(t *testing.T) {
 	}
 	data := bytes.Repeat([]byte("content"), 1000)
 	body := append(append(numbers(fakeHandle, 3, uint64(len(data))), make([]byte, 16)...), data...)
-	if out := d.do(request(opWrite, 1, 1, body...), []int{7, 100, 1, 1}, 24, nil); le.Uint32(out[16:]) != uint32(len(data)) || !bytes.Equal(f.written, data) {
+	if out := d.do(ask(opWrite, 1, 1, body...), []int{7, 100, 1, 1}, 24, nil); le.Uint32(out[16:]) != uint32(len(data)) || !bytes.Equal(f.written, data) {
 		t.Errorf("% x; %d bytes were written", out, len(f.written))
 	}
-	d.do(request(opLookup, 1, 1, []byte("a/../b\x00")...), nil, 144, nil)
-	d.do(request(opRename2, 1, 1, append(make([]byte, 16), "from\x00to\x00"...)...), nil, 16, nil)
-	d.do(request(opSymlink, 1, 1, []byte("name\x00/etc\x00")...), nil, 144, nil)
-	d.do(request(opSetxattr, 1, 1, append(numbers(3), "user.k\x00a\x00b"...)...), nil, 16, nil)
+	d.do(ask(opLookup, 1, 1, []byte("a/../b\x00")...), nil, 144, nil)
+	d.do(ask(opRename2, 1, 1, append(make([]byte, 16), "from\x00to\x00"...)...), nil, 16, nil)
+	d.do(ask(opSymlink, 1, 1, []byte("name\x00/etc\x00")...), nil, 144, nil)
+	d.do(ask(opSetxattr, 1, 1, append(numbers(3), "user.k\x00a\x00b"...)...), nil, 16, nil)
 	want := []string{"a/../b", "from", "to", "name", "/etc", "user.k", "a\x00b"}
 	if !slices.Equal(f.names, want) {
 		t.Errorf("names %q, want %q", f.names, want)
 	}
-	if f.synced > 0 || d.do(request(opSyncfs, 1, 1, numbers(0)...), nil, 16, nil) == nil || f.synced != 1 {
+	if f.synced > 0 || d.do(ask(opSyncfs, 1, 1, numbers(0)...), nil, 16, nil) == nil || f.synced != 1 {
 		t.Errorf("synced %d times", f.synced)
 	}
 }
@@ -95,18 +95,18 @@ func TestUnanswered(t *testing.T) {
 		room   int
 		forgot string
 	}{
-		{"forget", request(opForget, 1, 5, numbers(3)...), 0, "map[5:3]"},
-		{"forget with room", request(opForget, 1, 5, numbers(3)...), 100, "map[5:3]"},
-		{"forget, short", request(opForget, 1, 5, numbers(3)[:7]...), 0, "map[]"},
-		{"batch", request(opBatchForget, 1, 0, numbers(2, 5, 3, 6, 4)...), 0, "map[5:3 6:4]"},
-		{"batch of none", request(opBatchForget, 1, 0, numbers(0)...), 0, "map[]"},
-		{"batch, fewer", request(opBatchForget, 1, 0, numbers(3, 5, 3, 6, 4)...), 0, "map[]"},
-		{"batch, more", request(opBatchForget, 1, 0, numbers(1, 5, 3, 6, 4)...), 0, "map[]"},
-		{"batch, overflow", request(opBatchForget, 1, 0, numbers(1<<28, 5, 3)...), 0, "map[]"},
-		{"batch, short", request(opBatchForget, 1, 0, 1, 0), 0, "map[]"},
-		{"interrupt", request(opInterrupt, 1, 0, numbers(5)...), 0, "map[]"},
-		{"notify reply", request(opNotifyReply, 1, 0, numbers(5)...), 16, "map[]"},
-		{"getattr without room", request(opGetattr, 1, 5, numbers(0, 0)...), 15, "map[]"},
+		{"forget", ask(opForget, 1, 5, numbers(3)...), 0, "map[5:3]"},
+		{"forget with room", ask(opForget, 1, 5, numbers(3)...), 100, "map[5:3]"},
+		{"forget, short", ask(opForget, 1, 5, numbers(3)[:7]...), 0, "map[]"},
+		{"batch", ask(opBatchForget, 1, 0, numbers(2, 5, 3, 6, 4)...), 0, "map[5:3 6:4]"},
+		{"batch of none", ask(opBatchForget, 1, 0, numbers(0)...), 0, "map[]"},
+		{"batch, fewer", ask(opBatchForget, 1, 0, numbers(3, 5, 3, 6, 4)...), 0, "map[]"},
+		{"batch, more", ask(opBatchForget, 1, 0, numbers(1, 5, 3, 6, 4)...), 0, "map[]"},
+		{"batch, overflow", ask(opBatchForget, 1, 0, numbers(1<<28, 5, 3)...), 0, "map[]"},
+		{"batch, short", ask(opBatchForget, 1, 0, 1, 0), 0, "map[]"},
+		{"interrupt", ask(opInterrupt, 1, 0, numbers(5)...), 0, "map[]"},
+		{"notify reply", ask(opNotifyReply, 1, 0, numbers(5)...), 16, "map[]"},
+		{"getattr without room", ask(opGetattr, 1, 5, numbers(0, 0)...), 15, "map[]"},
 		{"half a header", make([]byte, 20), 0, "map[]"},
 		{"nothing", nil, 0, "map[]"},
 	} {
@@ -125,7 +125,7 @@ func TestUnanswered(t *testing.T) {
 func TestLength(t *testing.T) {
 	d := start(t, newDevice(t, newFake()))
 	for _, n := range []uint32{0, 39, 40, 55, 57, 1<<32 - 1} {
-		out := request(opGetattr, 5, 1, numbers(0, 0)...)
+		out := ask(opGetattr, 5, 1, numbers(0, 0)...)
 		le.PutUint32(out, n)
 		if r := reply(d.do(out, nil, 120, nil)); r != (answerHeader{16, fuse.EINVAL, 5}) {
 			t.Errorf("length %d: %+v", n, r)
@@ -141,7 +141,7 @@ func TestSession(t *testing.T) {
 	f := newFake()
 	dev := newDevice(t, f)
 	d := start(t, dev)
-	out := d.do(request(opInit, 1, 0, initBody(major, 38, 64)...), nil, 80, nil)[headerOut:]
+	out := d.do(ask(opInit, 1, 0, initBody(major, 38, 64)...), nil, 80, nil)[headerOut:]
 	flags := le.Uint32(out[12:])
 	const want = fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_READDIRPLUS | fuse.CAP_MAX_PAGES | fuse.CAP_AUTO_INVAL_DATA
 	const never = fuse.CAP_WRITEBACK_CACHE | fuse.CAP_POSIX_LOCKS | fuse.CAP_FLOCK_LOCKS | fuse.CAP_SUBMOUNTS | fuse.CAP_POSIX_ACL | fuse.CAP_SETXATTR_EXT
@@ -151,8 +151,8 @@ func TestSession(t *testing.T) {
 	if f.resets != 1 {
 		t.Errorf("INIT forgets %d times", f.resets)
 	}
-	d.do(request(opDestroy, 1, 0), nil, 16, nil)
-	d.do(request(opInit, 1, 0, initBody(major, 38, 64)...), nil, 80, nil)
+	d.do(ask(opDestroy, 1, 0), nil, 16, nil)
+	d.do(ask(opInit, 1, 0, initBody(major, 38, 64)...), nil, 80, nil)
 	if f.resets != 3 {
 		t.Errorf("%d times after DESTROY and INIT", f.resets)
 	}
@@ -172,7 +172,7 @@ func TestState(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := start(t, dev)
-	d.do(request(opInit, 1, 0, initBody(major, 38, 64)...), nil, 80, nil)
+	d.do(ask(opInit, 1, 0, initBody(major, 38, 64)...), nil, 80, nil)
 	d.stop()
 	saved, err := dev.Save()
 	if err != nil {

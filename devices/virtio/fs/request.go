@@ -21,58 +21,127 @@ type scratch struct {
 	ins, outs [3][]byte
 }
 
-// A header is what is used of struct fuse_in_header.
-type header struct {
+// A request is a chain of which the header was read, and of READ and WRITE what
+// follows it.
+type request struct {
+	queue *virtq.Queue
+	chain *virtq.Chain
+
+	// Of struct fuse_in_header.
 	length, opcode uint32
 	unique, node   uint64
+
+	// Of struct fuse_read_in and fuse_write_in.
+	handle, off uint64
+	size        uint32
+	front       [][]byte // of READ: room for the header of the answer
 }
 
-// answer does the request in c and returns how many bytes of an answer it wrote.
-// Without room for a header there is no answer, and nothing is done.
-func (d *Device) answer(c *virtq.Chain, w *scratch) uint32 {
-	in := w.in[:headerIn]
+// parse reads a request so far, and checks that. If it is done with the request
+// it returns how many bytes of an answer it wrote. Without room for a header there
+// is no answer, and nothing is done.
+func (d *Device) parse(r *request) (n uint32, done bool) {
+	var in [headerIn]byte
+	c := r.chain
 	total := c.ReadableLen()
-	if !c.ReadFull(in) {
-		return d.refuse(c, 0, fuse.EINVAL)
+	if !c.ReadFull(in[:]) {
+		return d.refuse(r, fuse.EINVAL), true
 	}
-	h := header{le.Uint32(in[0:]), le.Uint32(in[4:]), le.Uint64(in[8:]), le.Uint64(in[16:])}
+	r.length, r.opcode, r.unique, r.node = le.Uint32(in[0:]), le.Uint32(in[4:]), le.Uint64(in[8:]), le.Uint64(in[16:])
 	switch {
-	case uint64(h.length) != total:
-		return d.refuse(c, h.unique, fuse.EINVAL)
-	case h.opcode == opForget || h.opcode == opBatchForget:
-		d.forget(&h, c)
-		return 0
-	case h.opcode == opInterrupt || h.opcode == opNotifyReply:
-		return 0 // nothing waits that could be interrupted, and nothing was asked
+	case uint64(r.length) != total:
+		return d.refuse(r, fuse.EINVAL), true
+	case r.opcode == opForget || r.opcode == opBatchForget:
+		d.forget(r)
+		return 0, true
+	case r.opcode == opInterrupt || r.opcode == opNotifyReply:
+		return 0, true // nothing waits that could be interrupted, and nothing was asked
 	case c.WritableLen() < headerOut:
-		return 0
-	case h.opcode == opInit || h.opcode == opDestroy:
-		return d.change(&h, c, w)
+		return 0, true
+	case (r.opcode == opRead || r.opcode == opWrite) && !r.parseIO():
+		return d.refuse(r, fuse.EINVAL), true
+	}
+	return 0, false
+}
+
+// ioIn is what is behind the header of READ and WRITE: their structures begin
+// alike.
+const ioIn = 40
+
+// parseIO reads that. What is left of the chain are the buffers for the data.
+func (r *request) parseIO() bool {
+	var b [ioIn]byte
+	c := r.chain
+	if !c.ReadFull(b[:]) {
+		return false
+	}
+	r.handle, r.off, r.size = le.Uint64(b[0:]), le.Uint64(b[8:]), le.Uint32(b[16:])
+	if r.size > maxIO {
+		return false
+	}
+	if r.opcode == opWrite {
+		return r.length == headerIn+ioIn+r.size && c.WritableLen() >= headerOut+writeOut
+	}
+	if r.length != headerIn+ioIn || uint64(r.size) > c.WritableLen()-headerOut {
+		return false
+	}
+	r.front = c.CutFirst(headerOut)
+	c.Writable = first(c.Writable, int(r.size))
+	return true
+}
+
+// attemptBytes is the largest write that does not go to a worker, for the requests
+// behind it wait.
+const attemptBytes = 64 << 10
+
+// attempt does a request if that is soon done.
+func (d *Device) attempt(r *request, w *scratch) (n uint32, done bool) {
+	switch r.opcode {
+	case opRead:
+		return d.tryRead(r)
+	case opWrite:
+		done = r.size <= attemptBytes
+	case opInit, opDestroy, opFsync, opFsyncdir, opSyncfs, opFallocate, opCopyFileRange:
+	default:
+		done = true
+	}
+	if !done || !d.files.Quick() {
+		return 0, false
+	}
+	return d.execute(r, w), true
+}
+
+// execute does a request, and waits for the host. It returns how many bytes of an
+// answer it wrote.
+func (d *Device) execute(r *request, w *scratch) uint32 {
+	if r.opcode == opInit || r.opcode == opDestroy {
+		return d.change(r, w)
 	}
 	d.session.RLock()
 	defer d.session.RUnlock()
 	switch {
-	case h.opcode == opRead:
-		return d.read(&h, c)
-	case h.opcode == opWrite:
-		return d.write(&h, c)
-	case h.opcode == opSyncfs:
-		return d.refuse(c, h.unique, d.files.SyncFS())
-	case !known(h.opcode):
-		return d.refuse(c, h.unique, fuse.ENOSYS)
+	case r.opcode == opRead:
+		n, s := d.files.ReadInto(r.handle, r.chain.Writable, r.off)
+		return r.answerRead(n, s)
+	case r.opcode == opWrite:
+		return d.write(r)
+	case r.opcode == opSyncfs:
+		return d.refuse(r, d.files.SyncFS())
+	case !known(r.opcode):
+		return d.refuse(r, fuse.ENOSYS)
 	}
-	return d.call(&h, c, w)
+	return d.call(r, w)
 }
 
 // refuse answers with a header and nothing behind it: an error, or that all is
 // well.
-func (d *Device) refuse(c *virtq.Chain, unique uint64, s fuse.Status) uint32 {
+func (d *Device) refuse(r *request, s fuse.Status) uint32 {
 	var b [headerOut]byte
-	if c.WritableLen() < headerOut {
+	if r.chain.WritableLen() < headerOut {
 		return 0
 	}
-	putHeader(b[:], headerOut, unique, s)
-	c.Write(b[:])
+	putHeader(b[:], headerOut, r.unique, s)
+	r.chain.Write(b[:])
 	return headerOut
 }
 
@@ -88,95 +157,96 @@ const maxForget = 64 << 10
 
 // forget does FORGET and BATCH_FORGET, which are not answered. A batch that is
 // not whole is dropped.
-func (d *Device) forget(h *header, c *virtq.Chain) {
+func (d *Device) forget(r *request) {
 	d.session.RLock()
 	defer d.session.RUnlock()
 	var b [16]byte
-	if h.opcode == opForget {
-		if h.length == headerIn+8 && c.ReadFull(b[:8]) {
-			d.files.Forget(h.node, le.Uint64(b[:]))
+	if r.opcode == opForget {
+		if r.length == headerIn+8 && r.chain.ReadFull(b[:8]) {
+			d.files.Forget(r.node, le.Uint64(b[:]))
 		}
 		return
 	}
-	if !c.ReadFull(b[:8]) {
+	if !r.chain.ReadFull(b[:8]) {
 		return
 	}
 	count := le.Uint32(b[:])
-	if count > maxForget || h.length != headerIn+8+16*count {
+	if count > maxForget || r.length != headerIn+8+16*count {
 		return
 	}
 	for range count {
-		c.ReadFull(b[:])
+		r.chain.ReadFull(b[:])
 		d.files.Forget(le.Uint64(b[0:]), le.Uint64(b[8:]))
 	}
 }
 
-// ioIn is what is behind the header of READ and WRITE: struct fuse_read_in and
-// fuse_write_in begin alike.
-const ioIn = 40
+// tryRead reads what the host has in its cache.
+func (d *Device) tryRead(r *request) (n uint32, done bool) {
+	d.session.RLock()
+	defer d.session.RUnlock()
+	got, s, done := d.files.TryRead(r.handle, r.chain.Writable, r.off)
+	if !done {
+		return 0, false
+	}
+	return r.answerRead(got, s), true
+}
 
-// read reads straight into the guest's memory.
-func (d *Device) read(h *header, c *virtq.Chain) uint32 {
-	var b [ioIn]byte
-	if h.length != headerIn+ioIn || !c.ReadFull(b[:]) {
-		return d.refuse(c, h.unique, fuse.EINVAL)
-	}
-	size := le.Uint32(b[16:])
-	if size > maxIO || uint64(size) > c.WritableLen()-headerOut {
-		return d.refuse(c, h.unique, fuse.EINVAL)
-	}
-	front := c.CutFirst(headerOut)
-	n, s := d.files.ReadInto(le.Uint64(b[0:]), first(c.Writable, int(size)), le.Uint64(b[8:]))
+// answerRead answers a read, whose data is where it belongs.
+func (r *request) answerRead(n int, s fuse.Status) uint32 {
 	if !s.Ok() {
 		n = 0
 	}
 	var out [headerOut]byte
-	putHeader(out[:], headerOut+n, h.unique, s)
-	spread(front, out[:])
+	putHeader(out[:], headerOut+n, r.unique, s)
+	spread(r.front, out[:])
 	return uint32(headerOut + n)
 }
 
+const writeOut = 8 // struct fuse_write_out
+
 // write writes straight from the guest's memory.
-func (d *Device) write(h *header, c *virtq.Chain) uint32 {
-	const room = headerOut + 8 // struct fuse_write_out
-	var b [ioIn]byte
-	if !c.ReadFull(b[:]) || c.WritableLen() < room {
-		return d.refuse(c, h.unique, fuse.EINVAL)
-	}
-	size := le.Uint32(b[16:])
-	if size > maxIO || uint64(h.length) != headerIn+ioIn+uint64(size) {
-		return d.refuse(c, h.unique, fuse.EINVAL)
-	}
-	n, s := d.files.WriteFrom(le.Uint64(b[0:]), c.Readable, le.Uint64(b[8:]))
+func (d *Device) write(r *request) uint32 {
+	n, s := d.files.WriteFrom(r.handle, r.chain.Readable, r.off)
 	if !s.Ok() {
-		return d.refuse(c, h.unique, s)
+		return d.refuse(r, s)
 	}
-	var out [room]byte
-	putHeader(out[:], room, h.unique, s)
+	var out [headerOut + writeOut]byte
+	putHeader(out[:], len(out), r.unique, s)
 	le.PutUint32(out[headerOut:], uint32(n))
-	c.Write(out[:])
-	return room
+	r.chain.Write(out[:])
+	return uint32(len(out))
 }
 
 // call has go-fuse answer. The caller holds the session.
-func (d *Device) call(h *header, c *virtq.Chain, w *scratch) uint32 {
-	o := &ops[h.opcode]
-	if h.length > maxIn {
-		return d.refuse(c, h.unique, fuse.Status(unix.E2BIG))
+func (d *Device) call(r *request, w *scratch) uint32 {
+	o := &ops[r.opcode]
+	if r.length > maxIn {
+		return d.refuse(r, fuse.Status(unix.E2BIG))
 	}
-	in := w.in[:h.length]
-	clear(in[36:headerIn]) // total_extlen: no extension was negotiated
-	if !c.ReadFull(in[headerIn:]) || !o.shaped(in[headerIn:]) {
-		return d.refuse(c, h.unique, fuse.EINVAL)
+	in := w.in[:r.length]
+	r.putHeader(in)
+	if !r.chain.ReadFull(in[headerIn:]) || !o.shaped(in[headerIn:]) {
+		return d.refuse(r, fuse.EINVAL)
 	}
-	if s := hidden(h, in[headerIn+o.in:]); !s.Ok() {
-		return d.refuse(c, h.unique, s)
+	if s := r.hidden(in[headerIn+o.in:]); !s.Ok() {
+		return d.refuse(r, s)
 	}
-	fixed, payload := o.answer(in, c.WritableLen()-headerOut)
-	if uint64(fixed+payload) > c.WritableLen()-headerOut {
-		return d.refuse(c, h.unique, fuse.EINVAL)
+	room := r.chain.WritableLen() - headerOut
+	fixed, payload := o.answer(in, room)
+	if uint64(fixed+payload) > room {
+		return d.refuse(r, fuse.EINVAL)
 	}
-	return d.handle(h, c, w, in, fixed, payload)
+	return d.handle(r, w, in, fixed, payload)
+}
+
+// putHeader writes struct fuse_in_header again, with what is used of it: who asks
+// is none of the host's business, and no extensions were negotiated.
+func (r *request) putHeader(b []byte) {
+	clear(b[:headerIn])
+	le.PutUint32(b[0:], r.length)
+	le.PutUint32(b[4:], r.opcode)
+	le.PutUint64(b[8:], r.unique)
+	le.PutUint64(b[16:], r.node)
 }
 
 // answer returns the sizes of an answer, as go-fuse must be given them. What the
@@ -199,8 +269,8 @@ func (o *op) answer(in []byte, room uint64) (fixed, payload int) {
 
 // handle calls go-fuse, whose pieces of an answer lie one behind the other, and
 // copies that to the guest.
-func (d *Device) handle(h *header, c *virtq.Chain, w *scratch, in []byte, fixed, payload int) uint32 {
-	args := headerIn + ops[h.opcode].in
+func (d *Device) handle(r *request, w *scratch, in []byte, fixed, payload int) uint32 {
+	args := headerIn + ops[r.opcode].in
 	w.ins = [3][]byte{in[:headerIn], in[headerIn:args], in[args:]}
 	clear(w.out[:headerOut+fixed])
 	end := headerOut + fixed
@@ -216,9 +286,9 @@ func (d *Device) handle(h *header, c *virtq.Chain, w *scratch, in []byte, fixed,
 	// The header says how long the answer is, and no more was there to fill.
 	n := le.Uint32(w.out[:])
 	if !s.Ok() || n < headerOut || int(n) > end+payload {
-		return d.refuse(c, h.unique, fuse.EIO)
+		return d.refuse(r, fuse.EIO)
 	}
-	c.Write(w.out[:n])
+	r.chain.Write(w.out[:n])
 	return n
 }
 
@@ -230,12 +300,12 @@ const (
 )
 
 // hidden keeps a guest from them.
-func hidden(h *header, names []byte) fuse.Status {
-	if h.node == ownNode {
+func (r *request) hidden(names []byte) fuse.Status {
+	if r.node == ownNode {
 		return fuse.Status(unix.ESTALE)
 	}
-	if h.node == fuse.FUSE_ROOT_ID && ops[h.opcode].names > 0 && len(names) > len(ownName) && string(names[:len(ownName)+1]) == ownName+"\x00" {
-		if h.opcode == opLookup {
+	if r.node == fuse.FUSE_ROOT_ID && ops[r.opcode].names > 0 && len(names) > len(ownName) && string(names[:len(ownName)+1]) == ownName+"\x00" {
+		if r.opcode == opLookup {
 			return fuse.ENOENT
 		}
 		return fuse.EPERM

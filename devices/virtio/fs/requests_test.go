@@ -102,11 +102,12 @@ var requests = []struct {
 
 // TestRequests: what comes back, however request and answer are cut into buffers.
 func TestRequests(t *testing.T) {
-	for _, test := range requests {
+	for i, test := range requests {
 		for _, cuts := range [][]int{nil, {40}, {16}, {1, 2, 3, 50}, {16, 8}} {
 			f := newFake()
+			f.slow = (i+len(cuts))%2 == 0
 			d := start(t, newDevice(t, f))
-			got := d.do(request(test.op, 77, test.node, test.body...), cuts, test.room, cuts)
+			got := d.do(ask(test.op, 77, test.node, test.body...), cuts, test.room, cuts)
 			want := answerHeader{headerOut + test.want, test.errno, 77}
 			if r := reply(got); r != want || len(got) != want.length {
 				t.Errorf("%s, cut as %v: %d bytes, %+v, want %+v", test.name, cuts, len(got), r, want)

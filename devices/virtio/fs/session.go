@@ -9,8 +9,6 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
-
-	"vmm/devices/virtio/virtq"
 )
 
 // What of the protocol is used besides what go-fuse does by itself, FUSE_INIT
@@ -53,32 +51,33 @@ func (d *Device) Reset() {
 
 // change does INIT and DESTROY. Both leave nothing of a session before: a guest
 // that mounts again does not reset the device in between.
-func (d *Device) change(h *header, c *virtq.Chain, w *scratch) uint32 {
+func (d *Device) change(r *request, w *scratch) uint32 {
 	d.session.Lock()
 	defer d.session.Unlock()
-	if h.opcode == opDestroy {
+	if r.opcode == opDestroy {
 		d.begin()
 		d.files.Reset()
-		return d.refuse(c, h.unique, fuse.OK)
+		return d.refuse(r, fuse.OK)
 	}
 	// What an older driver does not send is 0. go-fuse would read it all the same.
 	in := w.in[:headerIn+initIn]
 	clear(in[headerIn:])
-	size := int(min(h.length, headerIn+initIn))
-	if size < headerIn+16 || !c.ReadFull(in[headerIn:size]) {
-		return d.refuse(c, h.unique, fuse.EINVAL)
+	r.putHeader(in)
+	size := int(min(r.length, headerIn+initIn))
+	if size < headerIn+16 || !r.chain.ReadFull(in[headerIn:size]) {
+		return d.refuse(r, fuse.EINVAL)
 	}
 	le.PutUint32(in, uint32(len(in)))
 	if !acceptable(in) {
-		return d.refuse(c, h.unique, fuse.Status(unix.EPROTO))
+		return d.refuse(r, fuse.Status(unix.EPROTO))
 	}
-	if c.WritableLen() < uint64(headerOut+ops[opInit].out) {
-		return d.refuse(c, h.unique, fuse.EINVAL)
+	if r.chain.WritableLen() < uint64(headerOut+ops[opInit].out) {
+		return d.refuse(r, fuse.EINVAL)
 	}
 	d.begin()
 	d.files.Reset()
 	d.init = append([]byte(nil), in...)
-	return d.handle(h, c, w, in, ops[opInit].out, 0)
+	return d.handle(r, w, in, ops[opInit].out, 0)
 }
 
 // acceptable says whether a request for INIT is of a version that is spoken here.
