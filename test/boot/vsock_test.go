@@ -1,0 +1,170 @@
+package boot
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"vmm/test/boot/pattern"
+)
+
+// vsockPath returns where a guest's socket can be: such a path must be short.
+func vsockPath(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "vs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return filepath.Join(dir, "s")
+}
+
+// call connects to a port of the guest. What comes is read from r.
+func call(path string, port int) (c *net.UnixConn, r *bufio.Reader, err error) {
+	c, err = net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, nil, err
+	}
+	c.SetDeadline(time.Now().Add(patience))
+	fmt.Fprintf(c, "CONNECT %d\n", port)
+	r = bufio.NewReader(c)
+	line, err := r.ReadString('\n')
+	if err == nil && !strings.HasPrefix(line, "OK ") {
+		err = fmt.Errorf("%q", line)
+	}
+	if err != nil {
+		c.Close()
+		return nil, nil, fmt.Errorf("port %d: %w", port, err)
+	}
+	return c, r, nil
+}
+
+// there sends data to the guest, ends that direction, and takes it back.
+func there(c *net.UnixConn, r io.Reader, data []byte) error {
+	sent := make(chan error, 1)
+	go func() {
+		_, err := c.Write(data)
+		sent <- errors.Join(err, c.CloseWrite())
+	}()
+	back, err := io.ReadAll(r)
+	if err == nil && !bytes.Equal(back, data) {
+		err = fmt.Errorf("%d bytes came back of %d", len(back), len(data))
+	}
+	return errors.Join(err, <-sent)
+}
+
+// calls has n connections with a port of the guest at once, all open before the
+// first byte, and size bytes go there and back on each.
+func calls(path string, port, n, size int) error {
+	conns := make([]*net.UnixConn, n)
+	readers := make([]*bufio.Reader, n)
+	errs := make([]error, n)
+	each(n, func(i int) { conns[i], readers[i], errs[i] = call(path, port) })
+	data := pattern.Bytes(size)
+	if errors.Join(errs...) == nil {
+		each(n, func(i int) { errs[i] = there(conns[i], readers[i], data) })
+	}
+	for _, c := range conns {
+		if c != nil {
+			c.Close()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func each(n int, f func(int)) {
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() { f(i) })
+	}
+	all.Wait()
+}
+
+// answer takes the guest's calls to a port, and sends back what comes.
+func answer(t *testing.T, path string, port int) {
+	t.Helper()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: fmt.Sprintf("%s_%d", path, port), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.AcceptUnix()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
+				c.CloseWrite()
+				io.Copy(io.Discard, c)
+			}()
+		}
+	}()
+}
+
+// must fails for an error of the guest's.
+func must(what string, err error) {
+	if err != nil {
+		fail(false, "%s: %v", what, err)
+	}
+}
+
+// streams is how many connections there are at once.
+const streams = 1000
+
+// useVsock goes through all that vsock is for, with the tool of a guest at its
+// prompt. The port of a shell is taken already.
+func useVsock(g *guest, path string, do func(command, shows string)) {
+	_, _, err := call(path, 99)
+	if err == nil {
+		fail(false, "somebody listens at a port where nobody does")
+	}
+	do("/tool vsock-echo 7 &", "VSOCK-READY")
+	must("one call", calls(path, 7, 1, 4<<20))
+	must("calls", calls(path, 7, streams, 10_000))
+	do("/tool vsock-dial 98 1 1", "connection reset by peer")
+	do("/tool vsock-dial 80 1 4194304", "VSOCK-DONE 1\r\n")
+	do(fmt.Sprintf("/tool vsock-dial 80 %d 10000", streams), fmt.Sprintf("VSOCK-DONE %d\r\n", streams))
+	must("a call after all", calls(path, 7, 1, 10_000))
+	c, r, err := call(path, 1023)
+	must("shell", err)
+	defer c.Close()
+	io.WriteString(c, "tty; echo in''side; exit\n")
+	if out, err := io.ReadAll(r); err != nil || !strings.Contains(string(out), "inside") || !strings.Contains(string(out), "/dev/pts/") {
+		fail(false, "shell: %v: %q", err, out)
+	}
+}
+
+// TestVsock: streams both ways with a real driver and a real client, many at
+// once, half closed, refused, and a shell.
+func TestVsock(t *testing.T) {
+	need(t, cloud)
+	for _, transport := range []string{"pci", "mmio"} {
+		t.Run(transport, func(t *testing.T) {
+			path := vsockPath(t)
+			answer(t, path, 80)
+			attempt(t, func() *guest {
+				return onPipes(cloud.args("-m", "512M", "-c", "2", "-a", "quiet vmm.shell=1023", "--transport", transport, "--vsock", path, "-i", tool(t))...)
+			}, func(g *guest) {
+				g.prompt()
+				useVsock(g, path, g.do)
+				g.send("poweroff\n")
+				g.status(0)
+			})
+			if _, err := os.Stat(path); !os.IsNotExist(err) {
+				t.Errorf("the socket after the end: %v", err)
+			}
+		})
+	}
+}
