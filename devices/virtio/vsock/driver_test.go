@@ -20,7 +20,6 @@ type driver struct {
 	t     testing.TB
 	d     *Device
 	h     *town
-	ram   []byte
 	rx    *ring
 	tx    *ring
 	event *ring
@@ -48,10 +47,8 @@ func newDriver(t testing.TB, n int) *driver {
 	t.Helper()
 	d := &driver{t: t, h: &town{listen: map[uint32]bool{}}, next: 1000}
 	d.d = New(guestCID, d.h)
-	d.ram = make([]byte, (dataAt+ringSize*(bufferSize+packetSize+eventBuffer)+mem.PageSize)&^(mem.PageSize-1))
-	d.rx = d.ring(0, dataAt, bufferSize, true)
-	d.tx = d.ring(1, dataAt+ringSize*bufferSize, packetSize, false)
-	d.event = d.ring(2, dataAt+ringSize*(bufferSize+packetSize), eventBuffer, true)
+	rings := newRings(t, func() {})
+	d.rx, d.tx, d.event = rings[queueReceive], rings[queueTransmit], rings[queueEvent]
 	d.start()
 	for range n {
 		d.rx.add(d.rx.size)
@@ -94,35 +91,62 @@ type ring struct {
 	seen, got uint16
 }
 
-func (d *driver) ring(i, data, size int, writable bool) *ring {
-	r := &ring{ram: d.ram, base: i * ringPages, at: data, size: size}
+// newRing returns the i-th ring in ram, with its buffers at data.
+func newRing(t testing.TB, ram []byte, i, data, size int, interrupt func()) *ring {
+	t.Helper()
+	r := &ring{ram: ram, base: i * ringPages, at: data, size: size}
 	for k := range ringSize {
-		e := r.ram[r.base+16*k:]
+		e := ram[r.base+16*k:]
 		le.PutUint64(e, uint64(data+k*size))
-		if writable {
+		if i != queueTransmit {
 			le.PutUint16(e[12:], 2)
 		}
 	}
 	avail, used := mem.Addr(r.base+0x1000), mem.Addr(r.base+0x2000)
-	m := mem.New(mem.Region{Bytes: d.ram})
+	m := mem.New(mem.Region{Bytes: ram})
 	var err error
 	l := virtq.Layout{Size: ringSize, Desc: mem.Addr(r.base), Driver: avail, Device: used}
-	if r.q, err = virtq.New(m, l, virtq.Format{}, virtq.State{}, func() {}); err != nil {
-		d.t.Fatal(err)
+	if r.q, err = virtq.New(m, l, virtq.Format{}, virtq.State{}, interrupt); err != nil {
+		t.Fatal(err)
 	}
 	r.availIdx, _ = m.U16(avail + 2)
 	r.usedIdx, _ = m.U16(used + 2)
 	return r
 }
 
-// add makes the first n bytes of the next buffer available, and returns them.
-func (r *ring) add(n int) []byte {
+// newRings returns the three rings of a device.
+func newRings(t testing.TB, interrupt func()) (rings [3]*ring) {
+	t.Helper()
+	sizes := [3]int{bufferSize, packetSize, eventBuffer}
+	at := dataAt
+	ram := make([]byte, (dataAt+ringSize*(bufferSize+packetSize+eventBuffer)+mem.PageSize)&^(mem.PageSize-1))
+	for i, size := range sizes {
+		rings[i] = newRing(t, ram, i, at, size, interrupt)
+		at += ringSize * size
+	}
+	return rings
+}
+
+// next returns the first n bytes of the buffer that add makes available.
+func (r *ring) next(n int) []byte {
+	return r.ram[r.at+int(r.seen)%ringSize*r.size:][:n]
+}
+
+// add makes the first n bytes of the next buffer available.
+func (r *ring) add(n int) {
 	i := int(r.seen) % ringSize
 	le.PutUint32(r.ram[r.base+16*i+8:], uint32(n))
 	le.PutUint16(r.ram[r.base+0x1000+4+2*i:], uint16(i))
 	r.seen++
 	r.availIdx.Store(r.seen)
-	return r.ram[r.at+i*r.size:][:n]
+}
+
+// addPacket makes a packet available.
+func (r *ring) addPacket(p packet, data []byte) {
+	b := r.next(headerSize + len(data))
+	p.encode((*[headerSize]byte)(b))
+	copy(b[headerSize:], data)
+	r.add(len(b))
 }
 
 // room says how many buffers the ring has room for.
@@ -145,11 +169,7 @@ func (d *driver) put(p packet, data []byte) {
 	if d.tx.room() == 0 {
 		d.t.Fatal("no room to send")
 	}
-	b := d.tx.add(headerSize + len(data))
-	var h [headerSize]byte
-	p.encode(&h)
-	copy(b, h[:])
-	copy(b[headerSize:], data)
+	d.tx.addPacket(p, data)
 	d.Wake(queueTransmit)
 	d.run()
 	for _, ok := d.tx.used(); ok; _, ok = d.tx.used() {

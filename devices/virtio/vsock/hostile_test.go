@@ -98,9 +98,7 @@ func TestReplies(t *testing.T) {
 	d := newDriver(t, 0)
 	send := func() (sent int) {
 		for ; d.tx.room() > 0; sent++ {
-			b := d.tx.add(headerSize)
-			p := packet{srcCID: guestCID, dstCID: hostCID, srcPort: uint32(sent), dstPort: 1, kind: typeStream, op: opData}
-			p.encode((*[headerSize]byte)(b))
+			d.tx.addPacket(packet{srcCID: guestCID, dstCID: hostCID, srcPort: uint32(sent), dstPort: 1, kind: typeStream, op: opData}, nil)
 		}
 		d.Wake(queueTransmit)
 		d.run()
