@@ -4,6 +4,7 @@
 //	bench blk     random and sequential access to a disk, in the lab
 //	bench tap     a network card on a tap, in the lab
 //	bench user    a network that needs no privilege, in the lab
+//	bench vsock   sockets that need no network, in the lab
 //	bench rss     resident memory of an idle guest's VMM, in the lab
 //	bench start   process start to the first KVM_RUN, on this host
 //	bench pio     one exit to a port and back, on this host
@@ -37,6 +38,7 @@ var benches = map[string]struct {
 	"blk":   {newBlk, true, true, prepareBlk},
 	"tap":   {newTap, true, true, prepareNet},
 	"user":  {newUser, true, true, prepareNet},
+	"vsock": {newVsock, true, true, prepareNet},
 	"start": {newStart, true, false, nil},
 	"pio":   {newPIO, false, false, nil},
 	"rss":   {newRSS, true, true, nil},
@@ -95,7 +97,7 @@ func execute(ctx context.Context, args []string) error {
 func parse(args []string) (o options, err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.Usage = func() {
-		fmt.Fprintln(flags.Output(), "usage: bench [flags] boot|blk|tap|user|rss|start|pio")
+		fmt.Fprintln(flags.Output(), "usage: bench [flags] boot|blk|tap|user|vsock|rss|start|pio")
 		flags.PrintDefaults()
 	}
 	flags.IntVar(&o.rounds, "rounds", 5, "measure everything so often, after one warm-up")

@@ -93,34 +93,40 @@ func netServices(ctx context.Context, tap bool) error {
 			}
 		}
 	}
-	for port, serve := range map[int]func(net.Conn){
-		sinkPort: func(c net.Conn) {
-			io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{c}, make([]byte, 1<<18))
-		},
-		sourcePort: func(c net.Conn) {
-			io.CopyBuffer(struct{ io.Writer }{c}, struct{ io.Reader }{zeros{}}, make([]byte, 1<<18))
-		},
-		echoPort: func(c net.Conn) { io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c}) },
-	} {
+	for port, serve := range services {
 		l, err := net.Listen("tcp", fmt.Sprintf("0.0.0.0:%d", port))
 		if err != nil {
 			return err
 		}
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				go func() {
-					defer c.Close()
-					serve(c)
-				}()
-			}
-		}()
+		go serveAll(l, serve)
 	}
 	serving = true
 	return nil
+}
+
+// services are what a guest finds on the host, by port.
+var services = map[int]func(net.Conn){
+	sinkPort: func(c net.Conn) {
+		io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{c}, make([]byte, 1<<18))
+	},
+	sourcePort: func(c net.Conn) {
+		io.CopyBuffer(struct{ io.Writer }{c}, struct{ io.Reader }{zeros{}}, make([]byte, 1<<18))
+	},
+	echoPort: func(c net.Conn) { io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c}) },
+}
+
+// serveAll serves connections until l is closed.
+func serveAll(l net.Listener, serve func(net.Conn)) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			serve(c)
+		}()
+	}
 }
 
 type zeros struct{}

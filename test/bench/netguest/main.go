@@ -1,5 +1,5 @@
 // Netguest runs inside the guest of the benchmark of networks (docs/bench.md),
-// and prints what blkguest prints: a phase's operations are bytes, and round
+// with the argument vsock over that in place of TCP, and prints what blkguest prints: a phase's operations are bytes, and round
 // trips in the last.
 package main
 
@@ -9,6 +9,8 @@ import (
 	"net"
 	"os"
 	"time"
+
+	"github.com/mdlayher/vsock"
 )
 
 const (
@@ -56,7 +58,7 @@ func trip() func(net.Conn) (int, error) {
 }
 
 func run(name string, port int, step func(net.Conn) (int, error)) error {
-	c, err := dial(fmt.Sprintf("%s:%d", host, port))
+	c, err := dial(port)
 	if err != nil {
 		return err
 	}
@@ -74,9 +76,14 @@ func run(name string, port int, step func(net.Conn) (int, error)) error {
 }
 
 // dial waits for the network to come up.
-func dial(address string) (c net.Conn, err error) {
+func dial(port int) (c net.Conn, err error) {
 	for range 50 {
-		if c, err = net.DialTimeout("tcp", address, 5*time.Second); err == nil {
+		if len(os.Args) > 1 && os.Args[1] == "vsock" {
+			c, err = vsock.Dial(vsock.Host, uint32(port), nil)
+		} else {
+			c, err = net.DialTimeout("tcp", fmt.Sprintf("%s:%d", host, port), 5*time.Second)
+		}
+		if err == nil {
 			return c, nil
 		}
 		time.Sleep(100 * time.Millisecond)
