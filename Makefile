@@ -97,6 +97,7 @@ boot-tests:
 	$(GO) run ./guest/mkinitrd cloud cpu generic
 	$(GO) run ./test/distro
 	$(GO) build $(STATIC) -o bin/guesttool ./test/boot/tool
+	$(GO) build $(STATIC) -o bin/telnetd ./guest/telnetd
 	$(GO) test -c -o bin/boot.test ./test/boot
 
 soak: export VMM_SOAK = 1

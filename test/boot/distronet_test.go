@@ -82,12 +82,17 @@ func (s *services) steps() []step {
 
 // login logs in from outside.
 func (s *services) login() {
-	ssh := exec.Command("ssh", "-i", s.key, "-p", fmt.Sprint(s.ssh), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-		"-o", "LogLevel=ERROR", "-o", "BatchMode=yes", "-o", "ConnectTimeout=60", "root@127.0.0.1", "hostname; head -c 1000000 /dev/zero | wc -c")
+	ssh := s.sshCommand("hostname; head -c 1000000 /dev/zero | wc -c")
 	timer := time.AfterFunc(3*patience, func() { ssh.Process.Kill() })
 	defer timer.Stop()
 	out, err := ssh.CombinedOutput()
 	if string(out) != "debian\n1000000\n" {
 		fail(true, "ssh: %v: %q", err, out)
 	}
+}
+
+// sshCommand runs a command in the guest.
+func (s *services) sshCommand(command string) *exec.Cmd {
+	return exec.Command("ssh", "-i", s.key, "-p", fmt.Sprint(s.ssh), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+		"-o", "LogLevel=ERROR", "-o", "BatchMode=yes", "-o", "ConnectTimeout=60", "root@127.0.0.1", command)
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -166,5 +167,57 @@ func TestVsock(t *testing.T) {
 				t.Errorf("the socket after the end: %v", err)
 			}
 		})
+	}
+}
+
+// TestVsockDistro is the same in a Debian, with its driver and its shell. The
+// programs come by ssh.
+func TestVsockDistro(t *testing.T) {
+	need(t)
+	dir := distro(t)
+	for _, name := range []string{"guesttool", "telnetd"} {
+		if _, err := os.Stat(filepath.Join(root, "bin", name)); err != nil {
+			t.Skipf("%v; 'make boots' makes it", err)
+		}
+	}
+	path, disk := vsockPath(t), filepath.Join(t.TempDir(), "root.img")
+	answer(t, path, 80)
+	s := newServices(t, dir)
+	attempt(t, func() *guest {
+		if err := copySparse(disk, filepath.Join(dir, "root.img")); err != nil {
+			t.Fatal(err)
+		}
+		return onPipes("run", "--kernel", filepath.Join(dir, "vmlinuz"), "--initrd", filepath.Join(dir, "initrd.img"),
+			"--cpus", "2", "--memory", "1G", "--disk", disk, "--append", "root=/dev/vda rw",
+			"--publish", fmt.Sprintf("%d:22", s.ssh), "--vsock", path+",cid=1234")
+	}, func(g *guest) {
+		const shell = ":~# "
+		g.patiently(func() { g.expect("debian login: ") })
+		g.send("root\n")
+		g.patiently(func() { g.expect(shell) })
+		s.install("guesttool", "/tool")
+		s.install("telnetd", "/telnetd")
+		do := func(command, shows string) {
+			g.send(command + "\n")
+			g.expect("\r\n") // of what was typed
+			g.patiently(func() { g.expect(shows) })
+			g.patiently(func() { g.expect(shell) })
+		}
+		do("/telnetd vsock:1023 & echo star''ted", "started")
+		useVsock(g, path, do)
+		g.signal(syscall.SIGTERM)
+		g.patiently(func() { g.status(0) })
+	})
+}
+
+// install copies a program of bin into the guest.
+func (s *services) install(program, to string) {
+	file, err := os.Open(filepath.Join(root, "bin", program))
+	must("install", err)
+	defer file.Close()
+	ssh := s.sshCommand("cat > " + to + " && chmod +x " + to)
+	ssh.Stdin = file
+	if out, err := ssh.CombinedOutput(); err != nil {
+		fail(true, "ssh: %v: %q", err, out)
 	}
 }
