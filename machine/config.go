@@ -16,6 +16,11 @@ import (
 // time-stamp counter, and gives up where exits are slow.
 const DefaultCmdline = "console=ttyS0 panic=-1"
 
+// VirtioCmdline is DefaultCmdline for a virtio console. The kernel's last console
+// is the one that programs have; until its driver is there, which is a module
+// mostly, there is the other.
+const VirtioCmdline = "console=ttyS0 console=hvc0 panic=-1"
+
 // Bounds of a Config.
 const (
 	MinMemory = 16 << 20
@@ -51,13 +56,19 @@ type Config struct {
 	NoBalloon bool      `json:",omitempty"` // no virtio balloon: no free page reports either
 	Transport Transport `json:",omitempty"` // of virtio devices; "" is PCI
 
+	Console ConsoleKind `json:",omitempty"` // "" is ConsoleSerial
+	Ports   []Port      `json:",omitempty"` // /dev/virtio-ports/NAME
+
 	// KVMDevice is the path of the KVM device; "" is the constant of that name.
 	KVMDevice string `json:"-"`
 
-	// ConsoleIn and ConsoleOut are the far end of COM1; nil is not connected.
+	// ConsoleIn and ConsoleOut are the far end of the console; nil is not connected.
 	// They are the caller's to close, after Machine.Close.
 	ConsoleIn  io.Reader `json:"-"`
 	ConsoleOut io.Writer `json:"-"`
+	// ConsoleSize is that of a terminal there; nil is not known. A serial port
+	// cannot tell the guest.
+	ConsoleSize *TerminalSize `json:"-"`
 
 	// Log receives what an operator should know; nil discards it.
 	Log *slog.Logger `json:"-"`
@@ -110,8 +121,10 @@ func (c *Config) Validate() error {
 			return &ConfigError{"Nets", err.Error()}
 		}
 	}
-	if err := c.validateBalloon(); err != nil {
-		return err
+	for _, validate := range []func() error{c.validateConsole, c.validateBalloon} {
+		if err := validate(); err != nil {
+			return err
+		}
 	}
 	if err := c.validateShares(); err != nil {
 		return err
@@ -125,6 +138,9 @@ func (c *Config) cmdline(tscKHz uint32, devices []string) string {
 	base := c.Cmdline
 	if base == "" {
 		base = DefaultCmdline
+		if c.Console == ConsoleVirtio {
+			base = VirtioCmdline
+		}
 		if tscKHz != 0 {
 			base += fmt.Sprintf(" tsc_early_khz=%d", tscKHz)
 		}

@@ -27,23 +27,25 @@ type devices struct {
 	com1          *serial.Device
 	powerButton   *button
 
-	pci     *pci.Bus     // nil for other transports
-	windows []pci.Window // of the bus
-	virtio  []transport  // in the order in which the guest finds them
-	images  []*disk.Image
-	queues  int // of all of virtio
-	nics    []*nic
-	shares  []*hostdir.Dir
-	balloon *balloon.Device // nil: none
-	sockets *hostsock.Host  // of the socket device; nil: none
-	edges   []*eventfd.FD
+	pci      *pci.Bus     // nil for other transports
+	windows  []pci.Window // of the bus
+	virtio   []transport  // in the order in which the guest finds them
+	images   []*disk.Image
+	queues   int // of all of virtio
+	nics     []*nic
+	shares   []*hostdir.Dir
+	balloon  *balloon.Device // nil: none
+	screen   *screen         // of the serial port and a virtio console; nil: there is no such
+	consoles consoles
+	sockets  *hostsock.Host // of the socket device; nil: none
+	edges    []*eventfd.FD
 }
 
 // addDevices makes the devices and puts each where layout.go says. What they
 // report ends the machine.
 func (m *Machine) addDevices() error {
 	d := &m.devices
-	in, out := m.config.ConsoleIn, m.config.ConsoleOut
+	in, out := m.serialConsole()
 	d.com1 = serial.New(m.line(gsiCOM1), in, out)
 	d.com1.Rescue = m.rescue
 	d.powerButton = &button{m.line(gsiPowerButton)}
@@ -68,7 +70,7 @@ func (m *Machine) addDevices() error {
 	}
 	m.addPCI()
 	// In the order in which the guest finds them.
-	for _, add := range []func() error{d.mapPCI, m.openDisks, m.openNets, m.addRNG, m.addBalloon, m.addVsock, m.openShares} {
+	for _, add := range []func() error{d.mapPCI, m.openDisks, m.openNets, m.addRNG, m.addConsoles, m.addBalloon, m.addVsock, m.openShares} {
 		if err := add(); err != nil {
 			return err
 		}
@@ -145,7 +147,9 @@ func (d *devices) resume() {
 
 // stop ends the devices; no vCPU runs any more. What they still had for the
 // host is delivered first, unless ctx is done before.
-func (d *devices) stop(ctx context.Context) error { return d.com1.Close(ctx) }
+func (d *devices) stop(ctx context.Context) error {
+	return errors.Join(d.com1.Close(ctx), d.consoles.stop(ctx))
+}
 
 // line is an input of the I/O APIC.
 type line struct {

@@ -400,9 +400,6 @@ func (m *Machine) PressPowerButton() error {
 	return nil
 }
 
-// SendBreak sends a break over the serial line, which Linux takes for SysRq.
-func (m *Machine) SendBreak() { m.devices.com1.Break() }
-
 // Close ends the machine if it runs, and gives all that it holds back to the
 // host. Every other method fails from then on.
 func (m *Machine) Close() error {

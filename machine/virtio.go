@@ -39,6 +39,7 @@ type transport interface {
 const (
 	classStorage = 0x018000 // mass storage, other
 	classNetwork = 0x020000 // Ethernet
+	classSerial  = 0x078000 // communication, other
 	classOther   = 0x00ff00
 	classBridge  = 0x060000
 )
@@ -223,6 +224,7 @@ func (m *Machine) virtioCmdline() (words []string) {
 // closeVirtio ends the devices, with no vCPU running, and closes what is behind
 // them. What does not end in time is left alone.
 func (d *devices) closeVirtio() error {
+	d.consoles.close()
 	var errs []error
 	for _, t := range d.virtio {
 		errs = append(errs, t.Close(drainLimit))

@@ -67,6 +67,10 @@ type Stream struct {
 // and there Linux had rows and columns the wrong way round until 6.15. In the
 // configuration all read it alike.
 type Device struct {
+	// Rescue is deferred at the top of every goroutine. New gives one that does
+	// nothing.
+	Rescue func()
+
 	ports   []*port
 	offered uint64
 
@@ -90,7 +94,7 @@ func NewPorts(list ...Stream) (*Device, error) {
 }
 
 func newDevice(offered uint64, list ...Stream) *Device {
-	d := &Device{offered: offered}
+	d := &Device{offered: offered, Rescue: func() {}}
 	for i, s := range list {
 		d.ports = append(d.ports, newPort(d, i, s))
 	}

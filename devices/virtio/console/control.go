@@ -131,7 +131,7 @@ func (d *Device) message(b []byte, room uint64) []byte {
 			event, name = eventPortName, p.stream.Name
 		case pendingOpen:
 			event = eventPortOpen
-			if !p.absent {
+			if p.connected() {
 				value = 1
 			}
 		}
@@ -152,12 +152,7 @@ func (d *Device) message(b []byte, room uint64) []byte {
 func (d *Device) SetConnected(port int, connected bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	p := d.ports[port]
-	if p.absent == !connected {
-		return
-	}
-	p.absent = !connected
-	if p.control.Ready {
+	if p := d.ports[port]; p.connect(connected) && p.control.Ready {
 		d.say(p, pendingOpen)
 	}
 }

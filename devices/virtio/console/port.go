@@ -30,7 +30,6 @@ type port struct {
 	index   int
 	stream  Stream
 	control control // guarded by Device.mu
-	absent  bool    // guarded by Device.mu; nobody is at the host's end
 
 	mu        sync.Mutex
 	idle      sync.Cond    // of sending
@@ -46,6 +45,7 @@ type port struct {
 	full      bool         // the queue waits for room in output
 	queue     *virtq.Queue // the queue of output, as it was served last
 	skip      uint64       // bytes of its next chain that are in output
+	absent    bool         // nobody is at the host's end
 	closed    bool
 	err       error // of the host's end: what the guest writes is dropped
 }
@@ -122,6 +122,7 @@ func (p *port) fetch() {
 
 // receive reads once. It may take as long as nobody types.
 func (p *port) receive() {
+	defer p.d.Rescue()
 	n, err := p.stream.In.Read(p.buf) // no one else's while input is not in it
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -240,6 +241,7 @@ func (p *port) print(v byte) {
 
 // send writes output to the host until there is none.
 func (p *port) send() {
+	defer p.d.Rescue()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for len(p.output) > 0 {
@@ -269,7 +271,26 @@ func (p *port) relieve() {
 	}
 }
 
-// close waits until the host has all output, or ctx is done.
+// connect says whether there is somebody at the host's end, and returns whether
+// that is news.
+func (p *port) connect(connected bool) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	news := p.absent == connected
+	p.absent = !connected
+	p.idle.Broadcast()
+	return news
+}
+
+// connected says whether there is somebody at the host's end.
+func (p *port) connected() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.absent
+}
+
+// close waits until the host has all output, or ctx is done. It does not wait for
+// somebody to come.
 func (p *port) close(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() {
 		p.mu.Lock()
@@ -278,12 +299,15 @@ func (p *port) close(ctx context.Context) error {
 	})()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.sending && ctx.Err() == nil {
+	for p.sending && !p.absent && ctx.Err() == nil {
 		p.idle.Wait()
 	}
 	p.closed = true
-	if p.err == nil && p.sending {
+	switch {
+	case p.err != nil || !p.sending:
+		return p.err
+	case ctx.Err() != nil:
 		return fmt.Errorf("virtio console port %d: %w", p.index, context.Cause(ctx))
 	}
-	return p.err
+	return fmt.Errorf("virtio console port %d: nobody is there for what the guest wrote last", p.index)
 }

@@ -1,0 +1,141 @@
+package machine
+
+import (
+	"io"
+	"sync"
+)
+
+// TerminalSize is the size of the terminal that a guest's console is shown on. It
+// outlives machines; its methods may be called from any goroutine.
+type TerminalSize struct{ value watched[[2]uint16] }
+
+// Set says how large the terminal is, in characters; 0 is not known.
+func (s *TerminalSize) Set(cols, rows uint16) { s.value.set([2]uint16{cols, rows}) }
+
+func (s *TerminalSize) watch(f func(cols, rows uint16)) (forget func()) {
+	return s.value.watch(func(v [2]uint16) { f(v[0], v[1]) })
+}
+
+// Stream is the host's end of a Port. It outlives machines: what was read for one
+// that ended before it took it goes to the next.
+type Stream struct {
+	in    io.Reader
+	out   io.Writer
+	there watched[bool]
+
+	mu      sync.Mutex
+	changed sync.Cond // of all below
+	data    []byte
+	err     error // of the last Read, for good
+	reading bool
+	current *turn // whose Read gets data
+}
+
+// streamBuffer bounds what is read ahead of the guest.
+const streamBuffer = 4 << 10
+
+// NewStream returns the end of a port whose guest reads in and writes out; nil is
+// nothing. Write may block. There is somebody at the end until SetConnected says
+// otherwise. Both are the caller's to close, after the last machine.
+func NewStream(in io.Reader, out io.Writer) *Stream {
+	s := &Stream{in: in, out: out}
+	s.changed.L = &s.mu
+	s.there.set(true)
+	return s
+}
+
+// SetConnected says whether there is somebody at the host's end. The guest is
+// told: without, its reads end and its writes wait.
+func (s *Stream) SetConnected(connected bool) { s.there.set(connected) }
+
+func (s *Stream) watch(f func(connected bool)) (forget func()) { return s.there.watch(f) }
+
+// turn is the time in which one machine has a Stream: its Read ends when that of
+// another begins.
+type turn struct{ s *Stream }
+
+func (s *Stream) open() *turn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.current = &turn{s}
+	s.changed.Broadcast()
+	return s.current
+}
+
+func (t *turn) close() {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	if t.s.current == t {
+		t.s.current = nil
+		t.s.changed.Broadcast()
+	}
+}
+
+// Read implements io.Reader. It returns io.EOF once the turn is over. A read of
+// the host's end cannot be taken back, so that is on a goroutine of its own.
+func (t *turn) Read(p []byte) (int, error) {
+	s := t.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.current == t && len(s.data) == 0 && s.err == nil && s.in != nil {
+		if !s.reading {
+			s.reading = true
+			go s.read()
+		}
+		s.changed.Wait()
+	}
+	switch {
+	case s.current != t || s.in == nil:
+		return 0, io.EOF
+	case len(s.data) == 0:
+		return 0, s.err
+	}
+	n := copy(p, s.data)
+	s.data = s.data[n:]
+	return n, nil
+}
+
+func (s *Stream) read() {
+	b := make([]byte, streamBuffer)
+	n, err := s.in.Read(b)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.data, s.err, s.reading = b[:n], err, false
+	s.changed.Broadcast()
+}
+
+// watched is a value, and who wants to know of its changes.
+type watched[T comparable] struct {
+	mu       sync.Mutex
+	value    T
+	next     int
+	watchers map[int]func(T)
+}
+
+func (w *watched[T]) set(v T) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.value = v
+	for _, f := range w.watchers {
+		f(v)
+	}
+}
+
+// watch calls f for the value as it is, and for each that follows, until forget.
+// f does not call back.
+func (w *watched[T]) watch(f func(T)) (forget func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.watchers == nil {
+		w.watchers = map[int]func(T){}
+	}
+	id := w.next
+	w.next++
+	w.watchers[id] = f
+	f(w.value)
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.watchers, id)
+	}
+}
