@@ -2,6 +2,7 @@ package pci_test
 
 import (
 	"bytes"
+	"regexp"
 	"testing"
 
 	"vmm/bus"
@@ -87,13 +88,29 @@ func (s *script) step(h *host, f [2]*pci.Function) {
 			h.bus.Reset()
 		}
 	case 14:
-		saved := h.save()
-		if err := h.bus.Load(saved); err != nil {
-			h.t.Fatal(err)
-		}
-		if got := h.save(); !bytes.Equal(got, saved) {
-			h.t.Fatalf("saved\n%s, then\n%s", saved, got)
-		}
+		h.reload()
+	}
+}
+
+var pendingVectors = regexp.MustCompile(`,"pending":\[[^]]*\]`)
+
+// reload saves and loads. What was saved is what is there afterwards, but for
+// interrupts that could be sent by now: a guest that gives a vector a good address
+// without masking it is not followed until then.
+func (h *host) reload() {
+	saved := h.save()
+	if err := h.bus.Load(saved); err != nil {
+		h.t.Fatal(err)
+	}
+	got := h.save()
+	if !bytes.Equal(pendingVectors.ReplaceAll(got, nil), pendingVectors.ReplaceAll(saved, nil)) {
+		h.t.Fatalf("saved\n%s, then\n%s", saved, got)
+	}
+	if err := h.bus.Load(got); err != nil {
+		h.t.Fatal(err)
+	}
+	if again := h.save(); !bytes.Equal(again, got) {
+		h.t.Fatalf("saved\n%s, and again\n%s", got, again)
 	}
 }
 
