@@ -250,6 +250,11 @@ type ClientInterface interface {
 	// Corresponds with PUT /guest/balloon (the `SetBalloon` operationId).
 	SetBalloon(ctx context.Context, body SetBalloonJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// SendBreak Send a break over the serial line, which Linux takes for SysRq
+	//
+	// Corresponds with POST /guest/break (the `SendBreak` operationId).
+	SendBreak(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// Console Attach to the guest's console
 	//
 	// Needs the headers `Connection: Upgrade` and `Upgrade: console`. After the answer the connection is the console's: what
@@ -358,6 +363,21 @@ func (c *Client) SetBalloonWithBody(ctx context.Context, contentType string, bod
 // Corresponds with PUT /guest/balloon (the `SetBalloon` operationId).
 func (c *Client) SetBalloon(ctx context.Context, body SetBalloonJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSetBalloonRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SendBreak Send a break over the serial line, which Linux takes for SysRq
+//
+// Corresponds with POST /guest/break (the `SendBreak` operationId).
+func (c *Client) SendBreak(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSendBreakRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -599,6 +619,33 @@ func NewSetBalloonRequestWithBody(server string, contentType string, body io.Rea
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewSendBreakRequest constructs an http.Request for the SendBreak method
+func NewSendBreakRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/guest/break")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
 
 	return req, nil
 }
@@ -951,6 +998,13 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PUT /guest/balloon (the `SetBalloon` operationId).
 	SetBalloonWithResponse(ctx context.Context, body SetBalloonJSONRequestBody, reqEditors ...RequestEditorFn) (*SetBalloonResponse, error)
 
+	// SendBreakWithResponse Send a break over the serial line, which Linux takes for SysRq
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /guest/break (the `SendBreak` operationId).
+	SendBreakWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*SendBreakResponse, error)
+
 	// ConsoleWithResponse Attach to the guest's console
 	//
 	// Needs the headers `Connection: Upgrade` and `Upgrade: console`. After the answer the connection is the console's: what
@@ -1119,6 +1173,47 @@ func (r SetBalloonResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r SetBalloonResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SendBreakResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r SendBreakResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SendBreakResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SendBreakResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SendBreakResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SendBreakResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -1547,6 +1642,19 @@ func (c *ClientWithResponses) SetBalloonWithResponse(ctx context.Context, body S
 	return ParseSetBalloonResponse(rsp)
 }
 
+// SendBreakWithResponse Send a break over the serial line, which Linux takes for SysRq
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /guest/break (the `SendBreak` operationId).
+func (c *ClientWithResponses) SendBreakWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*SendBreakResponse, error) {
+	rsp, err := c.SendBreak(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSendBreakResponse(rsp)
+}
+
 // ConsoleWithResponse Attach to the guest's console
 //
 // Needs the headers `Connection: Upgrade` and `Upgrade: console`. After the answer the connection is the console's: what
@@ -1733,6 +1841,35 @@ func ParseSetBalloonResponse(rsp *http.Response) (*SetBalloonResponse, error) {
 	}
 
 	response := &SetBalloonResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSendBreakResponse parses an HTTP response from a SendBreakWithResponse call
+func ParseSendBreakResponse(rsp *http.Response) (*SendBreakResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SendBreakResponse{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}

@@ -124,6 +124,15 @@ func (g *Guest) Resume(ctx context.Context) error {
 	return g.check(r.HTTPResponse, r.Body, http.StatusNoContent)
 }
 
+// SendBreak sends a break over the serial line.
+func (g *Guest) SendBreak(ctx context.Context) error {
+	r, err := g.api.SendBreakWithResponse(ctx)
+	if err != nil {
+		return g.lost(err)
+	}
+	return g.check(r.HTTPResponse, r.Body, http.StatusNoContent)
+}
+
 // Stop presses the power button. The guest is killed if it has not powered off
 // after the timeout; nil is what its vmm was told. Wait tells of the end.
 func (g *Guest) Stop(ctx context.Context, timeout *time.Duration) error {
@@ -180,3 +189,32 @@ func (g *Guest) SetBalloon(ctx context.Context, bytes int64) error {
 	}
 	return g.check(r.HTTPResponse, r.Body, http.StatusNoContent)
 }
+
+// End returns how the guest ended, and waits for that. It is known of those too
+// that have ended before, as long as they are kept.
+func (g *Guest) End(ctx context.Context) (api.End, error) {
+	end, err := g.Wait(ctx)
+	if !errors.Is(err, ErrEnded) {
+		return end, err
+	}
+	about, err := Describe(roster.Entry{Name: g.Name, Dir: g.Dir})
+	if err != nil {
+		return api.End{}, err
+	}
+	return *about.End, nil
+}
+
+// Leave waits until the guest's process has given up its name, or is gone.
+func (g *Guest) Leave(ctx context.Context) error {
+	for roster.Alive(g.Entry) {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("guest %s: %w", g.Name, context.Cause(ctx))
+		case <-time.After(leavePoll):
+		}
+	}
+	return nil
+}
+
+// leavePoll is how often it is looked: what is left is to close files.
+const leavePoll = 2 * time.Millisecond

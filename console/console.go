@@ -20,6 +20,8 @@ type Options struct {
 	// Quit is called for Ctrl-a x at a terminal: at once, however much input
 	// the guest has not taken yet. It must not block.
 	Quit func()
+	// Detach is called for Ctrl-a d, likewise. Without it that key means nothing.
+	Detach func()
 	// Break is called for Ctrl-a b, in Read, once all that was typed before has
 	// been returned.
 	Break func()
@@ -70,6 +72,9 @@ func (c *Console) Name() string { return c.name }
 
 // None says that spec was none: nothing is plugged in.
 func (c *Console) None() bool { return c.end == none{} }
+
+// Terminal says whether there is a person at a terminal, with its escape keys.
+func (c *Console) Terminal() bool { return c.term != nil }
 
 // Restore gives the terminal back as it was found. Close does it too. It may
 // be called any number of times, from any goroutine, also while panicking:

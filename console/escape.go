@@ -8,16 +8,21 @@ const (
 	cmdSwallow                // nothing, or not yet
 	cmdQuit
 	cmdBreak
+	cmdDetach
 	cmdHelp
 )
 
 const escapeKey = 'a' & 0x1f // Ctrl-a
 
-const helpText = "\r\n" +
-	"Ctrl-a x       leave\r\n" +
-	"Ctrl-a b       send a break (Linux: the next key is a SysRq)\r\n" +
-	"Ctrl-a Ctrl-a  send Ctrl-a\r\n" +
-	"Ctrl-a h or ?  this help\r\n"
+const (
+	helpText = "\r\n" +
+		"Ctrl-a x       end the guest, and leave\r\n" +
+		"Ctrl-a b       send a break (Linux: the next key is a SysRq)\r\n" +
+		"Ctrl-a Ctrl-a  send Ctrl-a\r\n" +
+		"Ctrl-a h or ?  this help\r\n"
+	detachText = "" +
+		"Ctrl-a d       leave; the guest goes on\r\n"
+)
 
 // escape finds the commands among typed bytes. Its keys are those of QEMU, and
 // as there an unknown key is swallowed with the Ctrl-a before it.
@@ -39,6 +44,8 @@ func (e *escape) key(b byte) command {
 		return cmdQuit
 	case 'b':
 		return cmdBreak
+	case 'd':
+		return cmdDetach
 	case 'h', '?':
 		return cmdHelp
 	}

@@ -44,15 +44,21 @@ func (k *keyboard) run(read func([]byte) (int, error)) {
 			case cmdHelp:
 				k.help()
 			case cmdQuit:
-				if k.opts.Quit != nil {
-					k.opts.Quit()
-				}
+				call(k.opts.Quit)
+			case cmdDetach:
+				call(k.opts.Detach)
 			}
 		}
 		if err != nil {
 			k.stop(err)
 			return
 		}
+	}
+}
+
+func call(f func()) {
+	if f != nil {
+		f()
 	}
 }
 
@@ -91,9 +97,7 @@ func (k *keyboard) Read(p []byte) (int, error) {
 		if n > 0 || err != nil {
 			return n, err
 		}
-		if k.opts.Break != nil {
-			k.opts.Break()
-		}
+		call(k.opts.Break)
 	}
 	return 0, nil
 }

@@ -126,7 +126,11 @@ func (s *stdio) help() {
 	if !term.IsTerminal(fd) {
 		fd = s.inFD
 	}
-	unix.Write(fd, []byte(helpText)) // if it fails nobody is there to help
+	text := helpText
+	if s.keys.opts.Detach != nil {
+		text += detachText
+	}
+	unix.Write(fd, []byte(text)) // if it fails nobody is there to help
 }
 
 // read reads the input. A terminal that went away is the end of it.

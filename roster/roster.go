@@ -99,6 +99,9 @@ func (e Entry) Socket() string { return filepath.Join(e.Dir, socketFile) }
 // Record returns what the guest's process last said of it.
 func (e Entry) Record() ([]byte, error) { return os.ReadFile(filepath.Join(e.Dir, recordFile)) }
 
+// Alive looks again whether the guest's process lives.
+func Alive(e Entry) bool { return held(e.Path(lockFile)) }
+
 // Path is that of a file in its folder.
 func (e Entry) Path(name string) string { return filepath.Join(e.Dir, name) }
 

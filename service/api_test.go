@@ -109,7 +109,7 @@ func TestDescription(t *testing.T) {
 	}{
 		{"GET", "/guest", "", 200},
 		{"POST", "/guest/pause", "", 204}, {"POST", "/guest/pause", "", 204}, {"POST", "/guest/resume", "", 204},
-		{"GET", "/guest/stats", "", 200},
+		{"GET", "/guest/stats", "", 200}, {"POST", "/guest/break", "", 204},
 		{"PUT", "/guest/balloon", `{"bytes":4096}`, 204},
 		{"PUT", "/guest/balloon", `{"bytes":-1}`, 400}, {"PUT", "/guest/balloon", `{}`, 400}, {"PUT", "/guest/balloon", `{"bytes":"1"}`, 400},
 		{"POST", "/guest/stop", `{"timeoutMs":-1}`, 400},

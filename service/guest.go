@@ -183,8 +183,12 @@ func (g *Guest) Run(ctx context.Context, started func()) End {
 		e, lived := g.live(ctx, started)
 		started = nil
 		pause, again := past.next(g.o.Policy, e.End, e.Err, time.Since(began))
-		if !again || !lived && g.restarts() == 0 || ctx.Err() != nil || !g.rest(ctx, pause) {
+		off := e.Err == nil && e.Reason == machine.PowerOff && g.isStopped() // it has heard
+		if !again || off || !lived && g.restarts() == 0 {
 			return g.finish(e)
+		}
+		if !g.rest(ctx, pause) {
+			return g.finish(End{End: machine.End{Reason: machine.Stopped}})
 		}
 		g.log.Info("restarting", "after", e)
 	}
@@ -195,6 +199,12 @@ func (e End) String() string {
 		return e.Err.Error()
 	}
 	return e.End.String()
+}
+
+func (g *Guest) isStopped() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.sig != 0
 }
 
 func (g *Guest) restarts() int {
@@ -290,7 +300,9 @@ func (g *Guest) Close() error {
 	if g.server != nil {
 		errs = append(errs, g.server.close())
 	}
-	if g.claim != nil {
+	if g.claim != nil && g.About().Started == nil {
+		errs = append(errs, g.claim.Abandon()) // nobody keeps what never was
+	} else if g.claim != nil {
 		errs = append(errs, g.claim.Release())
 	}
 	return errors.Join(errs...)
@@ -302,3 +314,15 @@ func (g *Guest) About() api.Guest {
 	defer g.mu.Unlock()
 	return g.about
 }
+
+// Path is that of a file in the guest's folder, "" if it has none.
+func (g *Guest) Path(name string) string {
+	if g.claim == nil {
+		return ""
+	}
+	return g.claim.Path(name)
+}
+
+// OpenLog opens a file in the guest's folder that keeps the last of what is
+// written to it, LogSize at least. It stays open.
+func (g *Guest) OpenLog(name string) (io.Writer, error) { return openLog(g.Path(name), LogSize) }

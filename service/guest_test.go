@@ -162,7 +162,7 @@ func TestStopBetweenLives(t *testing.T) {
 	if err := f.Kill(syscall.SIGKILL); err != nil {
 		t.Error(err)
 	}
-	if e := f.end(t); e.Signal != syscall.SIGKILL || len(f.vms) > 0 {
+	if e := f.end(t); e.Reason != machine.Stopped || e.Signal != syscall.SIGKILL || len(f.vms) > 0 {
 		t.Errorf("%+v, and %d more lives", e, len(f.vms))
 	}
 }

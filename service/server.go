@@ -82,6 +82,7 @@ func (s *server) handler() http.Handler {
 	answer("GET /v1/guest", func(*http.Request) (any, error) { return s.About(), nil })
 	do("POST /v1/guest/pause", s.Pause)
 	do("POST /v1/guest/resume", s.Resume)
+	do("POST /v1/guest/break", s.SendBreak)
 	do("POST /v1/guest/kill", func() error { return s.Kill(syscall.SIGKILL) })
 	answer("POST /v1/guest/stop", s.handleStop)
 	answer("GET /v1/guest/wait", s.handleWait)

@@ -104,10 +104,12 @@ func (g *Guest) end(sig syscall.Signal) {
 }
 
 // SendBreak sends a break over the serial line.
-func (g *Guest) SendBreak() {
-	if m, err := g.current(); err == nil {
+func (g *Guest) SendBreak() error {
+	m, err := g.current()
+	if err == nil {
 		m.SendBreak()
 	}
+	return err
 }
 
 // Over is closed when the guest has ended for good.

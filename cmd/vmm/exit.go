@@ -9,6 +9,7 @@ import (
 
 	"vmm/boot"
 	"vmm/machine"
+	"vmm/service"
 )
 
 // Exit statuses; README and 'vmm help exit-status' list them.
@@ -17,6 +18,7 @@ const (
 	exitHost        = 1  // this host cannot do it
 	exitUsage       = 2  // the command line is wrong
 	exitInput       = 3  // a kernel, an initrd, a disk, a share or a guest's command line cannot be used
+	exitNotFound    = 5  // no guest has that name
 	exitReset       = 10 // the guest reset itself
 	exitTripleFault = 11 // the guest faulted without a handler (reboot=t does so on purpose)
 	exitPanic       = 12 // the guest's kernel reported a panic
@@ -82,6 +84,14 @@ func endStatus(e machine.End, sig syscall.Signal) int {
 	return exitSignal + int(sig)
 }
 
+// exitStatus is the exit status for how a guest ended for good.
+func exitStatus(e service.End) int {
+	if e.Err != nil {
+		return errorStatus(e.Err).code
+	}
+	return endStatus(e.End, e.Signal)
+}
+
 // endError is what to tell of how a guest ended: nothing of what somebody asked
 // for.
 func endError(e machine.End) error {
@@ -103,6 +113,7 @@ func exitStatusTopic() *cobra.Command {
     2  the command line is wrong
     3  the kernel, an initrd, a disk, a share or the guest's command line cannot be used
     4  vmm itself went wrong (a bug: please report what it printed)
+    5  (of other commands) no guest has that name
    10  the guest reset itself (reboot; a panic with panic=-1)
    11  triple fault: a fault that the guest could not handle (or reboot=t)
    12  the guest's kernel reported a panic (pvpanic)

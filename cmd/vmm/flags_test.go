@@ -80,7 +80,7 @@ type testProgram struct {
 func newTest(t testing.TB) *testProgram {
 	p := new(testProgram)
 	absent := filepath.Join(t.TempDir(), "absent")
-	p.program = program{strings.NewReader(""), &p.stdout, &p.stderr, absent, absent}
+	p.program = program{in: strings.NewReader(""), out: &p.stdout, err: &p.stderr, kvm: absent, cpuinfo: absent}
 	return p
 }
 

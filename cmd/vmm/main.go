@@ -14,10 +14,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"vmm/machine"
+	"vmm/roster"
 )
 
 func main() {
-	p := &program{os.Stdin, os.Stdout, os.Stderr, machine.KVMDevice, machine.CPUInfo}
+	p := &program{in: os.Stdin, out: os.Stdout, err: os.Stderr, kvm: machine.KVMDevice, cpuinfo: machine.CPUInfo}
 	os.Exit(p.execute(os.Args[1:]))
 }
 
@@ -28,6 +29,8 @@ type program struct {
 	out, err io.Writer
 	kvm      string // path of the KVM device
 	cpuinfo  string // path of what describes the processor
+
+	runtimeDir string // the flag --runtime-dir
 }
 
 // execute runs one command line and returns the exit status.
@@ -85,7 +88,10 @@ func (p *program) newRoot() *cobra.Command {
 	root.SetOut(p.out) // now: the completions remember it
 	root.SetErr(p.err)
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(p.newRun(), p.newDoctor(), newVersion(), exitStatusTopic())
+	root.PersistentFlags().StringVar(&p.runtimeDir, "runtime-dir", roster.Dir(), "where the guests of this host are known by their names")
+	root.AddCommand(p.newRun())
+	root.AddCommand(p.lifecycle()...)
+	root.AddCommand(p.newDoctor(), newVersion(), exitStatusTopic())
 	root.SetHelpCommand(newHelp())
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {

@@ -15,6 +15,8 @@ import (
 	"vmm/boot"
 	"vmm/console"
 	"vmm/machine"
+	"vmm/roster"
+	"vmm/service"
 )
 
 // runOptions is what the flags of 'vmm run' say.
@@ -30,10 +32,16 @@ type runOptions struct {
 	balloon     balloon
 	serial      string
 	onReboot    string
+	restart     restart
+	detach      bool
+	remove      bool
 	logLevel    string
 	stopTimeout time.Duration
 	cache       string
 	cpuinfo     string // path
+
+	named bool      // by the user
+	log   logTarget // where the log goes
 }
 
 const runExamples = `  # A shell in the guest; Ctrl-a x leaves, Ctrl-a ? helps
@@ -46,13 +54,16 @@ const runExamples = `  # A shell in the guest; Ctrl-a x leaves, Ctrl-a ? helps
   vmm run -k bzImage -i initrd.cpio -i modules.cpio -c 2 -m 2G --append debug
 
   # A distribution from its disk, with a second disk that it can only read
-  vmm run -k vmlinuz -i initrd.img -d debian.img -d data.img,ro -a 'root=/dev/vda rw' -m 1G
+  vmm run -k vmlinuz -i initrd.img --disk debian.img --disk data.img,ro -a 'root=/dev/vda rw' -m 1G
 
   # The directory src of this host as /mnt, and another that it can only read
   vmm run -k bzImage -i initrd.cpio -v src:/mnt -v /usr/share/dict:/dict:ro
 
   # ssh into the guest by port 2222 of this host
-  vmm run -k vmlinuz -i initrd.img -d debian.img -a 'root=/dev/vda rw' -p 2222:22
+  vmm run -k vmlinuz -i initrd.img --disk debian.img -a 'root=/dev/vda rw' -p 2222:22
+
+  # In the background; then vmm ps, vmm console web, vmm stop web
+  vmm run -d --name web -k bzImage -i initrd.cpio
 
   # The console on a socket; connect with: socat - UNIX:guest.sock
   vmm run -k bzImage -i initrd.cpio --serial unix:guest.sock`
@@ -67,7 +78,12 @@ func (p *program) newRun() *cobra.Command {
 		Example: runExamples,
 		Args:    noArgs,
 		PreRunE: func(cmd *cobra.Command, _ []string) error { return o.complete(cmd.ErrOrStderr()) },
-		RunE:    func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.detach && !detached() {
+				return p.detach(cmd, o.config.Name)
+			}
+			return o.run(cmd, p.runtimeDir)
+		},
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
@@ -78,7 +94,7 @@ func (p *program) newRun() *cobra.Command {
 	f.StringArrayVarP(&c.Append, "append", "a", nil, "add to the kernel's command line")
 	f.IntVarP(&c.CPUs, "cpus", "c", 1, "number of vCPUs")
 	f.VarP(&o.memory, "memory", "m", "memory, with its unit: 512M, 2G")
-	f.VarP(&o.disks, "disk", "d", "disk: PATH[,ro][,direct=on][,serial=TEXT][,queues=N], a raw image or a block device; may be given several times")
+	f.Var(&o.disks, "disk", "disk: PATH[,ro][,direct=on][,serial=TEXT][,queues=N], a raw image or a block device; may be given several times")
 	f.Var(&o.nets, "net", "network card: user, tap=NAME or none, then options: ,mac=ADDRESS ,pcap=FILE ,rate=10M ...; may be given several times")
 	f.Var(&o.vsock, "vsock", "streams between guest and host (virtio-vsock): PATH[,cid=N] of the Unix socket to call the guest; its calls to port N go to PATH_N")
 	f.VarP(&o.publish, "publish", "p", "forward a port of this host to the guest: [ADDRESS:]HOST:GUEST[/udp]; may be given several times")
@@ -89,7 +105,10 @@ func (p *program) newRun() *cobra.Command {
 	f.StringVar(&o.serial, "serial", "stdio", "the guest's first serial port: stdio, none, file:PATH, unix:PATH or pty")
 	f.Var(&c.Boot, "boot", "how to start the kernel: auto, direct, bzimage or pvh")
 	f.StringVar(&o.onReboot, "on-reboot", "exit", "when the guest resets: exit or restart")
-	f.StringVar(&c.Name, "name", "", "name of the guest, for logs (default: vmm and the process id)")
+	f.Var(&o.restart, "restart", "when to start a guest again that has ended: no, on-failure, on-failure:N or always")
+	f.StringVar(&c.Name, "name", "", "name of the guest, by which the other commands know it (default: vmm and the process id)")
+	f.BoolVarP(&o.detach, "detach", "d", false, "run in the background, and print the name; what has ended is kept until 'vmm rm'")
+	f.BoolVar(&o.remove, "rm", false, "with --detach: keep nothing of a guest that has ended")
 	f.StringVar(&o.logLevel, "log-level", "warn", "what to log to standard error: debug, info, warn or error")
 	f.DurationVar(&o.stopTimeout, "stop-timeout", 30*time.Second, "how long a guest may take to power off after SIGINT or SIGTERM")
 	f.StringVar(&o.cache, "kernel-cache", defaultCache(), "directory of unpacked kernels; empty for none")
@@ -97,6 +116,7 @@ func (p *program) newRun() *cobra.Command {
 	cmd.RegisterFlagCompletionFunc("boot", cobra.FixedCompletions([]string{"auto", "direct", "bzimage", "pvh"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("transport", cobra.FixedCompletions([]string{"pci", "mmio", "mmio-cmdline"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("on-reboot", cobra.FixedCompletions([]string{"exit", "restart"}, cobra.ShellCompDirectiveNoFileComp))
+	cmd.RegisterFlagCompletionFunc("restart", cobra.FixedCompletions([]string{"no", "on-failure", "always"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("serial", cobra.FixedCompletions([]string{"stdio", "none", "file:", "unix:", "pty"}, cobra.ShellCompDirectiveNoSpace))
 	return cmd
@@ -121,9 +141,19 @@ func (o *runOptions) complete(stderr io.Writer) error {
 		return bad("--log-level %q: must be debug, info, warn or error", o.logLevel)
 	}
 	c := &o.config
-	if c.Name == "" {
+	if o.named = c.Name != ""; !o.named {
 		c.Name = fmt.Sprintf("vmm-%d", os.Getpid())
+	} else if err := roster.CheckName(c.Name); err != nil {
+		return bad("--name: %w", err)
 	}
+	if o.detach {
+		if o.serial == "stdio" {
+			o.serial = "none" // there is the log, and 'vmm console'
+		}
+	} else if o.remove {
+		return bad("--rm: is for --detach; nothing else is kept")
+	}
+	o.log.Writer = stderr
 	c.Memory, c.Disks, c.Shares, c.NoRNG = uint64(o.memory), o.disks, o.volumes, !o.rng
 	var err error
 	c.Vsock = o.vsock.config
@@ -132,45 +162,70 @@ func (o *runOptions) complete(stderr io.Writer) error {
 	}
 	c.Balloon, c.NoBalloon = uint64(o.balloon.size), o.balloon.off
 	c.KernelCache = o.cache
-	c.Log = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})).With("guest", c.Name)
+	c.Log = slog.New(slog.NewTextHandler(&o.log, &slog.HandlerOptions{Level: level})).With("guest", c.Name)
 	if err := c.Validate(); err != nil {
 		return errorStatus(flagName(err))
 	}
 	return nil
 }
 
-func (o *runOptions) run(cmd *cobra.Command) error {
-	g := &guest{log: o.config.Log, timeout: o.stopTimeout}
+func (o *runOptions) run(cmd *cobra.Command, runtimeDir string) error {
+	g := &foreground{timeout: o.stopTimeout}
 	con, err := console.Open(o.serial, console.Options{Quit: g.quit, Break: g.sendBreak})
 	if err != nil {
 		return serialStatus(o.serial, err)
 	}
 	defer con.Close()
-	g.console = con
 	if o.serial == "pty" {
 		fmt.Fprintf(cmd.ErrOrStderr(), "vmm: the guest's serial port is %s\n", con.Name())
 	}
-	defer g.handleSignals()()
-	var in *inbox
+	options := service.Options{
+		Keep:        o.detach && !o.remove,
+		Policy:      o.restart.Policy,
+		StopTimeout: o.stopTimeout,
+		Status:      exitStatus,
+		Rescue:      func() { rescue(con) },
+	}
+	options.Policy.Reboot = o.onReboot == "restart"
 	if !con.None() {
-		in = newInbox()
-		go func() {
-			defer rescue(con)
-			in.fill(con)
-		}()
-		o.config.ConsoleOut = con
+		options.Input, options.Output = con, con
 	}
-	for o.warn(); ; {
-		end, err := g.runOnce(cmd.Context(), o.config, in)
-		if err != nil {
-			return errorStatus(flagName(err))
-		}
-		again := end.Reason == machine.Reset || end.Reason == machine.TripleFault
-		if !again || o.onReboot != "restart" {
-			return &statusError{endStatus(end, g.stoppedBy()), endError(end)}
-		}
-		o.config.Log.Info("restarting", "after", end)
+	guest, err := o.register(options, runtimeDir)
+	if err != nil {
+		return err
 	}
+	defer guest.Close()
+	g.guest.Store(guest)
+	defer g.handleSignals(con)()
+	o.warn()
+	end := guest.Run(cmd.Context(), o.started(guest))
+	if end.Err != nil {
+		return errorStatus(flagName(end.Err))
+	}
+	return &statusError{exitStatus(end), endError(end.End)}
+}
+
+// register gives the guest its name. One that nobody has named runs without if
+// the host has no place for that.
+func (o *runOptions) register(options service.Options, runtimeDir string) (*service.Guest, error) {
+	r, err := roster.Open(runtimeDir)
+	if err == nil {
+		options.Roster = r
+		var g *service.Guest
+		if g, err = service.New(o.config, options); err == nil {
+			return g, nil
+		}
+	}
+	var taken *roster.InUseError
+	if o.named || o.detach {
+		if errors.As(err, &taken) {
+			return nil, &statusError{exitUsage, fmt.Errorf("--name: %w", err)}
+		}
+		return nil, &statusError{exitHost, err}
+	}
+	o.config.Log.Info("this guest has no name: other commands do not find it", "err", err)
+	options.Roster = nil
+	return service.New(o.config, options)
 }
 
 // warn tells of a host on which a kernel will not come far.

@@ -29,8 +29,8 @@ func TestMain(m *testing.M) {
 
 // vmm is main on a host that $KVM and $CPUINFO may stand for.
 func vmm() {
-	p := &program{os.Stdin, os.Stdout, os.Stderr,
-		cmp.Or(os.Getenv("KVM"), machine.KVMDevice), cmp.Or(os.Getenv("CPUINFO"), machine.CPUInfo)}
+	p := &program{in: os.Stdin, out: os.Stdout, err: os.Stderr,
+		kvm: cmp.Or(os.Getenv("KVM"), machine.KVMDevice), cpuinfo: cmp.Or(os.Getenv("CPUINFO"), machine.CPUInfo)}
 	os.Exit(p.execute(os.Args[1:]))
 }
 
@@ -81,6 +81,7 @@ func TestScript(t *testing.T) {
 func setUp(e *testscript.Env) error {
 	e.Setenv("HOME", e.WorkDir)             // for the cache of kernels
 	e.Setenv("GORACE", "atexit_sleep_ms=0") // or each command takes a second more
+	e.Setenv("VMM_RUNTIME_DIR", filepath.Join(e.WorkDir, "guests"))
 	e.Setenv("CPUINFO", filepath.Join(e.WorkDir, "cpuinfo"))
 	files := map[string][]byte{
 		"cpuinfo":       []byte("processor\t: 0\nflags\t\t: fpu vme svm\n"),

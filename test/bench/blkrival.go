@@ -33,5 +33,5 @@ func qemuDisk(machine, device, aio string) func(files, int) ([]string, error) {
 
 func gokvmDisk(f files, mib int) ([]string, error) {
 	argv, err := gokvm(f, mib+64)
-	return append(argv, "-d", f.disk()), err
+	return append(argv, "--disk", f.disk()), err
 }

@@ -33,7 +33,7 @@ func TestDisks(t *testing.T) {
 			need(t, cloud)
 			first := image(t, 1<<20, "what the host wrote\n")
 			second := image(t, 8<<20, "")
-			flags := append(test.flags, "-m", "256M", "-a", "quiet", "-d", first+",ro,serial=first-disk", "-d", second+",queues=2,direct=off")
+			flags := append(test.flags, "-m", "256M", "-a", "quiet", "--disk", first+",ro,serial=first-disk", "--disk", second+",queues=2,direct=off")
 			attempt(t, func() *guest { return onPipes(cloud.args(flags...)...) }, func(g *guest) {
 				g.prompt()
 				g.do("dd if=/dev/vda bs=512 count=1", "what the host wrote")
@@ -59,10 +59,10 @@ func TestDiskInUse(t *testing.T) {
 	need(t, cloud)
 	disk := image(t, 1<<20, "")
 	attempt(t, func() *guest {
-		return onPipes(cloud.args("-m", "256M", "-a", "quiet", "-d", disk, "--on-reboot", "restart")...)
+		return onPipes(cloud.args("-m", "256M", "-a", "quiet", "--disk", disk, "--on-reboot", "restart")...)
 	}, func(g *guest) {
 		g.prompt()
-		second := onPipes(cloud.args("-m", "256M", "-d", disk)...)
+		second := onPipes(cloud.args("-m", "256M", "--disk", disk)...)
 		second.status(3)
 		if out := second.tail(1000); !strings.Contains(out, disk) || !strings.Contains(out, "use") {
 			fail(false, "the second writer is told %q", out)

@@ -38,7 +38,7 @@ func TestHostile(t *testing.T) {
 			attempt(t, func() *guest {
 				h.makeDisks(t)
 				return onPipes(cloud.args("-m", "512M", "-c", "2", "--transport", test.transport,
-					"-d", h.bystander+",serial=bystander", "-d", h.victim+",serial=victim",
+					"--disk", h.bystander+",serial=bystander", "--disk", h.victim+",serial=victim",
 					"-i", tool(t), "-a", "quiet mem=508M iomem=relaxed", "-a", execution("/tool attack -ram 512"+workload(test.every)))...)
 			}, func(g *guest) { h.run(g, test.cases) })
 		})

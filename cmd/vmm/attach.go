@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/spf13/cobra"
+
+	"vmm/client"
+	"vmm/console"
+)
+
+func (p *program) newConsole() *cobra.Command {
+	return p.names(&cobra.Command{
+		Use:   "console NAME",
+		Short: "Attach to a guest's console; Ctrl-a d leaves it",
+		Long: "Attach to a guest's console: what is typed goes to the guest, what it prints comes here. Several may attach to one guest.\n\n" +
+			"Ctrl-a d leaves, Ctrl-a x kills the guest, Ctrl-a ? helps.",
+		RunE: func(cmd *cobra.Command, names []string) error {
+			g, err := p.open(names[0])
+			if err != nil {
+				return err
+			}
+			defer g.Close()
+			return attach(cmd.Context(), g)
+		},
+	}, 1)
+}
+
+// attach connects the terminal, or whatever the standard streams are, with the
+// guest's console until one of them ends.
+func attach(ctx context.Context, g *client.Guest) error {
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
+	end := func() {
+		go func() { g.Kill(ctx) }() // not on the keyboard's goroutine; its failure is seen
+	}
+	con, err := console.Open("stdio", console.Options{Quit: end, Detach: leave, Break: func() { g.SendBreak(ctx) }})
+	if err != nil {
+		return &statusError{exitHost, err}
+	}
+	defer con.Close()
+	defer rescue(con)
+	guest, err := g.Console(ctx)
+	if err != nil {
+		return apiStatus(err)
+	}
+	defer context.AfterFunc(ctx, func() { guest.Close() })()
+	if con.Terminal() {
+		fmt.Fprintf(os.Stderr, "vmm: this is the console of %s; Ctrl-a d leaves it, Ctrl-a ? helps\n", g.Name)
+	}
+	var typing sync.WaitGroup
+	typing.Go(func() {
+		defer rescue(con)
+		io.Copy(guest, con)
+	})
+	_, err = io.Copy(con, guest)
+	detached := ctx.Err() != nil
+	con.Close()
+	typing.Wait()
+	if err != nil && !detached {
+		return &statusError{exitHost, fmt.Errorf("guest %s: console: %w", g.Name, err)}
+	}
+	return nil
+}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"vmm/service"
+)
+
+// A guest in the background is the same command line in a session of its own. It
+// says in its environment that it is that, and on descriptor 3, which its parent
+// reads, that its guest runs; its standard error is the parent's until then.
+//
+//	vmm run -d                       vmm run -d, VMM_DETACHED=1
+//	starts --------------------->    checks all, makes the machine
+//	prints what it says    <----     standard error
+//	prints the name, ends  <----     NAME\n; then its log is its standard error
+const (
+	detachedVariable = "VMM_DETACHED"
+	readyFD          = 3
+)
+
+// Files of a guest's folder besides the console's log.
+const (
+	logFile    = "vmm.log"    // what vmm says of it, bounded
+	stderrFile = "stderr.log" // what Go's runtime says when vmm itself goes wrong
+)
+
+func detached() bool { return os.Getenv(detachedVariable) != "" }
+
+// detach runs the same command line in the background, and returns when its
+// guest runs, or could not.
+func (p *program) detach(cmd *cobra.Command, name string) error {
+	host := func(err error) error { return &statusError{exitHost, fmt.Errorf("the background: %w", err)} }
+	ready, w, err := os.Pipe()
+	if err != nil {
+		return host(err)
+	}
+	defer ready.Close()
+	child := exec.Command("/proc/self/exe", os.Args[1:]...)
+	child.Args[0] = os.Args[0]
+	child.Env = append(os.Environ(), detachedVariable+"=1")
+	child.ExtraFiles = []*os.File{w}
+	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	said, err := child.StderrPipe()
+	if err == nil {
+		err = child.Start()
+	}
+	w.Close()
+	if err != nil {
+		return host(err)
+	}
+	io.Copy(cmd.ErrOrStderr(), said) // until it has its log, or has ended
+	if b, _ := io.ReadAll(ready); len(b) > 0 {
+		fmt.Fprint(cmd.OutOrStdout(), string(b))
+		return nil
+	}
+	var ended *exec.ExitError
+	if err := child.Wait(); errors.As(err, &ended) && ended.ExitCode() > 0 {
+		return &statusError{code: ended.ExitCode()} // it has said why
+	} else if err != nil {
+		return host(err)
+	}
+	return &statusError{exitBug, errors.New("the background: it ended without a word")}
+}
+
+// started returns what is called when the guest's first life begins: in the
+// background, to leave the parent.
+func (o *runOptions) started(g *service.Guest) func() {
+	if !detached() {
+		return nil
+	}
+	return func() {
+		if err := o.leaveParent(g); err != nil {
+			o.config.Log.Warn("the log stays where it was", "err", err)
+		}
+		ready := os.NewFile(readyFD, "ready")
+		fmt.Fprintln(ready, o.config.Name)
+		ready.Close()
+	}
+}
+
+func (o *runOptions) leaveParent(g *service.Guest) error {
+	log, err := g.OpenLog(logFile)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(g.Path(stderrFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	o.log.set(log)
+	return errors.Join(unix.Dup2(int(f.Fd()), 1), unix.Dup2(int(f.Fd()), 2))
+}
+
+// logTarget is where log lines go, which may change.
+type logTarget struct {
+	mu sync.Mutex
+	io.Writer
+}
+
+func (t *logTarget) set(w io.Writer) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.Writer = w
+}
+
+// Write implements io.Writer.
+func (t *logTarget) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.Writer.Write(p)
+}
+
+// restart is the flag --restart.
+type restart struct{ service.Policy }
+
+// Set implements pflag.Value.
+func (r *restart) Set(s string) (err error) {
+	r.Policy, err = service.ParsePolicy(s)
+	return err
+}
+
+// Type implements pflag.Value.
+func (*restart) Type() string { return "policy" }

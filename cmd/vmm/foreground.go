@@ -1,0 +1,50 @@
+package main
+
+import (
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"vmm/console"
+	"vmm/service"
+)
+
+// foreground is the guest of this process, as signals and the console's keys see
+// it. The console is there before the guest is.
+type foreground struct {
+	timeout time.Duration
+	guest   atomic.Pointer[service.Guest] // nil at first
+}
+
+// handleSignals makes the first SIGINT, SIGTERM or SIGHUP press the power
+// button and the second one stop the guest at once. The function that it
+// returns undoes that.
+func (g *foreground) handleSignals(con *console.Console) (undo func()) {
+	c := make(chan os.Signal, 2)
+	signal.Notify(c, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		defer rescue(con)
+		for s := range c {
+			g.guest.Load().Stop(s.(syscall.Signal), g.timeout) // fails if it has ended
+		}
+	}()
+	return func() {
+		signal.Stop(c) // nothing is sent from here on
+		close(c)
+	}
+}
+
+// quit is Ctrl-a x.
+func (g *foreground) quit() {
+	if guest := g.guest.Load(); guest != nil {
+		guest.Kill(syscall.SIGINT)
+	}
+}
+
+func (g *foreground) sendBreak() {
+	if guest := g.guest.Load(); guest != nil {
+		guest.SendBreak()
+	}
+}

@@ -1,0 +1,286 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"vmm/api"
+	"vmm/client"
+	"vmm/service"
+)
+
+func (p *program) newPS() *cobra.Command {
+	var all, quiet bool
+	var format string
+	cmd := &cobra.Command{
+		Use:   "ps",
+		Short: "List the guests of this host",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if format != "table" && format != "json" {
+				return &statusError{exitUsage, fmt.Errorf("--format %q: must be table or json", format)}
+			}
+			r, err := p.roster()
+			if err != nil {
+				return err
+			}
+			guests, err := client.List(r)
+			if err != nil {
+				return &statusError{exitHost, err}
+			}
+			if !all {
+				guests = living(guests)
+			}
+			return list(cmd.OutOrStdout(), guests, quiet, format == "json")
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&all, "all", "a", false, "those that have ended, too")
+	f.BoolVarP(&quiet, "quiet", "q", false, "names only")
+	f.StringVar(&format, "format", "table", "table, or json: an object a line")
+	cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func living(guests []api.Guest) (alive []api.Guest) {
+	for _, g := range guests {
+		if g.State != api.Ended {
+			alive = append(alive, g)
+		}
+	}
+	return alive
+}
+
+func list(w io.Writer, guests []api.Guest, quiet, lines bool) error {
+	switch {
+	case quiet:
+		for _, g := range guests {
+			fmt.Fprintln(w, g.Name)
+		}
+		return nil
+	case lines:
+		e := json.NewEncoder(w)
+		for _, g := range guests {
+			if err := e.Encode(g); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(t, "NAME\tSTATUS\tCPUS\tMEMORY\tCREATED\tPID\tKERNEL")
+	for _, g := range guests {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s ago\t%d\t%s\n", oneLine(g.Name), oneLine(status(g)), setting(g, "CPUs"), memory(g), ago(g.Created), g.Pid, setting(g, "Kernel"))
+	}
+	return t.Flush()
+}
+
+// status is what a person wants to know of a guest's state.
+func status(g api.Guest) string {
+	switch {
+	case g.End != nil && g.End.At.IsZero():
+		return g.End.Reason
+	case g.End != nil:
+		return fmt.Sprintf("ended (%d: %s) %s ago", g.End.Status, g.End.Reason, ago(g.End.At))
+	case g.State == api.Running && g.Started != nil:
+		return "up " + ago(*g.Started)
+	}
+	return string(g.State)
+}
+
+// setting is a field of the Config, of which nothing reaches the terminal but
+// letters: files are named by others.
+func setting(g api.Guest, field string) string {
+	v, ok := g.Config[field]
+	if !ok {
+		return "-"
+	}
+	return oneLine(fmt.Sprint(v))
+}
+
+func memory(g api.Guest) string {
+	if n, ok := g.Config["Memory"].(float64); ok {
+		return fmt.Sprintf("%dM", uint64(n)>>20)
+	}
+	return "-"
+}
+
+// ago is how long something is past, as docker says it: one unit is enough.
+func ago(t time.Time) string {
+	d := max(time.Since(t), 0)
+	for _, unit := range []struct {
+		of   time.Duration
+		name string
+	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}} {
+		if n := int(d / unit.of); n > 0 {
+			return plural(n, unit.name)
+		}
+	}
+	return plural(int(d/time.Second), "second")
+}
+
+func plural(n int, unit string) string {
+	if n == 1 {
+		return "1 " + unit
+	}
+	return fmt.Sprintf("%d %ss", n, unit)
+}
+
+func (p *program) newInspect() *cobra.Command {
+	return p.names(&cobra.Command{
+		Use:   "inspect NAME...",
+		Short: "Print all about guests, in JSON",
+		RunE: func(cmd *cobra.Command, names []string) error {
+			guests := []api.Guest{}
+			for _, name := range names {
+				g, err := p.open(name)
+				if err != nil {
+					return err
+				}
+				about, err := client.Describe(g.Entry)
+				if err != nil {
+					return &statusError{exitHost, err}
+				}
+				guests = append(guests, about)
+			}
+			return printJSON(cmd.OutOrStdout(), guests)
+		},
+	}, 0)
+}
+
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+func (p *program) newLogs() *cobra.Command {
+	var follow bool
+	cmd := &cobra.Command{
+		Use:   "logs NAME",
+		Short: "Print what a guest has printed to its console",
+		RunE: func(cmd *cobra.Command, names []string) error {
+			g, err := p.open(names[0])
+			if err != nil {
+				return err
+			}
+			defer g.Close()
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			var log io.ReadCloser
+			if g.Alive && follow {
+				log, err = g.Logs(ctx, true)
+			} else {
+				log, err = service.ReadLog(g.Path(service.ConsoleLog))
+			}
+			if err != nil {
+				return apiStatus(err)
+			}
+			defer log.Close()
+			if _, err := io.Copy(cmd.OutOrStdout(), log); err != nil && ctx.Err() == nil {
+				return apiStatus(err)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the guest ends")
+	return p.names(cmd, 1)
+}
+
+func (p *program) newTrace() *cobra.Command {
+	return p.names(&cobra.Command{
+		Use:   "trace NAME",
+		Short: "Print a guest's exits to vmm as they happen, a JSON object a line",
+		RunE: func(cmd *cobra.Command, names []string) error {
+			g, err := p.open(names[0])
+			if err != nil {
+				return err
+			}
+			defer g.Close()
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			exits, err := g.Trace(ctx)
+			if err != nil {
+				return apiStatus(err)
+			}
+			defer exits.Close()
+			io.Copy(cmd.OutOrStdout(), exits) // until somebody ends it
+			return nil
+		},
+	}, 1)
+}
+
+func (p *program) newStats() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "stats NAME",
+		Short: "Print what a guest uses, and what its devices have done",
+		RunE: func(cmd *cobra.Command, names []string) error {
+			g, err := p.open(names[0])
+			if err != nil {
+				return err
+			}
+			defer g.Close()
+			ctx, cancel := context.WithTimeout(cmd.Context(), 10*time.Second)
+			defer cancel()
+			s, err := g.Stats(ctx)
+			if err != nil {
+				return apiStatus(err)
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), s)
+			}
+			return printStats(cmd.OutOrStdout(), s)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
+	return p.names(cmd, 1)
+}
+
+func printStats(w io.Writer, s api.Stats) error {
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintf(t, "up\t%v\n", (time.Duration(s.UptimeMs) * time.Millisecond).Round(time.Millisecond))
+	fmt.Fprintf(t, "memory\t%dM of the guest's, %dM of the host's\n", s.MemoryBytes>>20, s.ResidentBytes>>20)
+	if b := s.Balloon; b != nil {
+		fmt.Fprintf(t, "balloon\t%dM of %dM\n", b.ActualBytes>>20, b.TargetBytes>>20)
+	}
+	for _, v := range s.Vcpus {
+		fmt.Fprintf(t, "vcpu %d\t%d ms in the guest, %d ms outside\t%s\n", v.Id, v.GuestMs, v.HostMs, counts(v.Exits))
+	}
+	for _, d := range s.Devices {
+		fmt.Fprintf(t, "%s\t%d requests, %d bytes in, %d bytes out\t%s\n", d.Name, d.Counters["requests"], d.Counters["bytes_to_guest"], d.Counters["bytes_from_guest"],
+			counts(without(d.Counters, "requests", "bytes_to_guest", "bytes_from_guest")))
+	}
+	return t.Flush()
+}
+
+func without(m map[string]int64, names ...string) map[string]int64 {
+	rest := maps.Clone(m)
+	for _, n := range names {
+		delete(rest, n)
+	}
+	return rest
+}
+
+// counts lists those that are not 0, by name.
+func counts(m map[string]int64) string {
+	var words []string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		if m[k] != 0 {
+			words = append(words, fmt.Sprintf("%s %d", strings.ReplaceAll(k, "_", " "), m[k]))
+		}
+	}
+	return strings.Join(words, ", ")
+}
