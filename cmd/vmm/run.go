@@ -30,6 +30,8 @@ type runOptions struct {
 	volumes     volumes
 	rng         bool
 	balloon     balloon
+	console     string
+	ports       consolePorts
 	serial      string
 	onReboot    string
 	restart     restart
@@ -102,7 +104,9 @@ func (p *program) newRun() *cobra.Command {
 	f.Var(transport{&c.Transport}, "transport", "how the guest finds its virtio devices: pci, mmio or mmio-cmdline")
 	f.BoolVar(&o.rng, "rng", true, "give the guest random numbers of the host (virtio-rng)")
 	f.Var(&o.balloon, "balloon", "memory that the guest leaves to the host at first (64M), or off for no virtio balloon")
-	f.StringVar(&o.serial, "serial", "stdio", "the guest's first serial port: stdio, none, file:PATH, unix:PATH or pty")
+	f.StringVar(&o.serial, "serial", "stdio", "the host's end of the guest's console: stdio, none, file:PATH, unix:PATH or pty")
+	f.StringVar(&o.console, "console", "serial", "the guest's console: serial (ttyS0), or virtio (hvc0), which follows the terminal's size")
+	f.Var(&o.ports, "console-port", "a stream between guest and host: NAME=unix:PATH, =file:PATH or =pty is /dev/virtio-ports/NAME; may be given several times")
 	f.Var(&c.Boot, "boot", "how to start the kernel: auto, direct, bzimage or pvh")
 	f.StringVar(&o.onReboot, "on-reboot", "exit", "when the guest resets: exit or restart")
 	f.Var(&o.restart, "restart", "when to start a guest again that has ended: no, on-failure, on-failure:N or always")
@@ -115,6 +119,7 @@ func (p *program) newRun() *cobra.Command {
 	f.BoolVar(&c.CopyKernel, "copy-kernel", false, "read the cached kernel in place of mapping it: a later start, a faster guest, more memory")
 	cmd.RegisterFlagCompletionFunc("boot", cobra.FixedCompletions([]string{"auto", "direct", "bzimage", "pvh"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("transport", cobra.FixedCompletions([]string{"pci", "mmio", "mmio-cmdline"}, cobra.ShellCompDirectiveNoFileComp))
+	cmd.RegisterFlagCompletionFunc("console", cobra.FixedCompletions([]string{"serial", "virtio"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("on-reboot", cobra.FixedCompletions([]string{"exit", "restart"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("restart", cobra.FixedCompletions([]string{"no", "on-failure", "always"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp))
@@ -160,6 +165,7 @@ func (o *runOptions) complete(stderr io.Writer) error {
 	if c.Nets, err = o.nets.complete(o.publish); err != nil {
 		return bad("%w", err)
 	}
+	c.Console, c.Ports = machine.ConsoleKind(o.console), o.ports.config()
 	c.Balloon, c.NoBalloon = uint64(o.balloon.size), o.balloon.off
 	c.KernelCache = o.cache
 	c.Log = slog.New(slog.NewTextHandler(&o.log, &slog.HandlerOptions{Level: level})).With("guest", c.Name)
@@ -179,6 +185,11 @@ func (o *runOptions) run(cmd *cobra.Command, runtimeDir string) error {
 	if o.serial == "pty" {
 		fmt.Fprintf(cmd.ErrOrStderr(), "vmm: the guest's serial port is %s\n", con.Name())
 	}
+	closeConsoles, err := o.openConsoles(con, cmd.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	defer closeConsoles()
 	options := service.Options{
 		Keep:        o.detach && !o.remove,
 		Policy:      o.restart.Policy,
@@ -253,6 +264,6 @@ func flagName(err error) error {
 	if !errors.As(err, &c) {
 		return err
 	}
-	flags := map[string]string{"Kernel": "--kernel", "CPUs": "--cpus", "Memory": "--memory", "Disks": "--disk", "Nets": "--net", "Shares": "--volume", "Vsock": "--vsock", "Balloon": "--balloon", "Transport": "--transport"}
+	flags := map[string]string{"Kernel": "--kernel", "CPUs": "--cpus", "Memory": "--memory", "Disks": "--disk", "Nets": "--net", "Shares": "--volume", "Vsock": "--vsock", "Balloon": "--balloon", "Console": "--console", "Ports": "--console-port", "Transport": "--transport"}
 	return &machine.ConfigError{Field: flags[c.Field], Why: c.Why}
 }

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"vmm/console"
+	"vmm/machine"
+)
+
+// consolePorts is the flag --console-port, which may be given several times:
+//
+//	NAME=unix:PATH | NAME=file:PATH | NAME=pty
+type consolePorts []consolePort
+
+type consolePort struct{ name, spec string }
+
+// Set implements pflag.Value.
+func (p *consolePorts) Set(text string) error {
+	name, spec, _ := strings.Cut(text, "=")
+	if name == "" || spec == "" {
+		return errors.New("is NAME=unix:PATH, NAME=file:PATH or NAME=pty")
+	}
+	*p = append(*p, consolePort{name, spec})
+	return nil
+}
+
+// String implements pflag.Value.
+func (p *consolePorts) String() string {
+	var words []string
+	for _, one := range *p {
+		words = append(words, one.name+"="+one.spec)
+	}
+	return strings.Join(words, " ")
+}
+
+// Type implements pflag.Value.
+func (*consolePorts) Type() string { return "port" }
+
+// config returns the ports, not connected yet.
+func (p consolePorts) config() (list []machine.Port) {
+	for _, one := range p {
+		list = append(list, machine.Port{Name: one.name})
+	}
+	return list
+}
+
+// open opens the host's ends of ports, which are those of config. It tells of
+// names that the host has chosen.
+func (p consolePorts) open(ports []machine.Port, stderr io.Writer) (end func(), err error) {
+	var opened []*console.Console
+	end = func() {
+		for _, c := range opened {
+			c.Close()
+		}
+	}
+	for i, one := range p {
+		late := &struct{ io.ReadWriter }{} // there once OpenPort returns, before it is used
+		ports[i].Stream = machine.NewStream(late, late)
+		c, err := console.OpenPort(one.spec, ports[i].Stream.SetConnected)
+		if err != nil {
+			end()
+			return nil, portStatus(one.name, err)
+		}
+		late.ReadWriter = c
+		opened = append(opened, c)
+		if one.spec == "pty" {
+			fmt.Fprintf(stderr, "vmm: the guest's port %s is %s\n", one.name, c.Name())
+		}
+	}
+	return end, nil
+}
+
+// portStatus tells a spec that is wrong from a host that refuses.
+func portStatus(name string, err error) error {
+	code := exitHost
+	switch {
+	case errors.Is(err, console.ErrSpec):
+		code = exitUsage
+	case errors.As(err, new(syscall.Errno)):
+		err = fmt.Errorf("%w; choose another", err)
+	}
+	return &statusError{code, fmt.Errorf("--console-port %s: %w", name, err)}
+}
+
+// followSize returns the size of the console's terminal, as it changes until end
+// is called.
+func followSize(con *console.Console) (size *machine.TerminalSize, end func()) {
+	size = new(machine.TerminalSize)
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGWINCH)
+	size.Set(con.Size())
+	go func() {
+		defer rescue(con)
+		for range c {
+			size.Set(con.Size())
+		}
+	}()
+	return size, func() {
+		signal.Stop(c)
+		close(c)
+	}
+}
+
+// openConsoles connects what the guest has besides its console's bytes: that
+// one's size, and ports.
+func (o *runOptions) openConsoles(con *console.Console, stderr io.Writer) (end func(), err error) {
+	closePorts, err := o.ports.open(o.config.Ports, stderr)
+	if err != nil {
+		return nil, err
+	}
+	size, forget := followSize(con)
+	o.config.ConsoleSize = size
+	return func() {
+		forget()
+		closePorts()
+	}, nil
+}
