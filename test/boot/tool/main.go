@@ -6,6 +6,7 @@
 //	tool receive ADDRESS  takes a connection and prints the hash of what comes
 //	tool send ADDRESS N   sends N bytes of the pattern
 //	tool vsock-...        talks to the host over vsock: see overVsock
+//	tool share DIR DIR    uses a shared folder, and one that is read-only
 //	tool attack   abuses a virtio disk; package attack has its flags
 package main
 
@@ -36,6 +37,8 @@ func command(what string, args []string) error {
 		return attack.Run(args)
 	case strings.HasPrefix(what, "vsock-"):
 		return overVsock(what, args)
+	case what == "share" && len(args) == 2:
+		return share(args[0], args[1])
 	case what == "receive" && len(args) == 1:
 		return receive(args[0])
 	case what == "send" && len(args) == 2:
