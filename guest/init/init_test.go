@@ -2,6 +2,9 @@ package main
 
 import (
 	"encoding/binary"
+	"maps"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"testing"
@@ -105,5 +108,36 @@ func TestEnvironment(t *testing.T) {
 func TestUnescape(t *testing.T) {
 	if got := unescape(`/mnt/a\040b\134c`); got != `/mnt/a b\c` {
 		t.Error(got)
+	}
+}
+
+// TestLinkPorts: a port is linked once it has a name, and no name leads
+// elsewhere.
+func TestLinkPorts(t *testing.T) {
+	class, links := t.TempDir(), filepath.Join(t.TempDir(), "links")
+	for port, name := range map[string]string{"vport1p0": "org.test.0\n", "vport1p1": "", "vport1p2": "../x", "vport1p3": "..", "vport1p4": "b"} {
+		dir := filepath.Join(class, port)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if name == "" {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(dir, "name"), []byte(name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	linkPorts(class, links)
+	linkPorts(class, links) // again, for another event
+	got := map[string]string{}
+	entries, err := os.ReadDir(links)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		got[e.Name()], _ = os.Readlink(filepath.Join(links, e.Name()))
+	}
+	if want := map[string]string{"org.test.0": "../vport1p0", "b": "../vport1p4"}; !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }

@@ -132,6 +132,11 @@ func (g *guest) openConsole() {
 		return
 	}
 	g.console = os.NewFile(uintptr(fd), path)
+	// What the kernel gave this process may be another: one that was there
+	// before the drivers were.
+	for standard := range 3 {
+		complain(path, unix.Dup3(fd, standard, 0))
+	}
 	_, err = unix.Setsid()
 	complain("session", err)
 	complain(path, unix.IoctlSetInt(fd, unix.TIOCSCTTY, 0))
