@@ -166,6 +166,10 @@ func (d *Device) work(w *scratch) {
 	}
 }
 
+// Panics returns how many requests have met a bug; 0 is what a guest can bring
+// about.
+func (d *Device) Panics() int { return int(d.panics.Load()) }
+
 // panicked turns a bug into an error of the request that met it. It says so once:
 // a guest could send that request again and again.
 func (d *Device) panicked(what any) fuse.Status {
