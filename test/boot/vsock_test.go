@@ -131,7 +131,9 @@ func useVsock(g *guest, path string, do func(command, shows string)) {
 	if err == nil {
 		fail(false, "somebody listens at a port where nobody does")
 	}
-	do("/tool vsock-echo 7 &", "VSOCK-READY")
+	g.send("/tool vsock-echo 7 &\n")
+	g.patiently(func() { g.expect("VSOCK-READY") }) // which comes before or behind the prompt
+	do("echo re''ady", "ready")
 	must("one call", calls(path, 7, 1, 4<<20))
 	must("calls", calls(path, 7, streams, 10_000))
 	do("/tool vsock-dial 98 1 1", "connection reset by peer")
