@@ -143,9 +143,12 @@ func (c *conn) mustGrant() bool {
 	return c.state == open && (c.credit || c.received-c.granted > size/2 && c.forward-c.granted >= size/4)
 }
 
+// mustShut says whether the guest should hear of an end.
+func (c *conn) mustShut() bool { return c.state == open && c.shut != c.told }
+
 // pending says whether there is something for the guest.
 func (c *conn) pending() bool {
-	return c.known && (c.answer || c.state == ending || c.shut != c.told || c.canRead() || c.mustGrant())
+	return c.known && (c.answer || c.state == ending || c.mustShut() || c.canRead() || c.mustGrant())
 }
 
 // Ready implements stream.Watcher. It runs on the host's goroutine.

@@ -136,7 +136,7 @@ func (d *Device) turn(c *conn) bool {
 	if c.canRead() && !d.read(c) {
 		return false
 	}
-	if c.state == open && c.shut != c.told {
+	if c.mustShut() {
 		shut := c.shut
 		if !d.send(c, opShutdown, shut) {
 			return false
