@@ -350,6 +350,20 @@ func TestOpen(t *testing.T) {
 			t.Errorf("%s: %v, want %s", path, err, want)
 		}
 	}
+	if os.Geteuid() == 0 {
+		return // who may write everywhere
+	}
+	if err := os.Chmod(dir, 0o555); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir, Options{}); err == nil || err.Error() != "share "+dir+": permission denied; you may not write there: share it with :ro" {
+		t.Errorf("a directory that may not be written to: %v", err)
+	}
+	d, err := Open(dir, Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
 }
 
 // TestCache: the guest keeps what it has read of a file as long as it does not
