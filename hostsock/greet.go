@@ -19,8 +19,10 @@ func (h *Host) accept() {
 		case errors.Is(err, net.ErrClosed):
 			return
 		case err != nil: // no descriptors, say: callers wait, and we must not spin
-			h.log.Warn("vsock: a caller must wait", "path", h.path, "err", err)
-			if !h.pause() {
+			h.log.Warn("vsock: callers must wait", "path", h.path, "err", err)
+			select {
+			case <-time.After(acceptPause):
+			case <-h.done:
 				return
 			}
 			continue
@@ -35,21 +37,6 @@ func (h *Host) accept() {
 			c.Close() // too many that say nothing
 		}
 	}
-}
-
-// pause is a while, or less if the host is closed meanwhile: then it returns
-// false.
-func (h *Host) pause() bool {
-	for range 10 {
-		time.Sleep(100 * time.Millisecond)
-		h.mu.Lock()
-		closed := h.closed
-		h.mu.Unlock()
-		if closed {
-			return false
-		}
-	}
-	return true
 }
 
 // greet reads where a caller wants to, and passes the call on.

@@ -28,6 +28,8 @@ const (
 	maxPath = unixsock.MaxPath - len("_4294967295")
 	// maxGreeting is how many callers may be writing their first line.
 	maxGreeting = 1024
+	// acceptPause is how long callers wait after a failure to take them.
+	acceptPause = time.Second
 	// greetingLimit is how long one may take.
 	greetingLimit = 5 * time.Second
 )
@@ -39,7 +41,8 @@ type Host struct {
 	l        *net.UnixListener
 	guest    stream.Guest
 	epoll    int
-	stop     *eventfd.FD
+	stop     *eventfd.FD   // for poll
+	done     chan struct{} // closed by Close
 	greeting chan struct{} // has an element for each caller that greets
 	work     sync.WaitGroup
 
@@ -67,7 +70,7 @@ func New(path string, log *slog.Logger) (*Host, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	h := &Host{
-		path: path, log: log, l: l, epoll: -1, greeting: make(chan struct{}, maxGreeting),
+		path: path, log: log, l: l, epoll: -1, done: make(chan struct{}), greeting: make(chan struct{}, maxGreeting),
 		conns: map[uint64]*conn{}, greets: map[net.Conn]struct{}{},
 	}
 	if err := h.open(); err != nil {
@@ -113,6 +116,7 @@ func (h *Host) Close() error {
 		return nil
 	}
 	h.closed = true
+	close(h.done)
 	for c := range h.greets {
 		c.Close()
 	}
