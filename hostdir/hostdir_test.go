@@ -356,6 +356,7 @@ func TestOpen(t *testing.T) {
 	if err := os.Chmod(dir, 0o555); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { os.Chmod(dir, 0o755) }) // or it could not be removed
 	if _, err := Open(dir, Options{}); err == nil || err.Error() != "share "+dir+": permission denied; you may not write there: share it with :ro" {
 		t.Errorf("a directory that may not be written to: %v", err)
 	}
