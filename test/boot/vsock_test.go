@@ -69,7 +69,12 @@ func calls(path string, port, n, size int) error {
 	conns := make([]*net.UnixConn, n)
 	readers := make([]*bufio.Reader, n)
 	errs := make([]error, n)
-	each(n, func(i int) { conns[i], readers[i], errs[i] = call(path, port) })
+	ringing := make(chan struct{}, 50) // the guest has ten seconds to answer
+	each(n, func(i int) {
+		ringing <- struct{}{}
+		conns[i], readers[i], errs[i] = call(path, port)
+		<-ringing
+	})
 	data := pattern.Bytes(size)
 	if errors.Join(errs...) == nil {
 		each(n, func(i int) { errs[i] = there(conns[i], readers[i], data) })
