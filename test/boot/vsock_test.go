@@ -148,7 +148,7 @@ func useVsock(g *guest, path string, do func(command, shows string)) {
 	c, r, err := call(path, 1023)
 	must("shell", err)
 	defer c.Close()
-	io.WriteString(c, "tty; echo in''side; exit\n")
+	io.WriteString(c, "readlink /proc/self/fd/0; echo in''side; exit\n")
 	if out, err := io.ReadAll(r); err != nil || !strings.Contains(string(out), "inside") || !strings.Contains(string(out), "/dev/pts/") {
 		fail(false, "shell: %v: %q", err, out)
 	}
