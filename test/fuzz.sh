@@ -15,11 +15,19 @@ printf '%s\n' "$listed" | awk '
 	count=0
 	while read -r package target; do
 		count=$((count + 1))
-		# The output only matters when it fails.
+		# The output only matters when it fails. Go also calls it a failure when an
+		# input is under way as the time ends; then there is none that it wrote.
 		if ! out=$("$GO" test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 1x "$package" 2>&1); then
-			printf '%s\n' "$out"
-			echo "fuzz: $package $target failed"
-			exit 1
+			case $out in
+			*"Failing input"*) fail=yes ;;
+			*"context deadline exceeded"*) fail= ;;
+			*) fail=yes ;;
+			esac
+			if [ -n "$fail" ]; then
+				printf '%s\n' "$out"
+				echo "fuzz: $package $target failed"
+				exit 1
+			fi
 		fi
 		echo "fuzz: $package $target: ok"
 	done
