@@ -7,6 +7,9 @@
 //	tool send ADDRESS N   sends N bytes of the pattern
 //	tool vsock-...        talks to the host over vsock: see overVsock
 //	tool share DIR DIR    uses a shared folder, and one that is read-only
+//	tool size N   prints the terminal's size, and at its next N changes
+//	tool port PATH N  sends N bytes back to a port
+//	tool work     keeps the devices busy; package work has its flags
 //	tool attack   abuses a virtio disk; package attack has its flags
 package main
 
@@ -22,6 +25,7 @@ import (
 
 	"vmm/test/boot/pattern"
 	"vmm/test/boot/tool/attack"
+	"vmm/test/boot/tool/work"
 )
 
 func main() {
@@ -35,10 +39,16 @@ func command(what string, args []string) error {
 	switch {
 	case what == "attack":
 		return attack.Run(args)
+	case what == "work":
+		return work.Run(args)
 	case strings.HasPrefix(what, "vsock-"):
 		return overVsock(what, args)
 	case what == "share" && len(args) == 2:
 		return share(args[0], args[1])
+	case what == "size" && len(args) == 1:
+		return size(args[0])
+	case what == "port" && len(args) == 2:
+		return sendBack(args[0], args[1])
 	case what == "receive" && len(args) == 1:
 		return receive(args[0])
 	case what == "send" && len(args) == 2:
