@@ -48,19 +48,12 @@ func (g *Guest) Stop(sig syscall.Signal, timeout time.Duration) error {
 	if g.About().State == api.Paused {
 		g.Resume() // if it fails there is the timeout
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.about.State == api.Ended {
-		return &machine.StateError{State: string(api.Ended)}
+	m, err := g.ask(sig)
+	if m == nil || err != nil {
+		return err
 	}
-	if g.sig != 0 || g.machine == nil {
-		g.end(sig)
-		return nil
-	}
-	g.asked(sig)
-	if err := g.machine.PressPowerButton(); err != nil {
-		g.end(sig) // not running yet
-		return nil
+	if err := m.PressPowerButton(); err != nil {
+		return g.Kill(sig) // not running yet, or not any more
 	}
 	g.log.Info("asked the guest to power off; a second signal stops it at once", "signal", sig, "timeout", timeout)
 	time.AfterFunc(timeout, func() {
@@ -74,6 +67,23 @@ func (g *Guest) Stop(sig syscall.Signal, timeout time.Duration) error {
 		g.end(sig)
 	})
 	return nil
+}
+
+// ask returns the machine whose power button is to be pressed, or ends the guest
+// if it has none or was asked before. The button is pressed without the lock, for
+// a pause that waits for the host's disks may be in the way.
+func (g *Guest) ask(sig syscall.Signal) (vm, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.about.State == api.Ended {
+		return nil, &machine.StateError{State: string(api.Ended)}
+	}
+	if g.sig != 0 || g.machine == nil {
+		g.end(sig)
+		return nil, nil
+	}
+	g.asked(sig)
+	return g.machine, nil
 }
 
 // Kill ends the guest without asking it.
