@@ -82,7 +82,7 @@ func (m *Machine) addConsoles() error {
 		if m.devices.screen != nil {
 			out = m.devices.screen
 		}
-		c.terminal = console.NewTerminal(console.Stream{In: in, Out: out})
+		c.terminal = console.NewTerminal(console.Stream{In: in, Out: out, Await: true})
 		c.terminal.Rescue = m.rescue
 		if s := m.config.ConsoleSize; s != nil {
 			c.forget = append(c.forget, s.watch(c.terminal.SetSize))

@@ -55,6 +55,11 @@ type Stream struct {
 	Name string    // of a port of NewPorts
 	In   io.Reader // what the guest reads; nil is nothing
 	Out  io.Writer // what the guest writes; nil drops it. A Write may block
+
+	// Await gives a guest no input before it has written something, if there are
+	// no control messages by which it says that it is there: Linux throws away
+	// what comes while its driver starts.
+	Await bool
 }
 
 // Device is a console.
@@ -147,7 +152,7 @@ func (d *Device) Start(features uint64, h virtio.Host) error {
 	defer d.mu.Unlock()
 	d.host, d.negotiated = h, features
 	for _, p := range d.ports {
-		p.start(h, !d.multiport() || p.control.Open)
+		p.start(h, d.multiport())
 	}
 	return nil
 }

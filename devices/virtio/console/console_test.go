@@ -34,6 +34,51 @@ func TestTerminal(t *testing.T) {
 	h.shows(t, "login: and on it goes")
 }
 
+// TestAwait: a guest gets no input before it prints, and then goes on getting
+// it, over a pause and a restore, but not over a reset.
+func TestAwait(t *testing.T) {
+	h := newHost()
+	g := boot(t, NewTerminal(Stream{In: h, Out: h, Await: true}))
+	h.kind("typed ahead")
+	g.write(1, "$ ")
+	g.reads(0, "typed ahead")
+	h.wait(t, "a read", func() bool { return h.reads == 2 })
+	g.board.Pause()
+	h.kind("paused")
+	g.board.Resume()
+	g.reads(0, "paused")
+	h.wait(t, "a read", func() bool { return h.reads == 3 })
+	g.board.Pause()
+	g.restore()
+	g.board.Resume()
+	g.dev.Type('!') // what is typed now the old device may still read
+	g.reads(0, "!")
+}
+
+// TestAwaitReset: after a reset it begins anew.
+func TestAwaitReset(t *testing.T) {
+	h := newHost()
+	g := boot(t, NewTerminal(Stream{In: h, Out: h, Await: true}))
+	p := g.dev.ports[0]
+	open := func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.open
+	}
+	if open() {
+		t.Error("open before it has printed")
+	}
+	g.write(1, "$ ")
+	g.until("open", open)
+	g.start()
+	if open() {
+		t.Error("open before it has printed again")
+	}
+	h.kind("typed while it restarts")
+	g.write(1, "$ ")
+	g.reads(0, "typed while it restarts")
+}
+
 // random returns n bytes that no fault leaves as they are.
 func random(n int) []byte {
 	b := make([]byte, n)
@@ -49,7 +94,7 @@ func TestBulk(t *testing.T) {
 	h := newHost()
 	g := boot(t, NewTerminal(Stream{In: h, Out: h}))
 	h.set(func() { h.typed.Write(in) })
-	sent := 0
+	sent, round := 0, 0
 	q := g.Queues[1]
 	var got bytes.Buffer
 	g.until("a MiB each way", func() bool {
@@ -60,7 +105,8 @@ func TestBulk(t *testing.T) {
 			sent += k
 			q.Kick()
 		}
-		h.set(func() { h.held = sent%5 == 0 && sent < n })
+		round++
+		h.set(func() { h.held = round%3 == 0 && sent < n })
 		g.collect(0)
 		got.Write(g.got[0].Bytes())
 		g.got[0].Reset()
@@ -100,7 +146,12 @@ func TestSlowHost(t *testing.T) {
 		}
 		g.board.Pause()
 		if restore {
+			before := g.dev
 			g.restore()
+			h.set(func() { h.held = false })
+			if err := before.Close(t.Context()); err != nil { // as what is sent before another process begins
+				t.Fatal(err)
+			}
 		}
 		g.board.Resume()
 		h.set(func() { h.held = false })

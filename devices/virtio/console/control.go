@@ -21,7 +21,6 @@ const messageSize = 8
 type control struct {
 	Added   bool    `json:",omitempty"` // the driver knows of the port
 	Ready   bool    `json:",omitempty"` // and has made it
-	Open    bool    `json:",omitempty"` // a program in the guest has it open
 	Pending pending `json:",omitempty"`
 }
 
@@ -74,8 +73,7 @@ func (d *Device) obey(id uint32, event, value uint16) {
 			d.say(p, pendingName|pendingOpen)
 		}
 	case eventPortOpen:
-		p.control.Open = value == 1
-		p.setOpen(p.control.Open)
+		p.setOpen(value == 1)
 	}
 }
 

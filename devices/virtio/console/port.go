@@ -34,7 +34,8 @@ type port struct {
 	mu        sync.Mutex
 	idle      sync.Cond    // of sending
 	host      virtio.Host  // guarded by mu, as is all below; nil: stopped
-	open      bool         // the guest takes input
+	open      bool         // the guest takes input: a program has the port open
+	awaited   bool         // it is taken to, once it writes
 	input     []byte       // for the guest
 	buf       []byte       // what input is a slice of
 	receiving bool         // there is a goroutine that reads
@@ -66,10 +67,13 @@ func (p *port) queueIn() int {
 
 func (p *port) queueOut() int { return p.queueIn() + 1 }
 
-func (p *port) start(h virtio.Host, open bool) {
+// start goes on where stop, or reset, has left off.
+func (p *port) start(h virtio.Host, multiport bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.host, p.open, p.full, p.queue = h, open, false, nil
+	p.host, p.full, p.queue = h, false, nil
+	p.awaited = !multiport && p.stream.Await
+	p.open = p.open || !multiport && !p.stream.Await
 }
 
 func (p *port) stop() {
@@ -176,6 +180,10 @@ func (p *port) transmitQueue(q *virtq.Queue) {
 		}
 		p.skip = 0
 		q.Push(c, 0)
+		if p.awaited && !p.open {
+			p.open = true
+			p.host.Wake(p.queueIn())
+		}
 	}
 }
 

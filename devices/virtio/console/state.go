@@ -16,6 +16,7 @@ type saved struct {
 
 type savedPort struct {
 	control
+	Open  bool   `json:",omitempty"`
 	Input []byte `json:",omitempty"`
 	Skip  uint64 `json:",omitempty"` // of the chain at the front of its queue
 }
@@ -27,7 +28,7 @@ func (d *Device) Save() ([]byte, error) {
 	s := saved{Cols: d.cols, Rows: d.rows, Ready: d.ready}
 	for _, p := range d.ports {
 		p.mu.Lock()
-		s.Ports = append(s.Ports, savedPort{control: p.control, Input: append([]byte(nil), p.input...), Skip: p.skip})
+		s.Ports = append(s.Ports, savedPort{control: p.control, Open: p.open, Input: append([]byte(nil), p.input...), Skip: p.skip})
 		p.mu.Unlock()
 	}
 	return json.Marshal(s)
@@ -56,7 +57,7 @@ func (d *Device) Load(b []byte) error {
 	for i, p := range d.ports {
 		p.control = s.Ports[i].control
 		p.mu.Lock()
-		p.input, p.skip = s.Ports[i].Input, s.Ports[i].Skip
+		p.open, p.input, p.skip = s.Ports[i].Open, s.Ports[i].Input, s.Ports[i].Skip
 		p.mu.Unlock()
 	}
 	return nil
