@@ -39,7 +39,7 @@ lab: ## build bin/lab, which runs a command where KVM works (docs/lab.md)
 deps: ## install the programs of the host that are missing, by apt
 	@sh test/deps.sh
 
-# The limits leave room for a busy host; on two quiet cores all of it takes about 20 minutes.
+# The limits leave room for a busy host; on two quiet cores all of it takes about 25 minutes.
 # $(call suite,NAME,SECONDS,COMMANDS) runs a part of the tests within its time.
 define suite
 	@echo "=== $(1): at most $(2) s"; began=$$(date +%s); \
@@ -61,11 +61,11 @@ style: ## gofmt and go vet
 # Everything that needs no other kernel than the host's, with the race detector
 # (which needs cgo). The tests of kvm and machine use /dev/kvm directly.
 unit: ## the tests of all packages, with the race detector
-	$(call suite,unit,240, \
-		CGO_ENABLED=1 $(GO) test -race -timeout 230s $$($(GO) list ./... | grep -v "^vmm/test/"))
+	$(call suite,unit,400, \
+		CGO_ENABLED=1 $(GO) test -race -timeout 390s $$($(GO) list ./... | grep -v "^vmm/test/"))
 
 fuzz: ## each fuzz target for FUZZ inputs
-	$(call suite,fuzz,240,GO=$(GO) sh test/fuzz.sh $(FUZZ)x)
+	$(call suite,fuzz,400,GO=$(GO) sh test/fuzz.sh $(FUZZ)x)
 
 # The lab itself, and the initramfs as QEMU boots it: if these fail, what the
 # next suite says is worth nothing.
@@ -75,9 +75,9 @@ emulated: ## the lab and the guest, without vmm
 # What of the unit tests needs KVM, where it works as on hardware. The command's
 # are without the race detector: they start it some hundred times.
 onkvm: lab ## the tests that run small guests on KVM
-	$(call suite,onkvm,400, \
+	$(call suite,onkvm,600, \
 		$(MAKE) --no-print-directory onkvm-tests; \
-		bin/lab -timeout 150s -again -jobs test/onkvm.json)
+		bin/lab -timeout 240s -again -jobs test/onkvm.json)
 
 onkvm-tests:
 	CGO_ENABLED=1 $(GO) test -race -c -o bin/kvm.test ./kvm
@@ -86,7 +86,7 @@ onkvm-tests:
 
 # Real kernels in vmm, where KVM works: here, or in the lab.
 boots: build lab images ## real kernels in vmm
-	$(call suite,boots,1300, \
+	$(call suite,boots,1900, \
 		cd test/boot; ../../bin/lab -timeout 480s -batch 5 -tests ../../bin/boot.test)
 
 # What the boots need: kernels, initramfs, a Debian, the tests and their tool in the guest.
