@@ -2,6 +2,7 @@ package vsock
 
 import (
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -36,6 +37,7 @@ const (
 	packetSize  = 64<<10 + headerSize
 	dataAt      = 3 * ringPages
 	eventBuffer = 16
+	ramSize     = (dataAt + ringSize*(bufferSize+packetSize+eventBuffer) + mem.PageSize) &^ (mem.PageSize - 1)
 )
 
 func (d *driver) Wake(queue int) { d.woken[queue].Store(true) }
@@ -114,12 +116,18 @@ func newRing(t testing.TB, ram []byte, i, data, size int, interrupt func()) *rin
 	return r
 }
 
+// rams are used again, or a fuzz target would do little but clear memory.
+var rams = sync.Pool{New: func() any { return new([ramSize]byte) }}
+
 // newRings returns the three rings of a device.
 func newRings(t testing.TB, interrupt func()) (rings [3]*ring) {
 	t.Helper()
 	sizes := [3]int{bufferSize, packetSize, eventBuffer}
 	at := dataAt
-	ram := make([]byte, (dataAt+ringSize*(bufferSize+packetSize+eventBuffer)+mem.PageSize)&^(mem.PageSize-1))
+	block := rams.Get().(*[ramSize]byte)
+	t.Cleanup(func() { rams.Put(block) })
+	ram := block[:]
+	clear(ram[:dataAt])
 	for i, size := range sizes {
 		rings[i] = newRing(t, ram, i, at, size, interrupt)
 		at += ringSize * size
