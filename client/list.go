@@ -13,7 +13,8 @@ import (
 const Killed = "killed"
 
 // List returns the guests of this host, those that have ended too, as they last
-// described themselves. None is asked, so that one that hangs does not matter.
+// described themselves. None is asked, so that one that hangs does not matter; and
+// one whose record is damaged hides no other: of it there is the name only.
 func List(r *roster.Roster) ([]api.Guest, error) {
 	entries, err := r.List()
 	if err != nil {
@@ -23,7 +24,7 @@ func List(r *roster.Roster) ([]api.Guest, error) {
 	for _, e := range entries {
 		g, err := Describe(e)
 		if err != nil {
-			return nil, err
+			g = finished(e, unknown(e))
 		}
 		guests = append(guests, g)
 	}
@@ -32,7 +33,7 @@ func List(r *roster.Roster) ([]api.Guest, error) {
 
 // Describe returns a guest as it last described itself.
 func Describe(e roster.Entry) (api.Guest, error) {
-	g := api.Guest{Name: e.Name, State: api.Starting, Config: map[string]any{}}
+	g := unknown(e)
 	b, err := e.Record()
 	if errors.Is(err, fs.ErrNotExist) {
 		b, err = []byte("{}"), nil // it has just come, or just gone
@@ -44,9 +45,19 @@ func Describe(e roster.Entry) (api.Guest, error) {
 		return g, &fs.PathError{Op: "record", Path: e.Dir, Err: err}
 	}
 	g.Name = e.Name
-	if !e.Alive && g.State != api.Ended {
+	return finished(e, g), nil
+}
+
+// unknown is a guest that has not described itself.
+func unknown(e roster.Entry) api.Guest {
+	return api.Guest{Name: e.Name, State: api.Starting, Config: map[string]any{}}
+}
+
+// finished adds what a guest could not say that was killed.
+func finished(e roster.Entry, g api.Guest) api.Guest {
+	if !e.Alive && (g.State != api.Ended || g.End == nil) {
 		const killed = 128 + 9 // as a shell has it of a process that was killed
 		g.State, g.End = api.Ended, &api.End{Reason: Killed, Status: killed}
 	}
-	return g, nil
+	return g
 }

@@ -1,0 +1,133 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"vmm/api"
+	"vmm/roster"
+)
+
+func newRoster(t *testing.T) *roster.Roster {
+	t.Helper()
+	r, err := roster.Open(filepath.Join(t.TempDir(), "r"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func claim(t *testing.T, r *roster.Roster, name, record string) *roster.Claim {
+	t.Helper()
+	c, err := r.Claim(name, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if record != "" {
+		if err := c.SetRecord([]byte(record)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return c
+}
+
+// TestList: guests are what they said last, but for those that could not say that
+// they have ended.
+func TestList(t *testing.T) {
+	r := newRoster(t)
+	claim(t, r, "new", "")
+	claim(t, r, "runs", `{"name":"another","state":"running","pid":7}`)
+	for name, record := range map[string]string{
+		"ended": `{"state":"ended","end":{"reason":"power off","status":0}}`, "shot": `{"state":"running","pid":8}`, "shot-early": "",
+	} {
+		if err := claim(t, r, name, record).Release(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := List(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []struct {
+		name   string
+		state  api.State
+		reason string
+	}{{"ended", api.Ended, "power off"}, {"new", api.Starting, ""}, {"runs", api.Running, ""}, {"shot", api.Ended, Killed}, {"shot-early", api.Ended, Killed}}
+	if len(all) != len(want) {
+		t.Fatalf("%+v", all)
+	}
+	for i, w := range want {
+		g := all[i]
+		if g.Name != w.name || g.State != w.state || (g.End == nil) != (w.reason == "") || g.End != nil && g.End.Reason != w.reason {
+			t.Errorf("%+v, want %+v", g, w)
+		}
+	}
+	g, err := Open(r, "shot")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, err := g.End(context.Background()); err != nil || e.Status != 137 {
+		t.Errorf("%+v, %v", e, err)
+	}
+	if err := g.Pause(context.Background()); !errors.Is(err, ErrEnded) {
+		t.Errorf("pause: %v", err)
+	}
+	if _, err := g.Console(context.Background()); !errors.Is(err, ErrEnded) {
+		t.Errorf("console: %v", err)
+	}
+}
+
+// TestBadRecord: a record that is none is an error that names the guest's folder,
+// but not to those who list all.
+func TestBadRecord(t *testing.T) {
+	r := newRoster(t)
+	bad := claim(t, r, "bad", "{")
+	claim(t, r, "good", `{"state":"paused"}`)
+	var path *os.PathError
+	if _, err := Describe(bad.Entry); !errors.As(err, &path) || filepath.Base(path.Path) != "bad" {
+		t.Errorf("%v", err)
+	}
+	all, err := List(r)
+	if err != nil || len(all) != 2 || all[0].Name != "bad" || all[0].State != api.Starting || all[1].State != api.Paused {
+		t.Errorf("%+v, %v", all, err)
+	}
+	if err := bad.SetRecord([]byte(`{"state":"ended"}`)); err != nil { // which says no more
+		t.Fatal(err)
+	}
+	bad.Release()
+	if all, err = List(r); err != nil || all[0].End == nil {
+		t.Errorf("%+v, %v", all, err)
+	}
+}
+
+// TestLeave: who waits for a name to be given up hears of it.
+func TestLeave(t *testing.T) {
+	r := newRoster(t)
+	c := claim(t, r, "web", "")
+	g, err := Open(r, "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	short, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := g.Leave(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v", err)
+	}
+	left := make(chan error, 1)
+	go func() { left <- g.Leave(t.Context()) }()
+	if err := c.Release(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-left:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it waits for ever")
+	}
+}
