@@ -25,7 +25,7 @@ func (p *program) newConsole() *cobra.Command {
 				return err
 			}
 			defer g.Close()
-			return attach(cmd.Context(), g)
+			return attach(cmd.Context(), g) // whose signals are the console's
 		},
 	}, 1)
 }

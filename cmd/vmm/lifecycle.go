@@ -177,19 +177,17 @@ func (p *program) newWait() *cobra.Command {
 		Use:   "wait NAME...",
 		Short: "Wait until guests have ended, and print the exit status of each",
 		RunE: func(cmd *cobra.Command, names []string) error {
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
 			for _, name := range names {
-				g, err := p.open(name)
+				err := p.one(cmd, name, func(ctx context.Context, g *client.Guest) error {
+					end, err := g.End(ctx)
+					if err == nil {
+						fmt.Fprintln(cmd.OutOrStdout(), end.Status)
+					}
+					return err
+				})
 				if err != nil {
 					return err
 				}
-				end, err := g.End(ctx)
-				g.Close()
-				if err != nil {
-					return apiStatus(err)
-				}
-				fmt.Fprintln(cmd.OutOrStdout(), end.Status)
 			}
 			return nil
 		},

@@ -172,31 +172,41 @@ func (p *program) newLogs() *cobra.Command {
 		Use:   "logs NAME",
 		Short: "Print what a guest has printed to its console",
 		RunE: func(cmd *cobra.Command, names []string) error {
-			g, err := p.open(names[0])
-			if err != nil {
-				return err
-			}
-			defer g.Close()
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
-			var log io.ReadCloser
-			if g.Alive && follow {
-				log, err = g.Logs(ctx, true)
-			} else {
-				log, err = service.ReadLog(g.Path(service.ConsoleLog))
-			}
-			if err != nil {
-				return apiStatus(err)
-			}
-			defer log.Close()
-			if _, err := io.Copy(cmd.OutOrStdout(), log); err != nil && ctx.Err() == nil {
-				return apiStatus(err)
-			}
-			return nil
+			return p.one(cmd, names[0], func(ctx context.Context, g *client.Guest) error { return printLog(ctx, g, follow, cmd.OutOrStdout()) })
 		},
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the guest ends")
 	return p.names(cmd, 1)
+}
+
+func printLog(ctx context.Context, g *client.Guest, follow bool, w io.Writer) error {
+	var log io.ReadCloser
+	var err error
+	if g.Alive && follow {
+		log, err = g.Logs(ctx, true)
+	} else {
+		log, err = service.ReadLog(g.Path(service.ConsoleLog))
+	}
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	if _, err := io.Copy(w, log); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// one does something with one guest, until it is interrupted.
+func (p *program) one(cmd *cobra.Command, name string, f func(ctx context.Context, g *client.Guest) error) error {
+	g, err := p.open(name)
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return apiStatus(f(ctx, g))
 }
 
 func (p *program) newTrace() *cobra.Command {
@@ -204,20 +214,15 @@ func (p *program) newTrace() *cobra.Command {
 		Use:   "trace NAME",
 		Short: "Print a guest's exits to vmm as they happen, a JSON object a line",
 		RunE: func(cmd *cobra.Command, names []string) error {
-			g, err := p.open(names[0])
-			if err != nil {
-				return err
-			}
-			defer g.Close()
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
-			exits, err := g.Trace(ctx)
-			if err != nil {
-				return apiStatus(err)
-			}
-			defer exits.Close()
-			io.Copy(cmd.OutOrStdout(), exits) // until somebody ends it
-			return nil
+			return p.one(cmd, names[0], func(ctx context.Context, g *client.Guest) error {
+				exits, err := g.Trace(ctx)
+				if err != nil {
+					return err
+				}
+				defer exits.Close()
+				io.Copy(cmd.OutOrStdout(), exits) // until somebody ends it
+				return nil
+			})
 		},
 	}, 1)
 }
@@ -228,21 +233,16 @@ func (p *program) newStats() *cobra.Command {
 		Use:   "stats NAME",
 		Short: "Print what a guest uses, and what its devices have done",
 		RunE: func(cmd *cobra.Command, names []string) error {
-			g, err := p.open(names[0])
-			if err != nil {
-				return err
-			}
-			defer g.Close()
-			ctx, cancel := context.WithTimeout(cmd.Context(), 10*time.Second)
-			defer cancel()
-			s, err := g.Stats(ctx)
-			if err != nil {
-				return apiStatus(err)
-			}
-			if asJSON {
-				return printJSON(cmd.OutOrStdout(), s)
-			}
-			return printStats(cmd.OutOrStdout(), s)
+			return p.one(cmd, names[0], func(ctx context.Context, g *client.Guest) error {
+				s, err := g.Stats(ctx)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return printJSON(cmd.OutOrStdout(), s)
+				}
+				return printStats(cmd.OutOrStdout(), s)
+			})
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
