@@ -19,19 +19,12 @@ func (p *program) newConsole() *cobra.Command {
 		Short: "Attach to a guest's console; Ctrl-a d leaves it",
 		Long: "Attach to a guest's console: what is typed goes to the guest, what it prints comes here. Several may attach to one guest.\n\n" +
 			"Ctrl-a d leaves, Ctrl-a x kills the guest, Ctrl-a ? helps.",
-		RunE: func(cmd *cobra.Command, names []string) error {
-			g, err := p.open(names[0])
-			if err != nil {
-				return err
-			}
-			defer g.Close()
-			return attach(cmd.Context(), g) // whose signals are the console's
-		},
+		RunE: func(cmd *cobra.Command, names []string) error { return p.one(cmd, names[0], attach) },
 	}, 1)
 }
 
 // attach connects the terminal, or whatever the standard streams are, with the
-// guest's console until one of them ends.
+// guest's console until one of them ends, or ctx does.
 func attach(ctx context.Context, g *client.Guest) error {
 	ctx, leave := context.WithCancel(ctx)
 	defer leave()
@@ -40,13 +33,13 @@ func attach(ctx context.Context, g *client.Guest) error {
 	}
 	con, err := console.Open("stdio", console.Options{Quit: end, Detach: leave, Break: func() { g.SendBreak(ctx) }})
 	if err != nil {
-		return &statusError{exitHost, err}
+		return err
 	}
 	defer con.Close()
 	defer rescue(con)
 	guest, err := g.Console(ctx)
 	if err != nil {
-		return apiStatus(err)
+		return err
 	}
 	defer context.AfterFunc(ctx, func() { guest.Close() })()
 	if con.Terminal() {
@@ -62,7 +55,7 @@ func attach(ctx context.Context, g *client.Guest) error {
 	con.Close()
 	typing.Wait()
 	if err != nil && !detached {
-		return &statusError{exitHost, fmt.Errorf("guest %s: console: %w", g.Name, err)}
+		return fmt.Errorf("guest %s: console: %w", g.Name, err)
 	}
 	return nil
 }

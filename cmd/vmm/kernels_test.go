@@ -35,7 +35,7 @@ func kernels() map[string][]byte {
 		"exits-5":       payload.Out8(debugExit, 5),
 		"exits-200":     payload.Out8(debugExit, 200),
 		"spins":         nil,
-		"halts":         {0xfa, 0xf4, 0xeb, 0xfd}, // CLI; HLT; JMP to it: nothing wakes it
+		"halts":         {0xfa, 0xf4, 0xeb, 0xfd},          // CLI; HLT; JMP to it: nothing wakes it
 		"runs-away":     {0xb8, 0, 0, 0, 0xd0, 0xff, 0xe0}, // MOV EAX, 0xd0000000; JMP RAX: there is nothing
 		"exchanges":     {0xf0, 0x48, 0x0f, 0xc7, 0x0e},    // LOCK CMPXCHG16B [RSI], which KVM's emulator lacks
 		"echoes":        echo(),
