@@ -5,6 +5,7 @@
 //	bench tap     a network card on a tap, in the lab
 //	bench user    a network that needs no privilege, in the lab
 //	bench vsock   sockets that need no network, in the lab
+//	bench fs      a shared folder, in the lab
 //	bench rss     resident memory of an idle guest's VMM, in the lab
 //	bench start   process start to the first KVM_RUN, on this host
 //	bench pio     one exit to a port and back, on this host
@@ -39,6 +40,7 @@ var benches = map[string]struct {
 	"tap":   {newTap, true, true, prepareNet},
 	"user":  {newUser, true, true, prepareNet},
 	"vsock": {newVsock, true, true, prepareNet},
+	"fs":    {newFS, true, true, prepareFS},
 	"start": {newStart, true, false, nil},
 	"pio":   {newPIO, false, false, nil},
 	"rss":   {newRSS, true, true, nil},
@@ -97,7 +99,7 @@ func execute(ctx context.Context, args []string) error {
 func parse(args []string) (o options, err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.Usage = func() {
-		fmt.Fprintln(flags.Output(), "usage: bench [flags] boot|blk|tap|user|vsock|rss|start|pio")
+		fmt.Fprintln(flags.Output(), "usage: bench [flags] boot|blk|tap|user|vsock|fs|rss|start|pio")
 		flags.PrintDefaults()
 	}
 	flags.IntVar(&o.rounds, "rounds", 5, "measure everything so often, after one warm-up")
@@ -125,6 +127,7 @@ func measure(ctx context.Context, o options, f files) (err error) {
 	}
 	defer os.RemoveAll(f.scratch)
 	defer os.Remove(f.disk())
+	defer os.RemoveAll(f.folder())
 	r := benches[o.bench].new(f)
 	if err := r.keep(o.only.MatchString); err != nil {
 		return err
