@@ -43,6 +43,8 @@ func TestFiles(t *testing.T) {
 	if g.must("setattr", s); a.Size != 3 || a.Mode != unix.S_IFREG|0o640 || a.Mtime != 1000 || a.Mtimensec != 5 || a.Atime != 2000 {
 		t.Errorf("attributes %+v", a)
 	}
+	g.want("flush", g.Flush(nil, &fuse.FlushIn{Fh: out.Fh}), fuse.ENOSYS)
+	g.local = false // as if it were another host's
 	g.must("flush", g.Flush(nil, &fuse.FlushIn{Fh: out.Fh}))
 	g.must("fsync", g.Fsync(nil, &fuse.FsyncIn{Fh: out.Fh}))
 	g.must("fdatasync", g.Fsync(nil, &fuse.FsyncIn{Fh: out.Fh, FsyncFlags: dataOnly}))

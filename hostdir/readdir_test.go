@@ -117,6 +117,7 @@ func TestReadDir(t *testing.T) {
 		t.Error("a position that cannot be")
 	}
 	g.want("fsyncdir", g.FsyncDir(nil, &fuse.FsyncIn{Fh: h}), fuse.OK)
+	g.local = false
 	g.want("flush of a directory", g.Flush(nil, &fuse.FlushIn{Fh: h}), fuse.EBADF)
 	f, s := g.openNode(g.lookupName(root, "file-1").NodeId, unix.O_RDONLY)
 	g.must("open", s)
