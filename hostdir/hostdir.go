@@ -59,6 +59,8 @@ type Dir struct {
 	owner    owner
 	most     int // descriptors
 
+	closing sync.WaitGroup // of what a guest had before a reset
+
 	mu      sync.Mutex
 	nodes   map[uint64]*node   // guarded by mu
 	keys    map[key]*node      // guarded by mu; the same ones
@@ -159,6 +161,7 @@ func umask() (uint32, error) {
 // Close gives back all that is open. Nothing else may be called afterwards.
 func (d *Dir) Close() error {
 	d.drop()
+	d.closing.Wait()
 	if d.proc >= 0 {
 		unix.Close(d.proc)
 	}
@@ -175,19 +178,26 @@ func (d *Dir) Reset() {
 	d.last, d.open, d.dirs = root.id, 0, 0
 }
 
-// drop closes all descriptors but the root's.
+// drop closes all descriptors but the root's, without waiting for that: there may
+// be a million, and a vCPU that resets its device waits.
 func (d *Dir) drop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, h := range d.handles {
-		closeFD(h.fd)
-	}
-	for _, n := range d.nodes {
-		if n.id != fuse.FUSE_ROOT_ID {
-			closeFD(n.fd)
-		}
-	}
+	nodes, handles := d.nodes, d.handles
 	d.nodes, d.keys, d.handles = nil, nil, nil
+	if len(nodes)+len(handles) <= 1 {
+		return // the root
+	}
+	d.closing.Go(func() {
+		for _, h := range handles {
+			closeFD(h.fd)
+		}
+		for _, n := range nodes {
+			if n.id != fuse.FUSE_ROOT_ID {
+				closeFD(n.fd)
+			}
+		}
+	})
 }
 
 func closeFD(fd int) {
