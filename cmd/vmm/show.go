@@ -23,15 +23,12 @@ import (
 
 func (p *program) newPS() *cobra.Command {
 	var all, quiet bool
-	var format string
+	format := table
 	cmd := &cobra.Command{
 		Use:   "ps",
 		Short: "List the guests of this host",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if format != "table" && format != "json" {
-				return &statusError{exitUsage, fmt.Errorf("--format %q: must be table or json", format)}
-			}
 			r, err := p.roster()
 			if err != nil {
 				return err
@@ -43,16 +40,42 @@ func (p *program) newPS() *cobra.Command {
 			if !all {
 				guests = living(guests)
 			}
-			return list(cmd.OutOrStdout(), guests, quiet, format == "json")
+			return list(cmd.OutOrStdout(), guests, quiet, format == asJSON)
 		},
 	}
 	f := cmd.Flags()
 	f.BoolVarP(&all, "all", "a", false, "those that have ended, too")
 	f.BoolVarP(&quiet, "quiet", "q", false, "names only")
-	f.StringVar(&format, "format", "table", "table, or json: an object a line")
-	cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	format.add(cmd)
 	return cmd
 }
+
+// format is the flag --format.
+type format string
+
+const (
+	table  format = "table"
+	asJSON format = "json"
+)
+
+func (f *format) add(cmd *cobra.Command) {
+	cmd.Flags().Var(f, "format", "table, or json: an object a line")
+	cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{string(table), string(asJSON)}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// Set implements pflag.Value.
+func (f *format) Set(s string) error {
+	if *f = format(s); *f != table && *f != asJSON {
+		return fmt.Errorf("must be table or json")
+	}
+	return nil
+}
+
+// String implements pflag.Value.
+func (f *format) String() string { return string(*f) }
+
+// Type implements pflag.Value.
+func (*format) Type() string { return "format" }
 
 func living(guests []api.Guest) (alive []api.Guest) {
 	for _, g := range guests {
@@ -228,7 +251,7 @@ func (p *program) newTrace() *cobra.Command {
 }
 
 func (p *program) newStats() *cobra.Command {
-	var asJSON bool
+	format := table
 	cmd := &cobra.Command{
 		Use:   "stats NAME",
 		Short: "Print what a guest uses, and what its devices have done",
@@ -238,14 +261,14 @@ func (p *program) newStats() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return printJSON(cmd.OutOrStdout(), s)
+				if format == asJSON {
+					return json.NewEncoder(cmd.OutOrStdout()).Encode(s)
 				}
 				return printStats(cmd.OutOrStdout(), s)
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
+	format.add(cmd)
 	return p.names(cmd, 1)
 }
 
