@@ -61,7 +61,7 @@ const (
 // The bytes that are read at once: as many as were there the last time, or more.
 const (
 	minWant = 4 << 10
-	maxWant = 64 << 10
+	maxWant = 128 << 10
 )
 
 func (d *Device) newConn(k key, s state) *conn {

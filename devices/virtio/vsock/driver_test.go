@@ -87,7 +87,9 @@ type ring struct {
 	ram       []byte
 	q         *virtq.Queue
 	base, at  int
-	size      int // of a buffer
+	size      int     // of a buffer
+	noIRQ     mem.U16 // VIRTQ_AVAIL_F_NO_INTERRUPT, §2.7.6
+	noKick    mem.U16 // VIRTQ_USED_F_NO_NOTIFY, §2.7.8
 	availIdx  mem.U16
 	usedIdx   mem.U16
 	seen, got uint16
@@ -111,6 +113,8 @@ func newRing(t testing.TB, ram []byte, i, data, size int, interrupt func()) *rin
 	if r.q, err = virtq.New(m, l, virtq.Format{}, virtq.State{}, interrupt); err != nil {
 		t.Fatal(err)
 	}
+	r.noIRQ, _ = m.U16(avail)
+	r.noKick, _ = m.U16(used)
 	r.availIdx, _ = m.U16(avail + 2)
 	r.usedIdx, _ = m.U16(used + 2)
 	return r

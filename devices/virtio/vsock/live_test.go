@@ -61,6 +61,9 @@ func newLive(t testing.TB) *live {
 		t.Fatal(err)
 	}
 	l.rings = newRings(t, l.irq.Signal)
+	for _, r := range l.rings {
+		r.noIRQ.Store(1) // but in wait
+	}
 	for i := range l.kicks {
 		if l.kicks[i], err = eventfd.New(); err != nil {
 			t.Fatal(err)
@@ -100,10 +103,26 @@ func (l *live) close() {
 	}
 }
 
+// kick notifies the device of a queue, if it wants to be.
+func (l *live) kick(queue int) {
+	if l.rings[queue].noKick.Load() == 0 {
+		l.Wake(queue)
+	}
+}
+
+// wait waits until the device has used something of a ring, or for any interrupt.
+func (l *live) wait(r *ring) {
+	r.noIRQ.Store(0)
+	if r.usedIdx.Load() == r.got {
+		l.irq.Wait()
+	}
+	r.noIRQ.Store(1)
+}
+
 // drive is the driver until done, which it asks whenever something has happened.
 func (l *live) drive(done func() bool) {
 	for !done() {
-		l.irq.Wait()
+		l.wait(l.rings[queueReceive])
 		for l.collect() > 0 {
 		}
 		for _, s := range l.socks {
@@ -123,7 +142,7 @@ func (l *live) collect() (n int) {
 		n++
 	}
 	if n > 0 {
-		l.Wake(queueReceive)
+		l.kick(queueReceive)
 	}
 	return n
 }
@@ -187,7 +206,7 @@ func (l *live) put(s *sock, op uint16, flags uint32, data []byte) {
 	tx := l.rings[queueTransmit]
 	for tx.room() == 0 {
 		if _, ok := tx.used(); !ok {
-			l.irq.Wait()
+			l.wait(tx)
 			defer l.irq.Signal() // it may have been for what was received
 		}
 	}
@@ -196,5 +215,5 @@ func (l *live) put(s *sock, op uint16, flags uint32, data []byte) {
 		srcCID: guestCID, dstCID: hostCID, srcPort: s.k.guest, dstPort: s.k.host, len: uint32(len(data)),
 		kind: typeStream, op: op, flags: flags, bufAlloc: liveAlloc, fwdCnt: s.read,
 	}, data)
-	l.Wake(queueTransmit)
+	l.kick(queueTransmit)
 }
