@@ -26,6 +26,13 @@ import (
 const (
 	// maxPath leaves room for what names a port.
 	maxPath = unixsock.MaxPath - len("_4294967295")
+	// largeRoom is what the kernel is asked to hold for a program that does not
+	// read, which has a stream go a quarter faster; it gives twice
+	// net.core.wmem_max at most, 416 KiB as a rule. Where there are many
+	// connections, the others have twice smallRoom.
+	largeRoom  = 512 << 10
+	smallRoom  = 32 << 10
+	largeConns = 64
 	// maxGreeting is how many callers may be writing their first line.
 	maxGreeting = 1024
 	// acceptPause is how long callers wait after a failure to take them.
@@ -212,6 +219,11 @@ func (h *Host) add(fd int) (*conn, error) {
 		unix.Close(fd)
 		return nil, net.ErrClosed
 	}
+	room := largeRoom
+	if len(h.conns) >= largeConns {
+		room = smallRoom
+	}
+	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, room)
 	h.last++
 	c := &conn{h: h, id: h.last, fd: fd}
 	h.conns[c.id] = c
