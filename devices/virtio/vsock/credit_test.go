@@ -122,6 +122,23 @@ func TestDrain(t *testing.T) {
 	})
 }
 
+// TestDrainImpatient: a guest that is done, has no buffer for our word of it and
+// resets the connection at last, takes nothing from the host.
+func TestDrainImpatient(t *testing.T) {
+	d := newDriver(t, 1)
+	s := d.dial()
+	s.pipe.change(func() { s.pipe.room = 10 }, 0)
+	s.put(opCreditRequest, 0, nil) // whose answer takes the only buffer
+	s.put(opData, 0, pattern(1000))
+	s.put(opShutdown, shutBoth, nil)
+	s.put(opReset, 0, nil)
+	s.pipe.read(2000)
+	if got := s.pipe.state(); got.out != string(pattern(1000)) || !got.closed {
+		t.Errorf("%d bytes, closed %v", len(got.out), got.closed)
+	}
+	d.over()
+}
+
 // TestFewBuffers: all goes on with one buffer at a time, of any size.
 func TestFewBuffers(t *testing.T) {
 	for _, size := range []int{headerSize + 1, headerSize + 1000, bufferSize} {

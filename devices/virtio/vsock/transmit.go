@@ -95,7 +95,9 @@ func (d *Device) request(p *packet) {
 // handle is a packet of a connection. What makes no sense ends it.
 func (d *Device) handle(c *conn, p *packet, chain *virtq.Chain) {
 	if p.op == opReset {
-		d.closeHost(c)
+		if c.state != ending { // else it may still drain
+			d.closeHost(c)
+		}
 		d.forget(c)
 		return
 	}
