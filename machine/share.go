@@ -3,7 +3,9 @@ package machine
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -110,6 +112,9 @@ const maxShareQueues = 8
 // openShares makes a device of each share of the Config.
 func (m *Machine) openShares() error {
 	shares := m.config.Shares
+	if len(shares) > 0 {
+		raiseFiles()
+	}
 	for i := range shares {
 		s := &shares[i]
 		dir, err := hostdir.Open(s.Dir, hostdir.Options{ReadOnly: s.ReadOnly, Files: filesEach(len(shares))})
@@ -136,8 +141,23 @@ const (
 	maxFiles   = 1 << 20
 )
 
-// filesEach is how many descriptors each of n shares may hold. Go's runtime has
-// raised the limit as far as it goes.
+// raiseFiles raises the process's limit of descriptors as far as it may go. Go's
+// runtime has raised it to the hard limit, which is as low as 4096 where no
+// service manager sets it, and which only a privileged user can raise.
+func raiseFiles() {
+	text, err := os.ReadFile("/proc/sys/fs/nr_open")
+	if err != nil {
+		return
+	}
+	most, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
+	var limit unix.Rlimit
+	if err != nil || unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil || limit.Max >= most {
+		return
+	}
+	unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: most, Max: most}) // or it stays
+}
+
+// filesEach is how many descriptors each of n shares may hold.
 func filesEach(n int) int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
