@@ -328,6 +328,13 @@ func TestBounds(t *testing.T) {
 		t.Errorf("%d descriptors", g.open)
 	}
 
+	g.Reset()
+	g.readDirAll(g.openDir(root), 0, true, 4096)
+	if nodes, _ := g.count(); nodes != 5 { // the root and 4, with the directory 5 descriptors
+		t.Errorf("a directory that was read has %d nodes", nodes)
+	}
+	g.lookupName(root, "l")
+
 	g = share(t, Options{})
 	var dir fuse.OpenOut
 	for range maxDirs {

@@ -50,14 +50,15 @@ func (d *Dir) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList
 
 // ReadDirPlus implements fuse.RawFileSystem: each entry comes with what Lookup
 // would say. Where that fails, such as at a mount, the guest is told no more than
-// the name, and learns why when it asks.
+// the name, and learns why when it asks; so it is where descriptors are getting
+// scarce, for it may need none of these entries.
 func (d *Dir) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	return d.readDir(in, func(dir int, e fuse.DirEntry) bool {
 		entry := out.AddDirLookupEntry(e)
 		if entry == nil {
 			return false
 		}
-		if e.Name == "." || e.Name == ".." {
+		if e.Name == "." || e.Name == ".." || d.scarce() {
 			return true
 		}
 		if s := d.lookup(dir, e.Name, entry); !s.Ok() {

@@ -111,6 +111,13 @@ func (d *Dir) add(fd int, st *unix.Stat_t) (*node, fuse.Status) {
 	return n, s
 }
 
+// scarce says that half of all descriptors are taken.
+func (d *Dir) scarce() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.open >= d.most/2
+}
+
 // Forget implements fuse.RawFileSystem. A guest that forgets what it was not
 // told of, or more often than it was told, forgets what there is.
 func (d *Dir) Forget(id, times uint64) {
