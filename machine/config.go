@@ -18,8 +18,9 @@ const DefaultCmdline = "console=ttyS0 panic=-1"
 
 // VirtioCmdline is DefaultCmdline for a virtio console. The kernel's last console
 // is the one that programs have; until its driver is there, which is a module
-// mostly, there is the other.
-const VirtioCmdline = "console=ttyS0 console=hvc0 panic=-1"
+// mostly, there is the other. By then systemd has looked where to have a login,
+// so it is told (systemd-debug-generator(8)); nobody else minds.
+const VirtioCmdline = "console=ttyS0 console=hvc0 panic=-1 systemd.wants=serial-getty@hvc0.service"
 
 // Bounds of a Config.
 const (

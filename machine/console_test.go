@@ -50,7 +50,7 @@ func TestConsoleCmdline(t *testing.T) {
 	}{
 		{Config{}, "console=ttyS0 panic=-1"},
 		{Config{Console: ConsoleSerial}, "console=ttyS0 panic=-1"},
-		{Config{Console: ConsoleVirtio, Append: []string{"quiet"}}, "console=ttyS0 console=hvc0 panic=-1 quiet"},
+		{Config{Console: ConsoleVirtio, Append: []string{"quiet"}}, VirtioCmdline + " quiet"},
 		{Config{Console: ConsoleVirtio, Cmdline: "mine"}, "mine"},
 	} {
 		if got := test.c.cmdline(0, nil); got != test.want {
