@@ -56,9 +56,9 @@ type Stream struct {
 	In   io.Reader // what the guest reads; nil is nothing
 	Out  io.Writer // what the guest writes; nil drops it. A Write may block
 
-	// Await gives a guest no input before it has written something, if there are
-	// no control messages by which it says that it is there: Linux throws away
-	// what comes while its driver starts.
+	// Await gives a guest no input, and does not tell it of a size, before it has
+	// written something, if there are no control messages by which it says that
+	// it is there: Linux throws away what comes while its driver starts.
 	Await bool
 }
 
@@ -152,7 +152,7 @@ func (d *Device) Start(features uint64, h virtio.Host) error {
 	defer d.mu.Unlock()
 	d.host, d.negotiated = h, features
 	for _, p := range d.ports {
-		p.start(h, d.multiport())
+		p.start(h, features)
 	}
 	return nil
 }
@@ -210,9 +210,7 @@ func (d *Device) SetSize(cols, rows uint16) {
 		return
 	}
 	d.cols, d.rows = cols, rows
-	if d.host != nil && d.negotiated&featureSize != 0 {
-		d.host.ConfigChanged()
-	}
+	d.ports[0].resized()
 }
 
 // Type gives the guest a byte more, behind all that was read of the terminal's

@@ -209,7 +209,7 @@ func TestQueueReset(t *testing.T) {
 		want uint64
 	}{
 		{"the same queue", func() { p.transmitQueue(queues[0]) }, 5},
-		{"after a pause", func() { p.stop(); p.start(nil, true); p.transmitQueue(queues[1]) }, 5},
+		{"after a pause", func() { p.stop(); p.start(nil, featureMultiport); p.transmitQueue(queues[1]) }, 5},
 		{"after a reset of the queue", func() { p.transmitQueue(queues[0]) }, 0},
 	} {
 		p.skip = 5
@@ -290,6 +290,32 @@ func TestSize(t *testing.T) {
 	if c.Count() != before {
 		t.Error("told without VIRTIO_CONSOLE_F_SIZE")
 	}
+}
+
+// TestSizeAwait: a guest is told of the size, which it may not have read at its
+// start, once it has written, and not before; again after a pause.
+func TestSizeAwait(t *testing.T) {
+	dev := NewTerminal(Stream{Await: true})
+	dev.SetSize(80, 25)
+	g := boot(t, dev)
+	c := g.ConfigSignals()
+	before := c.Count()
+	dev.SetSize(81, 26)
+	if c.Count() != before {
+		t.Error("told before it has written")
+	}
+	g.write(1, "$ ")
+	g.until("the first size", func() bool { return c.Count() == before+1 })
+	g.write(1, "more")
+	dev.SetSize(100, 30)
+	g.until("a change", func() bool { return c.Count() == before+2 })
+	g.board.Pause()
+	dev.SetSize(120, 40)
+	if c.Count() != before+2 {
+		t.Error("told while it is paused")
+	}
+	g.board.Resume()
+	g.until("a change over a pause", func() bool { return c.Count() > before+2 })
 }
 
 // TestEmergency: a byte without a driver.

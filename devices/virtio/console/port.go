@@ -36,6 +36,7 @@ type port struct {
 	host      virtio.Host  // guarded by mu, as is all below; nil: stopped
 	open      bool         // the guest takes input: a program has the port open
 	awaited   bool         // it is taken to, once it writes
+	sized     bool         // the driver wants to know the size
 	input     []byte       // for the guest
 	buf       []byte       // what input is a slice of
 	receiving bool         // there is a goroutine that reads
@@ -68,12 +69,32 @@ func (p *port) queueIn() int {
 func (p *port) queueOut() int { return p.queueIn() + 1 }
 
 // start goes on where stop, or reset, has left off.
-func (p *port) start(h virtio.Host, multiport bool) {
+func (p *port) start(h virtio.Host, features uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.host, p.full, p.queue = h, false, nil
-	p.awaited = !multiport && p.stream.Await
+	multiport := features&featureMultiport != 0
+	p.awaited, p.sized = !multiport && p.stream.Await, features&featureSize != 0
+	if p.awaited && p.open {
+		p.tellSize() // it may have changed over a pause
+	}
 	p.open = p.open || !multiport && !p.stream.Await
+}
+
+// tellSize has the driver look at the size. Linux does not at its start, but only
+// when it is told to; and not too early, for before its port is there that is the
+// end of it. The caller holds mu.
+func (p *port) tellSize() {
+	if p.host != nil && p.sized && (p.open || !p.awaited) {
+		p.host.ConfigChanged()
+	}
+}
+
+// resized is tellSize for a change.
+func (p *port) resized() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.tellSize()
 }
 
 func (p *port) stop() {
@@ -183,6 +204,7 @@ func (p *port) transmitQueue(q *virtq.Queue) {
 		if p.awaited && !p.open {
 			p.open = true
 			p.host.Wake(p.queueIn())
+			p.tellSize()
 		}
 	}
 }
