@@ -20,7 +20,8 @@ type Options struct {
 	// Quit is called for Ctrl-a x at a terminal: at once, however much input
 	// the guest has not taken yet. It must not block.
 	Quit func()
-	// Detach is called for Ctrl-a d, likewise. Without it that key means nothing.
+	// Detach is called for Ctrl-a d, likewise; Read ends behind what was typed
+	// before. Without it that key means nothing.
 	Detach func()
 	// Break is called for Ctrl-a b, in Read, once all that was typed before has
 	// been returned.

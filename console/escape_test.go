@@ -20,6 +20,7 @@ func TestEscape(t *testing.T) {
 		{"\x01xa", "a", []command{cmdQuit}},
 		{"a\x01bb", "ab", []command{cmdBreak}},
 		{"\x01h\x01?", "", []command{cmdHelp, cmdHelp}},
+		{"a\x01db", "ab", []command{cmdDetach}},
 		{"\x01qz", "z", nil}, // unknown: both are swallowed
 		{"\x01X", "", nil},
 		{"a\x01", "a", nil},
@@ -53,6 +54,16 @@ func equal(a, b []command) bool {
 		}
 	}
 	return true
+}
+
+// TestDetach: who leaves has what was typed before, and nothing behind it.
+func TestDetach(t *testing.T) {
+	left := 0
+	k := newKeyboard(Options{Detach: func() { left++ }}, nil)
+	k.run(strings.NewReader("ab\x01dcd").Read)
+	if b, err := io.ReadAll(k); string(b) != "ab" || err != nil || left != 1 {
+		t.Errorf("%q, %v; left %d times", b, err, left)
+	}
 }
 
 // FuzzKeyboard compares the keyboard, cut into reads of any size, with a

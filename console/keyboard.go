@@ -46,7 +46,11 @@ func (k *keyboard) run(read func([]byte) (int, error)) {
 			case cmdQuit:
 				call(k.opts.Quit)
 			case cmdDetach:
-				call(k.opts.Detach)
+				if k.opts.Detach != nil {
+					k.stop(io.EOF) // behind what was typed
+					k.opts.Detach()
+					return
+				}
 			}
 		}
 		if err != nil {

@@ -230,6 +230,42 @@ func TestStreams(t *testing.T) {
 	logs.Close()
 }
 
+// TestLastTyped: what a client typed before it left reaches a guest that was slow
+// to take it, and a guest that takes nothing does not keep the client's goroutine.
+func TestLastTyped(t *testing.T) {
+	f := newFixture(t, Options{})
+	m := f.run(t)
+	g, err := client.Open(f.roster, "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	for _, typed := range []string{"last words", strings.Repeat("x", 3*inboxSize)} {
+		c, err := g.Console(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(c, typed); err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		if len(typed) > inboxSize {
+			continue // nobody reads it
+		}
+		io.WriteString(m.config.ConsoleOut, "the guest prints, which finds that the client has left")
+		b := make([]byte, len(typed))
+		if _, err := io.ReadFull(m.config.ConsoleIn, b); string(b) != typed || err != nil {
+			t.Errorf("%q, %v", b, err)
+		}
+	}
+	io.WriteString(m.config.ConsoleOut, "again")
+	f.await(t, func() bool {
+		f.out.mu.Lock()
+		defer f.out.mu.Unlock()
+		return len(f.out.watchers) == 0
+	})
+}
+
 // checkMetrics looks at the text: every sample is of a family that was announced.
 func checkMetrics(t *testing.T, r io.ReadCloser) {
 	t.Helper()

@@ -289,7 +289,6 @@ func (g *Guest) finish(e End) End {
 	g.about.State, g.about.End = api.Ended, &end
 	g.describe()
 	close(g.over)
-	g.in.wake()
 	return e
 }
 

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"context"
 	"io"
 	"sync"
 )
@@ -45,19 +46,19 @@ func (in *inbox) fill(console io.Reader) {
 }
 
 // put types p, from elsewhere than the console, once the guest has taken what came
-// before. It returns false when over is closed first.
-func (in *inbox) put(p []byte, over <-chan struct{}) bool {
+// before. It returns false if ctx is done first; who ends ctx calls wake.
+func (in *inbox) put(ctx context.Context, p []byte) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for len(in.data)+len(p) > inboxSize {
-		if isClosed(over) {
+		if ctx.Err() != nil {
 			return false
 		}
 		in.changed.Wait()
 	}
 	in.data = append(in.data, p...)
 	in.changed.Broadcast()
-	return !isClosed(over)
+	return true
 }
 
 // wake has those look again who wait for something else than the inbox.
@@ -65,15 +66,6 @@ func (in *inbox) wake() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.changed.Broadcast()
-}
-
-func isClosed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
 }
 
 // awaitWant returns once a machine waits for input, or false after an error.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"time"
 )
 
 // handleLogs sends what the guest has printed, and with follow what it will.
@@ -72,28 +73,38 @@ func (s *server) handleConsole(w http.ResponseWriter, r *http.Request) {
 	}
 	defer conn.Close()
 	io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: console\r\n\r\n")
+	ctx, gone := context.WithCancel(context.Background())
+	defer gone()
+	defer context.AfterFunc(ctx, s.in.wake)()
 	ended := make(chan struct{})
 	go func() {
 		defer s.o.Rescue()
 		defer close(ended)
-		s.typed(buffered)
+		s.typed(ctx, buffered)
 		if c, ok := conn.(*net.UnixConn); ok {
 			c.CloseRead()
 		}
 	}()
 	// A client that has closed its half may still read: it is gone when a write
-	// fails or, at the latest, with the guest.
+	// fails or, at the latest, with the guest. What it has typed then still counts.
 	io.Copy(conn, output)
-	conn.Close()
+	last := time.AfterFunc(lastTyped, func() {
+		gone()
+		conn.Close()
+	})
 	<-ended
+	last.Stop()
 }
 
+// lastTyped is how long a guest may take for what a client typed that has left.
+const lastTyped = time.Second
+
 // typed passes on what a client types until it has no more.
-func (s *server) typed(r io.Reader) {
+func (s *server) typed(ctx context.Context, r io.Reader) {
 	b := make([]byte, inboxSize)
 	for {
 		n, err := r.Read(b)
-		if n > 0 && !s.in.put(b[:n], s.over) {
+		if n > 0 && !s.in.put(ctx, b[:n]) {
 			return
 		}
 		if err != nil {

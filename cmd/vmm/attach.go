@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -23,6 +25,9 @@ func (p *program) newConsole() *cobra.Command {
 	}, 1)
 }
 
+// leaveLimit is how long a guest may take for what was typed last.
+const leaveLimit = time.Second
+
 // attach connects the terminal, or whatever the standard streams are, with the
 // guest's console until one of them ends, or ctx does.
 func attach(ctx context.Context, g *client.Guest) error {
@@ -31,7 +36,13 @@ func attach(ctx context.Context, g *client.Guest) error {
 	end := func() {
 		go func() { g.Kill(ctx) }() // not on the keyboard's goroutine; its failure is seen
 	}
-	con, err := console.Open("stdio", console.Options{Quit: end, Detach: leave, Break: func() { g.SendBreak(ctx) }})
+	// Who leaves has what was typed before delivered, if the guest takes it.
+	var leaving atomic.Bool
+	detach := func() {
+		leaving.Store(true)
+		time.AfterFunc(leaveLimit, leave)
+	}
+	con, err := console.Open("stdio", console.Options{Quit: end, Detach: detach, Break: func() { g.SendBreak(ctx) }})
 	if err != nil {
 		return err
 	}
@@ -49,6 +60,9 @@ func attach(ctx context.Context, g *client.Guest) error {
 	typing.Go(func() {
 		defer rescue(con)
 		io.Copy(guest, con)
+		if leaving.Load() {
+			leave()
+		}
 	})
 	_, err = io.Copy(con, guest)
 	detached := ctx.Err() != nil

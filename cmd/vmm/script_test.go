@@ -7,9 +7,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -56,8 +58,7 @@ func TestScript(t *testing.T) {
 	} else {
 		t.Log("scripts that run guests are skipped:", noKVM)
 	}
-	testscript.Run(t, testscript.Params{
-		Dir:                "testdata/script",
+	params := testscript.Params{
 		RequireUniqueNames: true,
 		Setup:              setUp,
 		Condition: func(condition string) (bool, error) {
@@ -75,8 +76,69 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"ends": ends, "says": says, "prints": prints, "cut": cut, "patch": patch,
 		},
-	})
+	}
+	files, err := filepath.Glob("testdata/script/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			t.Parallel()
+			runScript(t, file, params)
+		})
+	}
 }
+
+// scriptLimit is the deadline of a script: the slowest takes half a minute in the lab.
+const scriptLimit = 100 * time.Second
+
+// runScript runs one script and, in the lab, once more if it fails, which it says:
+// guests die there now and then of the emulated processor (docs/lab.md).
+func runScript(t *testing.T, file string, p testscript.Params) {
+	for again := os.Getenv("VMM_LAB") != ""; ; again = false {
+		p.Files, p.Deadline = []string{file}, time.Now().Add(scriptLimit)
+		try := &scriptTry{T: t}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			testscript.RunT(try, p)
+		}()
+		<-done
+		switch {
+		case try.skipped != "":
+			t.Skip(try.skipped)
+		case !try.failed:
+			return
+		case !again:
+			t.Fatal(try.log.String())
+		}
+		fmt.Printf("RETRY %s:\n%s\n", t.Name(), &try.log)
+	}
+}
+
+// scriptTry is one run of a script, of which the test is not to know yet.
+type scriptTry struct {
+	*testing.T
+	failed  bool
+	skipped string
+	log     strings.Builder
+}
+
+func (s *scriptTry) Run(_ string, f func(testscript.T)) {
+	done := make(chan struct{})
+	go func() { // FailNow ends it
+		defer close(done)
+		f(s)
+	}()
+	<-done
+}
+
+func (s *scriptTry) Parallel()         {}
+func (s *scriptTry) Verbose() bool     { return testing.Verbose() }
+func (s *scriptTry) Log(args ...any)   { fmt.Fprintln(&s.log, args...) }
+func (s *scriptTry) Skip(args ...any)  { s.skipped = fmt.Sprintln(args...); runtime.Goexit() }
+func (s *scriptTry) FailNow()          { s.failed = true; runtime.Goexit() }
+func (s *scriptTry) Fatal(args ...any) { s.Log(args...); s.FailNow() }
 
 func setUp(e *testscript.Env) error {
 	e.Setenv("HOME", e.WorkDir)             // for the cache of kernels
