@@ -75,9 +75,9 @@ emulated: ## the lab and the guest, without vmm
 # What of the unit tests needs KVM, where it works as on hardware. The command's
 # are without the race detector: they start it some hundred times.
 onkvm: lab ## the tests that run small guests on KVM
-	$(call suite,onkvm,600, \
+	$(call suite,onkvm,900, \
 		$(MAKE) --no-print-directory onkvm-tests; \
-		bin/lab -timeout 240s -again -jobs test/onkvm.json)
+		bin/lab -timeout 400s -again -jobs test/onkvm.json)
 
 onkvm-tests:
 	CGO_ENABLED=1 $(GO) test -race -c -o bin/kvm.test ./kvm
