@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -27,6 +28,7 @@ func claim(t *testing.T, r *roster.Roster, name, record string) *roster.Claim {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { runtime.KeepAlive(c) }) // or its name is given up
 	if record != "" {
 		if err := c.SetRecord([]byte(record)); err != nil {
 			t.Fatal(err)

@@ -10,7 +10,8 @@ import (
 )
 
 // A Claim is a name while its guest's process has it. It ends with the process,
-// whatever becomes of that.
+// whatever becomes of that, and when nobody refers to it any more: its holder
+// keeps it.
 type Claim struct {
 	Entry
 	roster *Roster

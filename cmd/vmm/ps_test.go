@@ -28,6 +28,7 @@ func twenty(tb testing.TB, kernel string) (dir string) {
 		if err != nil {
 			tb.Fatal(err)
 		}
+		tb.Cleanup(func() { c.Release() }) // and the name is not given up before, with the Claim
 		now := time.Now()
 		b, err := json.Marshal(api.Guest{Name: c.Name, State: api.Running, Pid: os.Getpid(), Created: now, Started: &now,
 			Config: map[string]any{"Kernel": kernel, "CPUs": 2, "Memory": 512 << 20}})
