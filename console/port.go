@@ -3,11 +3,9 @@ package console
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"vmm/unixsock"
@@ -86,105 +84,31 @@ func (p *portPTY) Write(b []byte) (int, error) {
 	return p.pty.Write(b)
 }
 
-// portSocket is a listening Unix socket that loses nothing.
-type portSocket struct {
-	l         net.Listener
-	connected func(bool)
-
-	mu     sync.Mutex
-	change sync.Cond // of what follows
-	conn   net.Conn  // of the client; nil if none
-	deaf   bool      // it takes no more output
-	input  []byte    // from clients, for Read; at most inputSize
-	closed bool
-}
+// portSocket is a socket for a program, which loses nothing.
+type portSocket struct{ clients }
 
 func openPortSocket(path string, connected func(bool)) (*Console, error) {
 	l, err := unixsock.Listen(path)
 	if err != nil {
 		return nil, fmt.Errorf("unix:%s: %w", path, err)
 	}
-	s := &portSocket{l: l, connected: connected}
-	s.change.L = &s.mu
+	s := &portSocket{}
+	s.init(l)
 	connected(false)
-	go s.serve()
+	greet := func(conn net.Conn) bool {
+		ok := s.attach(conn)
+		if ok {
+			connected(true)
+		}
+		return ok
+	}
+	left := func() {
+		if !s.isClosed() {
+			connected(false)
+		}
+	}
+	go s.serve(greet, left)
 	return &Console{end: s, name: path}, nil
-}
-
-// serve takes the clients, one after the other, and reads what they send: ahead
-// of the guest, so that one is seen to leave.
-func (s *portSocket) serve() {
-	for {
-		conn, err := s.l.Accept()
-		if err != nil {
-			return // closed
-		}
-		if s.attach(conn) {
-			s.connected(true)
-			s.receive(conn)
-			if s.detach(); !s.isClosed() {
-				s.connected(false)
-			}
-		}
-		conn.Close()
-	}
-}
-
-func (s *portSocket) attach(conn net.Conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return false
-	}
-	s.conn, s.deaf = conn, false
-	s.change.Broadcast()
-	return true
-}
-
-func (s *portSocket) detach() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.conn = nil
-}
-
-func (s *portSocket) isClosed() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.closed
-}
-
-// receive reads until the client leaves.
-func (s *portSocket) receive(conn net.Conn) {
-	buf := make([]byte, inputSize)
-	for {
-		n, err := conn.Read(buf)
-		s.mu.Lock()
-		for len(s.input)+n > inputSize && !s.closed {
-			s.change.Wait()
-		}
-		s.input = append(s.input, buf[:n]...)
-		s.change.Broadcast()
-		closed := s.closed
-		s.mu.Unlock()
-		if err != nil || closed {
-			return
-		}
-	}
-}
-
-func (s *portSocket) Read(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for len(s.input) == 0 && !s.closed {
-		s.change.Wait()
-	}
-	if s.closed {
-		return 0, io.EOF
-	}
-	n := copy(p, s.input)
-	s.input = s.input[:copy(s.input, s.input[n:])]
-	s.change.Broadcast()
-	return n, nil
 }
 
 // client waits for somebody who takes output; nil once closed.
@@ -215,28 +139,4 @@ func (s *portSocket) Write(p []byte) (n int, err error) {
 		}
 	}
 	return n, nil
-}
-
-// deafen is for a client that takes no more output; receive goes on until it has
-// all that was sent.
-func (s *portSocket) deafen(conn net.Conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.deaf = s.deaf || s.conn == conn
-}
-
-// Close ends the client's connection and removes the socket.
-func (s *portSocket) Close() error {
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return nil
-	}
-	s.closed = true
-	s.change.Broadcast()
-	if s.conn != nil {
-		s.conn.Close()
-	}
-	s.mu.Unlock()
-	return s.l.Close()
 }
