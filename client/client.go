@@ -23,7 +23,7 @@ import (
 type Guest struct {
 	roster.Entry
 	http *http.Client
-	api  *api.ClientWithResponses
+	api  *api.Client
 }
 
 // ErrEnded is what calls return whose guest's process is gone.
@@ -48,7 +48,7 @@ func open(e roster.Entry) (*Guest, error) {
 	}
 	g := &Guest{Entry: e, http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableCompression: true}}}
 	var err error
-	g.api, err = api.NewClientWithResponses(base+"/v1", api.WithHTTPClient(g.http))
+	g.api, err = api.NewClient(base+"/v1", api.WithHTTPClient(g.http))
 	return g, err
 }
 
@@ -64,18 +64,6 @@ type Error struct {
 
 func (e *Error) Error() string { return fmt.Sprintf("guest %s: %s", e.Guest, e.Text) }
 
-// check turns what came back into an error, unless it is what was asked for.
-func (g *Guest) check(r *http.Response, body []byte, want int) error {
-	if r.StatusCode == want {
-		return nil
-	}
-	var e api.Error
-	if json.Unmarshal(body, &e) != nil || e.Error == "" {
-		e.Error = r.Status
-	}
-	return &Error{g.Name, r.StatusCode, e.Error}
-}
-
 // lost says of a failed connection what it means.
 func (g *Guest) lost(err error) error {
 	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
@@ -84,54 +72,53 @@ func (g *Guest) lost(err error) error {
 	return fmt.Errorf("guest %s: %w", g.Name, err)
 }
 
-// About asks the guest what it is.
-func (g *Guest) About(ctx context.Context) (api.Guest, error) {
-	r, err := g.api.InspectWithResponse(ctx)
+// finish takes what an operation of the api returns: its answer, decoded into v, or
+// what is wrong. v may be nil.
+func (g *Guest) finish(v any, r *http.Response, err error) error {
 	if err != nil {
-		return api.Guest{}, g.lost(err)
+		return g.lost(err)
 	}
-	if err := g.check(r.HTTPResponse, r.Body, http.StatusOK); err != nil || r.JSON200 == nil {
-		return api.Guest{}, cmpErr(err)
+	defer r.Body.Close()
+	if r.StatusCode >= http.StatusMultipleChoices {
+		return g.refused(r)
 	}
-	return *r.JSON200, nil
+	if v == nil {
+		return nil
+	}
+	if err := json.NewDecoder(r.Body).Decode(v); err != nil {
+		return g.lost(err)
+	}
+	return nil
 }
 
-// errNoBody is for an answer that has the right status and nothing in it.
-var errNoBody = errors.New("the answer is empty")
-
-func cmpErr(err error) error {
-	if err == nil {
-		return errNoBody
+// refused reads why.
+func (g *Guest) refused(r *http.Response) error {
+	body, _ := io.ReadAll(io.LimitReader(r.Body, 64<<10)) // what there is of it
+	var e api.Error
+	if json.Unmarshal(body, &e) != nil || e.Error == "" {
+		e.Error = r.Status
 	}
-	return err
+	return &Error{g.Name, r.StatusCode, e.Error}
+}
+
+// do is finish of an operation that answers with nothing.
+func (g *Guest) do(r *http.Response, err error) error { return g.finish(nil, r, err) }
+
+// About asks the guest what it is.
+func (g *Guest) About(ctx context.Context) (about api.Guest, err error) {
+	r, err := g.api.Inspect(ctx)
+	err = g.finish(&about, r, err) // not in the return: the order would be open
+	return about, err
 }
 
 // Pause stops all vCPUs and devices; Resume undoes it.
-func (g *Guest) Pause(ctx context.Context) error {
-	r, err := g.api.PauseWithResponse(ctx)
-	if err != nil {
-		return g.lost(err)
-	}
-	return g.check(r.HTTPResponse, r.Body, http.StatusNoContent)
-}
+func (g *Guest) Pause(ctx context.Context) error { return g.do(g.api.Pause(ctx)) }
 
 // Resume undoes Pause.
-func (g *Guest) Resume(ctx context.Context) error {
-	r, err := g.api.ResumeWithResponse(ctx)
-	if err != nil {
-		return g.lost(err)
-	}
-	return g.check(r.HTTPResponse, r.Body, http.StatusNoContent)
-}
+func (g *Guest) Resume(ctx context.Context) error { return g.do(g.api.Resume(ctx)) }
 
 // SendBreak sends a break over the serial line.
-func (g *Guest) SendBreak(ctx context.Context) error {
-	r, err := g.api.SendBreakWithResponse(ctx)
-	if err != nil {
-		return g.lost(err)
-	}
-	return g.check(r.HTTPResponse, r.Body, http.StatusNoContent)
-}
+func (g *Guest) SendBreak(ctx context.Context) error { return g.do(g.api.SendBreak(ctx)) }
 
 // Stop presses the power button. The guest is killed if it has not powered off
 // after the timeout; nil is what its vmm was told. Wait tells of the end.
@@ -141,53 +128,29 @@ func (g *Guest) Stop(ctx context.Context, timeout *time.Duration) error {
 		ms := timeout.Milliseconds()
 		body.TimeoutMs = &ms
 	}
-	r, err := g.api.StopWithResponse(ctx, body)
-	if err != nil {
-		return g.lost(err)
-	}
-	return g.check(r.HTTPResponse, r.Body, http.StatusNoContent)
+	return g.do(g.api.Stop(ctx, body))
 }
 
 // Kill ends the guest as if its power failed.
-func (g *Guest) Kill(ctx context.Context) error {
-	r, err := g.api.KillWithResponse(ctx)
-	if err != nil {
-		return g.lost(err)
-	}
-	return g.check(r.HTTPResponse, r.Body, http.StatusNoContent)
-}
+func (g *Guest) Kill(ctx context.Context) error { return g.do(g.api.Kill(ctx)) }
 
 // Wait waits for the guest's end, and returns how it ended.
-func (g *Guest) Wait(ctx context.Context) (api.End, error) {
-	r, err := g.api.WaitWithResponse(ctx)
-	if err != nil {
-		return api.End{}, g.lost(err)
-	}
-	if err := g.check(r.HTTPResponse, r.Body, http.StatusOK); err != nil || r.JSON200 == nil {
-		return api.End{}, cmpErr(err)
-	}
-	return *r.JSON200, nil
+func (g *Guest) Wait(ctx context.Context) (end api.End, err error) {
+	r, err := g.api.Wait(ctx)
+	err = g.finish(&end, r, err) // not in the return: the order would be open
+	return end, err
 }
 
 // Stats returns what the guest has done since it was last powered on.
-func (g *Guest) Stats(ctx context.Context) (api.Stats, error) {
-	r, err := g.api.StatsWithResponse(ctx)
-	if err != nil {
-		return api.Stats{}, g.lost(err)
-	}
-	if err := g.check(r.HTTPResponse, r.Body, http.StatusOK); err != nil || r.JSON200 == nil {
-		return api.Stats{}, cmpErr(err)
-	}
-	return *r.JSON200, nil
+func (g *Guest) Stats(ctx context.Context) (stats api.Stats, err error) {
+	r, err := g.api.Stats(ctx)
+	err = g.finish(&stats, r, err) // not in the return: the order would be open
+	return stats, err
 }
 
 // SetBalloon asks the guest to leave so many bytes of its memory to the host.
 func (g *Guest) SetBalloon(ctx context.Context, bytes int64) error {
-	r, err := g.api.SetBalloonWithResponse(ctx, api.Balloon{Bytes: bytes})
-	if err != nil {
-		return g.lost(err)
-	}
-	return g.check(r.HTTPResponse, r.Body, http.StatusNoContent)
+	return g.do(g.api.SetBalloon(ctx, api.Balloon{Bytes: bytes}))
 }
 
 // End returns how the guest ended, and waits for that. It is known of those too

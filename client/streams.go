@@ -6,50 +6,40 @@ import (
 	"io"
 	"net"
 	"net/http"
+
+	"vmm/api"
 )
 
 // Logs returns what the guest has printed and, with follow, what it will until it
 // ends. The caller closes it.
 func (g *Guest) Logs(ctx context.Context, follow bool) (io.ReadCloser, error) {
-	path := "/v1/guest/logs"
-	if follow {
-		path += "?follow=true"
-	}
-	return g.stream(ctx, path)
+	return g.stream(g.api.Logs(ctx, &api.LogsParams{Follow: &follow}))
 }
 
 // Trace returns the exits of the guest's vCPUs as they happen, a JSON object a
 // line. The caller closes it.
-func (g *Guest) Trace(ctx context.Context) (io.ReadCloser, error) {
-	return g.stream(ctx, "/v1/guest/trace")
-}
+func (g *Guest) Trace(ctx context.Context) (io.ReadCloser, error) { return g.stream(g.api.Trace(ctx)) }
 
 // Metrics returns the guest's metrics in Prometheus' text format. The caller
 // closes it.
 func (g *Guest) Metrics(ctx context.Context) (io.ReadCloser, error) {
-	return g.stream(ctx, "/metrics")
-}
-
-func (g *Guest) stream(ctx context.Context, path string) (io.ReadCloser, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, base+path, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/metrics", nil)
 	if err != nil {
 		return nil, err
 	}
-	r, err := g.http.Do(request)
+	return g.stream(g.http.Do(request))
+}
+
+// stream is the body of an answer, or what is wrong.
+func (g *Guest) stream(r *http.Response, err error) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, g.lost(err)
 	}
 	if r.StatusCode != http.StatusOK {
+		defer r.Body.Close()
 		return nil, g.refused(r)
 	}
 	return r.Body, nil
-}
-
-// refused reads why.
-func (g *Guest) refused(r *http.Response) error {
-	defer r.Body.Close()
-	body, _ := io.ReadAll(io.LimitReader(r.Body, 64<<10)) // what there is of it
-	return g.check(r, body, 0)
 }
 
 // Console attaches to the guest's console: what is written is typed, what is read
