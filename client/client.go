@@ -107,7 +107,7 @@ func (g *Guest) do(r *http.Response, err error) error { return g.finish(nil, r, 
 // About asks the guest what it is.
 func (g *Guest) About(ctx context.Context) (about api.Guest, err error) {
 	r, err := g.api.Inspect(ctx)
-	err = g.finish(&about, r, err) // not in the return: the order would be open
+	err = g.finish(&about, r, err) // not in the return, where Go leaves the order open
 	return about, err
 }
 
@@ -137,14 +137,14 @@ func (g *Guest) Kill(ctx context.Context) error { return g.do(g.api.Kill(ctx)) }
 // Wait waits for the guest's end, and returns how it ended.
 func (g *Guest) Wait(ctx context.Context) (end api.End, err error) {
 	r, err := g.api.Wait(ctx)
-	err = g.finish(&end, r, err) // not in the return: the order would be open
+	err = g.finish(&end, r, err)
 	return end, err
 }
 
 // Stats returns what the guest has done since it was last powered on.
 func (g *Guest) Stats(ctx context.Context) (stats api.Stats, err error) {
 	r, err := g.api.Stats(ctx)
-	err = g.finish(&stats, r, err) // not in the return: the order would be open
+	err = g.finish(&stats, r, err)
 	return stats, err
 }
 

@@ -121,6 +121,3 @@ func (g *Guest) SendBreak() error {
 	}
 	return err
 }
-
-// Over is closed when the guest has ended for good.
-func (g *Guest) Over() <-chan struct{} { return g.over }
