@@ -15,10 +15,19 @@ import (
 	"vmm/machine"
 )
 
-// inProcess runs a machine in this process, for what the command has no flag for
-// yet: f has its console, as of a vmm on pipes, and the machine.
+// inProcess attempts f with a machine in this process, for what the command has
+// no flag for: g has its console, as of a vmm on pipes.
 func inProcess(t *testing.T, c machine.Config, f func(g *guest, m *machine.Machine)) {
 	t.Helper()
+	var m *machine.Machine
+	start := func() (g *guest) {
+		g, m = embedded(t, c)
+		return g
+	}
+	attempt(t, start, func(g *guest) { f(g, m) })
+}
+
+func embedded(t *testing.T, c machine.Config) (*guest, *machine.Machine) {
 	in, keyboard := io.Pipe()
 	g := &guest{cmd: &exec.Cmd{}, input: keyboard, exited: make(chan struct{}), news: make(chan struct{}, 1)}
 	c.ConsoleIn, c.ConsoleOut, c.KernelCache = in, g, filepath.Join(os.Getenv("XDG_CACHE_HOME"), "vmm", "kernels")
@@ -26,22 +35,17 @@ func inProcess(t *testing.T, c machine.Config, f func(g *guest, m *machine.Machi
 	if err != nil {
 		t.Fatal(err)
 	}
-	go func() {
-		_, g.err = m.Run(context.Background())
-		close(g.exited)
-	}()
-	defer func() {
+	g.kill = func() {
 		m.Close()
 		in.Close()
-		if r := recover(); r != nil {
-			text, ok := r.(failure)
-			if !ok {
-				panic(r)
-			}
-			t.Fatalf("%s\n--- console:\n%s", text.text, g.tail(4000))
-		}
+	}
+	go func() {
+		var end machine.End
+		end, g.err = m.Run(context.Background())
+		g.died = g.err != nil || end.Reason != machine.PowerOff
+		close(g.exited)
 	}()
-	f(g, m)
+	return g, m
 }
 
 // anonymous returns how much of the host's memory this process has, but for what

@@ -108,6 +108,8 @@ type guest struct {
 	tty    *os.File      // input and output of a guest on a terminal
 	exited chan struct{} // closed once vmm has ended
 	err    error         // of its Wait; set before exited is closed
+	died   bool          // as err: a machine in this process ended by no wish of its guest
+	kill   func()        // ends it at once
 
 	mu     sync.Mutex
 	output bytes.Buffer // guarded by mu; all that vmm wrote
@@ -150,7 +152,7 @@ func attempt(t *testing.T, start func() *guest, f func(g *guest)) {
 func try(start func() *guest, f func(g *guest)) (failed *failure) {
 	g := start()
 	defer func() {
-		g.cmd.Process.Kill()
+		g.kill()
 		<-g.exited
 		if r := recover(); r != nil {
 			text, ok := r.(failure)
@@ -189,6 +191,7 @@ func onTerminal(args ...string) *guest {
 		panic(err)
 	}
 	g.tty, g.input = terminal, terminal
+	g.kill = func() { g.cmd.Process.Kill() }
 	go io.Copy(g, terminal)
 	go g.wait()
 	return g
@@ -198,6 +201,7 @@ func (g *guest) start() {
 	if err := g.cmd.Start(); err != nil {
 		panic(err)
 	}
+	g.kill = func() { g.cmd.Process.Kill() }
 	go g.wait()
 }
 
@@ -295,7 +299,7 @@ func (g *guest) status(want ...int) {
 // crashed says that the guest ended as one does whose processor misbehaves.
 func (g *guest) crashed() bool {
 	status := g.cmd.ProcessState.ExitCode()
-	return status == 10 || status == 11 || status == 13
+	return g.died || status == 10 || status == 11 || status == 13
 }
 
 func (g *guest) signal(s syscall.Signal) {
