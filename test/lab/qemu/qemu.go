@@ -60,14 +60,19 @@ func folder() (string, error) {
 	return filepath.Join(cache, "qemu"), err
 }
 
-// find returns the QEMU in the cache. It looks for its firmware there first,
-// then where the installed one has it.
+// find returns the QEMU in the cache, mended. It looks for its firmware there
+// first, then where the installed one has it.
 func find(ctx context.Context) (Program, error) {
 	dir, err := folder()
 	if err != nil {
 		return Program{}, err
 	}
 	argv := []string{filepath.Join(dir, "usr/bin", Name)}
+	if err := mend(argv[0]); errors.Is(err, errUnknown) {
+		fmt.Fprintf(os.Stderr, "qemu: used as it is, with which guests die now and then: %v\n", err)
+	} else if err != nil {
+		return Program{}, err
+	}
 	for _, data := range []string{"usr/share/qemu", "usr/share/seabios"} {
 		argv = append(argv, "-L", filepath.Join(dir, data))
 	}

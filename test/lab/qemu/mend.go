@@ -1,0 +1,132 @@
+package qemu
+
+import (
+	"bytes"
+	"debug/elf"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// vmrun is the function of QEMU that emulates the instruction VMRUN.
+const vmrun = "helper_vmrun"
+
+// errUnknown says that the code is another compiler's, or a later version's.
+var errUnknown = errors.New(vmrun + " is not the code that is known")
+
+// mend repairs two faults of VMRUN in a QEMU of the cache. Both are in
+// svm_helper.c up to QEMU 10, and both kill guests of guests, the more often the
+// busier the host:
+//
+//   - The number of an injected interrupt stays behind as a pending exception. If
+//     another thread asks the processor to leave its loop before the next
+//     #VMEXIT, the guest gets the interrupt twice, the second time perhaps on the
+//     first instruction of its handler, with the user's GS: a triple fault.
+//   - A virtual interrupt is marked in interrupt_request without the lock that
+//     guards it, so that an interrupt of the host that comes at that moment is
+//     lost: a stall.
+//
+// It returns errUnknown, and leaves the file alone, if it does not find them.
+func mend(path string) error {
+	program, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	code, err := function(program, vmrun)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	changed, err := repair(code)
+	if err != nil || !changed {
+		return err
+	}
+	return replace(path, program)
+}
+
+// function returns the code of a function that a program exports: a part of
+// program.
+func function(program []byte, name string) ([]byte, error) {
+	f, err := elf.NewFile(bytes.NewReader(program))
+	if err != nil {
+		return nil, err
+	}
+	symbols, err := f.DynamicSymbols()
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range symbols {
+		if s.Name != name {
+			continue
+		}
+		for _, p := range f.Progs {
+			if p.Type == elf.PT_LOAD && s.Value >= p.Vaddr && s.Value+s.Size <= p.Vaddr+p.Filesz && p.Off+p.Filesz <= uint64(len(program)) {
+				from := p.Off + s.Value - p.Vaddr
+				return program[from : from+s.Size], nil
+			}
+		}
+	}
+	return nil, errUnknown
+}
+
+// repair changes helper_vmrun in place. It says whether there was anything to
+// do.
+func repair(code []byte) (changed bool, err error) {
+	// movl $2, exception_index(%rbx): for an NMI. It tells where the field is.
+	nmi, err := only(code, []byte{0xc7, 0x83}, []byte{2, 0, 0, 0})
+	if err != nil {
+		return false, err
+	}
+	field := code[nmi+2 : nmi+6]
+	// mov %esi, exception_index(%rbx): for an interrupt, which is delivered at once.
+	store := append([]byte{0x89, 0xb3}, field...)
+	// orl $0x100, interrupt_request(%rbx)
+	or, errOr := only(code, []byte{0x81, 0x8b}, []byte{0, 1, 0, 0})
+	mov := bytes.Index(code, store)
+	if _, err := only(code, []byte{0xf0, 0x80, 0x8b}, []byte{1, 0x66, 0x90}); err == nil && mov < 0 {
+		return false, nil
+	}
+	if errOr != nil || mov < 0 || bytes.Count(code, store) != 1 {
+		return false, errUnknown
+	}
+	copy(code[mov:], []byte{0x66, 0x0f, 0x1f, 0x44, 0, 0}) // a no-op of the same length
+	request := binary.LittleEndian.Uint32(code[or+2:])
+	locked := binary.LittleEndian.AppendUint32([]byte{0xf0, 0x80, 0x8b}, request+1) // lock orb $1, its second byte
+	copy(code[or:], append(locked, 1, 0x66, 0x90))
+	return true, nil
+}
+
+// only returns where an instruction with a displacement of four bytes between
+// begin and end is, if there is exactly one.
+func only(code, begin, end []byte) (int, error) {
+	found := -1
+	for i := range code {
+		rest, ok := bytes.CutPrefix(code[i:], begin)
+		if !ok || len(rest) < 4 || !bytes.HasPrefix(rest[4:], end) {
+			continue
+		}
+		if found >= 0 {
+			return 0, errUnknown
+		}
+		found = i
+	}
+	if found < 0 {
+		return 0, errUnknown
+	}
+	return found, nil
+}
+
+// replace puts a new file in the place of path, in one step.
+func replace(path string, content []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "mended")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(content)
+	if err := errors.Join(err, f.Chmod(0o755), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
