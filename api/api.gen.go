@@ -149,6 +149,9 @@ type VCPU struct {
 type LogsParams struct {
 	// Follow go on until the guest ends
 	Follow *bool `form:"follow,omitempty" json:"follow,omitempty"`
+
+	// Tail how many of the last lines; all of them if it is not given
+	Tail *int `form:"tail,omitempty" json:"tail,omitempty"`
 }
 
 // SetBalloonJSONRequestBody defines body for SetBalloon for application/json ContentType.
@@ -735,6 +738,18 @@ func NewLogsRequest(server string, params *LogsParams) (*http.Request, error) {
 		if params.Follow != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "follow", *params.Follow, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Tail != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "tail", *params.Tail, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {

@@ -10,10 +10,14 @@ import (
 	"vmm/api"
 )
 
-// Logs returns what the guest has printed and, with follow, what it will until it
-// ends. The caller closes it.
-func (g *Guest) Logs(ctx context.Context, follow bool) (io.ReadCloser, error) {
-	return g.stream(g.api.Logs(ctx, &api.LogsParams{Follow: &follow}))
+// Logs returns the last lines that the guest has printed, or all if lines is
+// negative, and, with follow, what it will until it ends. The caller closes it.
+func (g *Guest) Logs(ctx context.Context, follow bool, lines int) (io.ReadCloser, error) {
+	p := api.LogsParams{Follow: &follow}
+	if lines >= 0 {
+		p.Tail = &lines
+	}
+	return g.stream(g.api.Logs(ctx, &p))
 }
 
 // Trace returns the exits of the guest's vCPUs as they happen, a JSON object a

@@ -114,6 +114,7 @@ func TestDescription(t *testing.T) {
 		{"PUT", "/guest/balloon", `{"bytes":-1}`, 400}, {"PUT", "/guest/balloon", `{}`, 400}, {"PUT", "/guest/balloon", `{"bytes":"1"}`, 400},
 		{"POST", "/guest/stop", `{"timeoutMs":-1}`, 400},
 		{"GET", "/guest/logs", "", 200}, {"GET", "/guest/logs?follow=false", "", 200}, {"GET", "/guest/logs?follow=perhaps", "", 400},
+		{"GET", "/guest/logs?tail=2", "", 200}, {"GET", "/guest/logs?tail=-1", "", 400}, {"GET", "/guest/logs?tail=", "", 400},
 	} {
 		u.ask(r.method, r.path, r.body, r.status)
 	}
@@ -200,7 +201,7 @@ func TestStreams(t *testing.T) {
 			t.Errorf("%d: the guest reads %q, %v", i, b, err)
 		}
 	}
-	logs, err := g.Logs(ctx, true)
+	logs, err := g.Logs(ctx, true, -1)
 	if err != nil {
 		t.Fatal(err)
 	}

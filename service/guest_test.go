@@ -191,7 +191,7 @@ func TestStorm(t *testing.T) {
 	for _, call := range []func(){
 		func() { f.Pause() }, func() { f.Resume() }, func() { f.Stats() }, func() { f.About() }, func() { f.SetBalloon(1) },
 		func() {
-			if w, err := f.out.watch(true); err == nil {
+			if w, err := f.out.watch(AllLines); err == nil {
 				w.Close()
 			}
 		},

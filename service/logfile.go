@@ -1,6 +1,7 @@
 package service
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"io/fs"
@@ -74,9 +75,37 @@ func (l *logFile) turn() error {
 
 func (l *logFile) Close() error { return l.f.Close() }
 
-// ReadLog returns what a guest's log has. The caller closes it. No output at all
-// is an empty log. What is written, or dropped, from then on changes nothing.
-func ReadLog(path string) (io.ReadCloser, error) {
+// AllLines is all that a log has.
+const AllLines = -1
+
+// ReadLog returns the last lines that a guest's log has, or AllLines. The caller
+// closes it. No output at all is an empty log. What is written, or dropped, from
+// then on changes nothing.
+func ReadLog(path string, lines int) (io.ReadCloser, error) {
+	whole, err := wholeLog(path)
+	if err != nil || lines < 0 {
+		return whole, err
+	}
+	defer whole.Close()
+	b, err := io.ReadAll(whole) // a log is bounded
+	return io.NopCloser(bytes.NewReader(lastLines(b, lines))), err
+}
+
+// lastLines returns the end of b that has n lines. What follows the last newline
+// is a line, too.
+func lastLines(b []byte, n int) []byte {
+	end := len(bytes.TrimSuffix(b, []byte("\n")))
+	for from := end; ; n-- {
+		if n <= 0 {
+			return b[min(from+1, len(b)):]
+		}
+		if from = bytes.LastIndexByte(b[:from], '\n'); from < 0 {
+			return b
+		}
+	}
+}
+
+func wholeLog(path string) (io.ReadCloser, error) {
 	var r logReader
 	var parts []io.Reader
 	for _, name := range []string{older(path), path} {

@@ -46,16 +46,16 @@ func (o *output) share(p []byte) {
 	}
 }
 
-// watch returns a watcher of all output from now on and, if asked for, of what
-// the log has from before.
-func (o *output) watch(past bool) (*watcher, error) {
+// watch returns a watcher of all output from now on and of the last lines that
+// the log has from before, or AllLines.
+func (o *output) watch(lines int) (*watcher, error) {
 	w := &watcher{output: o}
 	w.changed.L = &w.mu
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if past && o.log != nil {
+	if lines != 0 && o.log != nil {
 		var err error
-		if w.past, err = ReadLog(o.log.path); err != nil {
+		if w.past, err = ReadLog(o.log.path, lines); err != nil {
 			return nil, err
 		}
 	}

@@ -15,7 +15,7 @@ import (
 
 func readLog(t *testing.T, path string) string {
 	t.Helper()
-	r, err := ReadLog(path)
+	r, err := ReadLog(path, AllLines)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func TestReadLogMeanwhile(t *testing.T) {
 	}
 	defer l.Close()
 	io.WriteString(l, "0123456789abc")
-	r, err := ReadLog(path)
+	r, err := ReadLog(path, AllLines)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,9 +81,9 @@ func TestReadLogMeanwhile(t *testing.T) {
 	}
 }
 
-func watch(t *testing.T, o *output, past bool) *watcher {
+func watch(t *testing.T, o *output, lines int) *watcher {
 	t.Helper()
-	w, err := o.watch(past)
+	w, err := o.watch(lines)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,11 +114,11 @@ func TestWatchers(t *testing.T) {
 				w.Close()
 			})
 		}
-		follow(watch(t, o, true), "onetwothree")
+		follow(watch(t, o, AllLines), "onetwothree")
 		io.WriteString(o, "one")
-		follow(watch(t, o, false), "twothree")
-		follow(watch(t, o, true), "onetwothree")
-		gone := watch(t, o, false)
+		follow(watch(t, o, 0), "twothree")
+		follow(watch(t, o, AllLines), "onetwothree")
+		gone := watch(t, o, 0)
 		io.WriteString(o, "two")
 		gone.Close()
 		synctest.Wait() // all that was written is read
@@ -130,7 +130,7 @@ func TestWatchers(t *testing.T) {
 		if b, err := io.ReadAll(gone); string(b) != "two" || err != nil {
 			t.Errorf("one that left: %q, %v", b, err)
 		}
-		if b, err := io.ReadAll(watch(t, o, false)); len(b) > 0 || err != nil {
+		if b, err := io.ReadAll(watch(t, o, 0)); len(b) > 0 || err != nil {
 			t.Errorf("one that came too late: %q, %v", b, err)
 		}
 		if console.String() != "onetwothree" {
@@ -143,7 +143,7 @@ func TestWatchers(t *testing.T) {
 // and is told how much it missed.
 func TestSlowWatcher(t *testing.T) {
 	o := newTestOutput(t, nil)
-	slow := watch(t, o, false)
+	slow := watch(t, o, 0)
 	for range 8 {
 		o.Write(bytes.Repeat([]byte{'x'}, watcherSize/2))
 	}
@@ -183,7 +183,7 @@ func TestBrokenOutput(t *testing.T) {
 	l.f.Close()
 	said := 0
 	o := newOutput(nil, l, func(error) { said++ })
-	w := watch(t, o, false)
+	w := watch(t, o, 0)
 	for range 3 {
 		if n, err := io.WriteString(o, "text"); n != 4 || err != nil {
 			t.Errorf("%d, %v", n, err)
@@ -195,5 +195,21 @@ func TestBrokenOutput(t *testing.T) {
 	}
 	if _, err := newOutput(brokenWriter{}, nil, nil).Write([]byte("x")); err != errGone {
 		t.Errorf("%v", err)
+	}
+}
+
+func TestLastLines(t *testing.T) {
+	for _, test := range []struct {
+		b    string
+		n    int
+		want string
+	}{
+		{"a\nb\nc\n", 1, "c\n"}, {"a\nb\nc\n", 2, "b\nc\n"}, {"a\nb\nc\n", 3, "a\nb\nc\n"}, {"a\nb\nc\n", 9, "a\nb\nc\n"},
+		{"a\nb\nc", 1, "c"}, {"a\nb\nc", 2, "b\nc"}, {"a\nb\nc", 0, ""}, {"a\nb\n", 0, ""},
+		{"\n\n\n", 2, "\n\n"}, {"a\n\n", 1, "\n"}, {"", 3, ""}, {"", 0, ""}, {"\n", 1, "\n"},
+	} {
+		if got := string(lastLines([]byte(test.b), test.n)); got != test.want {
+			t.Errorf("%d of %q: %q, want %q", test.n, test.b, got, test.want)
+		}
 	}
 }

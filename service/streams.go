@@ -6,14 +6,15 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 )
 
 // handleLogs sends what the guest has printed, and with follow what it will.
 func (s *server) handleLogs(w http.ResponseWriter, r *http.Request) {
-	follow := false
-	switch v := r.URL.Query().Get("follow"); v {
+	query, follow, lines := r.URL.Query(), false, AllLines
+	switch query.Get("follow") {
 	case "true":
 		follow = true
 	case "", "false":
@@ -21,7 +22,15 @@ func (s *server) handleLogs(w http.ResponseWriter, r *http.Request) {
 		fail(w, badRequest{errors.New("follow must be true or false")})
 		return
 	}
-	output, err := s.out.watch(true)
+	if query.Has("tail") {
+		n, err := strconv.ParseUint(query.Get("tail"), 10, 31)
+		if err != nil {
+			fail(w, badRequest{errors.New("tail must be a number of lines")})
+			return
+		}
+		lines = int(n)
+	}
+	output, err := s.out.watch(lines)
 	if err != nil {
 		fail(w, err)
 		return
@@ -60,7 +69,7 @@ func (s *server) handleConsole(w http.ResponseWriter, r *http.Request) {
 		fail(w, badRequest{errors.New("it needs the headers Connection: Upgrade and Upgrade: console")})
 		return
 	}
-	output, err := s.out.watch(false)
+	output, err := s.out.watch(0)
 	if err != nil {
 		fail(w, err)
 		return

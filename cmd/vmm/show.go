@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -191,24 +193,56 @@ func printJSON(w io.Writer, v any) error {
 
 func (p *program) newLogs() *cobra.Command {
 	var follow bool
+	lines := tail(service.AllLines)
 	cmd := &cobra.Command{
 		Use:   "logs NAME",
 		Short: "Print what a guest has printed to its console",
 		RunE: func(cmd *cobra.Command, names []string) error {
-			return p.one(cmd, names[0], func(ctx context.Context, g *client.Guest) error { return printLog(ctx, g, follow, cmd.OutOrStdout()) })
+			return p.one(cmd, names[0], func(ctx context.Context, g *client.Guest) error {
+				return printLog(ctx, g, follow, int(lines), cmd.OutOrStdout())
+			})
 		},
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the guest ends")
+	cmd.Flags().VarP(&lines, "tail", "n", "only the last `lines`")
 	return p.names(cmd, 1)
 }
 
-func printLog(ctx context.Context, g *client.Guest, follow bool, w io.Writer) error {
+// tail is the flag --tail: a number of lines, or all.
+type tail int
+
+// Set implements pflag.Value.
+func (n *tail) Set(s string) error {
+	if s == "all" {
+		*n = service.AllLines
+		return nil
+	}
+	v, err := strconv.ParseUint(s, 10, 31)
+	if err != nil {
+		return errors.New("must be a number of lines, or all")
+	}
+	*n = tail(v)
+	return nil
+}
+
+// String implements pflag.Value.
+func (n *tail) String() string {
+	if *n < 0 {
+		return "all"
+	}
+	return strconv.Itoa(int(*n))
+}
+
+// Type implements pflag.Value.
+func (*tail) Type() string { return "lines" }
+
+func printLog(ctx context.Context, g *client.Guest, follow bool, lines int, w io.Writer) error {
 	var log io.ReadCloser
 	var err error
 	if g.Alive && follow {
-		log, err = g.Logs(ctx, true)
+		log, err = g.Logs(ctx, true, lines)
 	} else {
-		log, err = service.ReadLog(g.Path(service.ConsoleLog))
+		log, err = service.ReadLog(g.Path(service.ConsoleLog), lines)
 	}
 	if err != nil {
 		return err

@@ -52,6 +52,16 @@ func LoadFar32(addr, to uint32) []byte {
 // Increment is LOCK INC QWORD [addr].
 func Increment(addr uint32) []byte { return Code([]byte{0xf0, 0x48, 0xff, 0x04, 0x25}, u32(addr)) }
 
+// Request is INC WORD [avail]; MOV EBX, doorbell; XOR EAX, EAX; MOV [RBX], EAX;
+// MOV AX, [avail]; then PAUSE; CMP AX, [used] until they are equal: a request by
+// the index of a virtqueue's available ring, waited for by that of its used ring.
+func Request(avail, used, doorbell uint32) []byte {
+	return Code([]byte{0x66, 0xff, 0x04, 0x25}, u32(avail),
+		imm32(0xbb, doorbell), []byte{0x31, 0xc0, 0x89, 0x03},
+		[]byte{0x66, 0x8b, 0x04, 0x25}, u32(avail),
+		[]byte{0xf3, 0x90, 0x66, 0x3b, 0x04, 0x25}, u32(used), []byte{0x75, 0xf4})
+}
+
 // TripleFault is MOV RAX, 1<<63; MOV EAX, [RAX]: a general protection fault,
 // for which a payload in ring 0 has no handler.
 func TripleFault() []byte { return []byte{0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0x80, 0x8b, 0} }

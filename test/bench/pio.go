@@ -44,8 +44,8 @@ func newPIO(f files) *report {
 	return r
 }
 
-// pioGuest is one vCPU that writes to the port for ever.
-type pioGuest struct {
+// ring3Guest is one vCPU and its code, without a kernel.
+type ring3Guest struct {
 	vm    *kvm.VM
 	cpu   *kvm.VCPU
 	mem   *mem.Memory
@@ -53,13 +53,18 @@ type pioGuest struct {
 	sregs kvm.Sregs
 }
 
-func newPIOGuest() (g *pioGuest, err error) {
+// newPIOGuest writes to the port for ever.
+func newPIOGuest() (*ring3Guest, error) {
+	return newRing3Guest(payload.Forever(payload.Out8(pioPort, 'x')))
+}
+
+func newRing3Guest(code []byte) (g *ring3Guest, err error) {
 	sys, err := kvm.Open(kvm.Device)
 	if err != nil {
 		return nil, err
 	}
 	defer sys.Close()
-	g = &pioGuest{}
+	g = &ring3Guest{}
 	if g.vm, err = sys.CreateVM(); err != nil {
 		return nil, err
 	}
@@ -80,10 +85,10 @@ func newPIOGuest() (g *pioGuest, err error) {
 	if g.cpu, err = g.vm.CreateVCPU(0); err != nil {
 		return nil, err
 	}
-	return g, g.setUp(sys)
+	return g, g.setUp(sys, code)
 }
 
-func (g *pioGuest) setUp(sys *kvm.System) error {
+func (g *ring3Guest) setUp(sys *kvm.System, code []byte) error {
 	cpuid, err := sys.SupportedCPUID()
 	if err != nil {
 		return err
@@ -92,13 +97,13 @@ func (g *pioGuest) setUp(sys *kvm.System) error {
 	if err != nil {
 		return err
 	}
-	if g.regs, g.sregs, err = payload.Ring3(g.mem, payload.Forever(payload.Out8(pioPort, 'x')), base); err != nil {
+	if g.regs, g.sregs, err = payload.Ring3(g.mem, code, base); err != nil {
 		return err
 	}
 	return errors.Join(g.cpu.SetCPUID(cpuid), g.cpu.SetSregs(g.sregs), g.cpu.SetRegs(g.regs))
 }
 
-func (g *pioGuest) close() {
+func (g *ring3Guest) close() {
 	if g.cpu != nil {
 		g.cpu.Close()
 	}
@@ -109,7 +114,7 @@ func (g *pioGuest) close() {
 }
 
 // image is the guest as a file for pio.c.
-func (g *pioGuest) image() ([]byte, error) {
+func (g *ring3Guest) image() ([]byte, error) {
 	ram, err := g.mem.Slice(0, pioMemory)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"vmm/devices/virtio"
+	"vmm/devices/virtio/blk"
+	"vmm/devices/virtio/rng"
+	"vmm/disk"
+	"vmm/eventfd"
+	"vmm/guest/payload"
+	"vmm/kvm"
+)
+
+// Where the guest of newQueue has its queue. The chain is the same each time,
+// and so is each entry of the available ring: the first descriptor.
+const (
+	queueDesc   = 0x10_0000
+	queueAvail  = 0x10_1000
+	queueUsed   = 0x10_2000
+	queueHeader = 0x10_3000 // of a disk request; its status behind it
+	queueStatus = queueHeader + 16
+	queueData   = 0x10_4000
+	queueBase   = 0xd000_0000 // the device's registers
+	queueSize   = 64
+
+	queueRequests = 5000 // a run
+	queueWarmUp   = 200
+)
+
+// Registers of virtio 1.2 §4.2.2.
+const (
+	regDriverFeatures    = 0x020
+	regDriverFeaturesSel = 0x024
+	regQueueNum          = 0x038
+	regQueueReady        = 0x044
+	regQueueNotify       = 0x050
+	regStatus            = 0x070
+	regQueueDesc         = 0x080
+	regQueueDriver       = 0x090
+	regQueueDevice       = 0x0a0
+)
+
+// newQueue times requests that a guest in ring 3 makes of a device, one at a
+// time: store, notification, device, used ring, which the guest watches.
+func newQueue(f files) *report {
+	r := &report{Bench: "queue", Unit: "ns", against: []string{"rng by exits"}, parts: []string{"allocations/request"}, Notes: []string{
+		fmt.Sprintf("A guest in ring 3 makes a request, notifies and waits for the used ring, %d times a run; mean.", queueRequests),
+		"eventfd: KVM signals the queue's eventfd (ioeventfd); exits: the notification is an exit that the run loop forwards.",
+		"allocations: on Go's heap, by all goroutines, ReadMemStats's own among them.",
+	}}
+	small := func() (virtio.Device, [][2]uint32, error) { return rng.New(nil, 0), [][2]uint32{{queueData, 64}}, nil }
+	read := func() (virtio.Device, [][2]uint32, error) {
+		d, err := ramDisk(filepath.Join(f.scratch, "queue.img"))
+		return d, [][2]uint32{{queueHeader, 16}, {queueData, 4096}, {queueStatus, 1}}, err
+	}
+	for _, e := range []struct {
+		name   string
+		device func() (virtio.Device, [][2]uint32, error)
+		bell   bool
+	}{{"rng", small, true}, {"rng by exits", small, false}, {"blk", read, true}} {
+		r.Entries = append(r.Entries, &entry{Name: e.name, measure: func(ctx context.Context) (run, error) {
+			d, chain, err := e.device()
+			if err != nil {
+				return run{}, err
+			}
+			return queue(ctx, d, chain, e.bell)
+		}})
+	}
+	return r
+}
+
+// ramDisk is a disk whose reads need not wait.
+func ramDisk(path string) (virtio.Device, error) {
+	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
+		return nil, err
+	}
+	image, err := disk.Open(path, disk.Options{ReadOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	return blk.New(image, blk.Config{})
+}
+
+// queue measures one run.
+func queue(ctx context.Context, d virtio.Device, chain [][2]uint32, bell bool) (run, error) {
+	code := payload.Code(
+		payload.Repeat(queueWarmUp, payload.Request(queueAvail+2, queueUsed+2, queueBase+regQueueNotify)), payload.Out8(pioPort, 'w'),
+		payload.Repeat(queueRequests, payload.Request(queueAvail+2, queueUsed+2, queueBase+regQueueNotify)), payload.Out8(pioPort, 'e'),
+	)
+	g, err := newRing3Guest(code)
+	if err != nil {
+		return run{}, err
+	}
+	defer g.close()
+	cfg := virtio.Config{Mem: g.mem}
+	if bell {
+		cfg.Doorbells = bells{g.vm}
+	}
+	t, err := virtio.NewMMIO(d, queueBase, nobody{}, cfg)
+	if err != nil {
+		return run{}, err
+	}
+	defer t.Close(pioSeconds)
+	if err := g.drive(t, chain); err != nil {
+		return run{}, err
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	g.cpu.Bind()
+	defer g.cpu.Unbind()
+	var halt atomic.Bool
+	defer time.AfterFunc(pioSeconds, func() { halt.Store(true); g.cpu.Kick() }).Stop()
+	if err := g.until(t, &halt, 'w'); err != nil {
+		return run{}, err
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	began := time.Now()
+	err = g.until(t, &halt, 'e')
+	took := time.Since(began)
+	runtime.ReadMemStats(&after)
+	parts := map[string]float64{"allocations/request": float64(after.Mallocs-before.Mallocs) / queueRequests}
+	return run{Value: float64(took.Nanoseconds()) / queueRequests, Parts: parts}, errors.Join(err, ctx.Err())
+}
+
+// drive brings the device up as a driver does, with a chain that the device
+// writes to from its second descriptor on, or from its only one.
+func (g *ring3Guest) drive(t *virtio.MMIO, chain [][2]uint32) error {
+	ram, err := g.mem.Slice(0, pioMemory)
+	if err != nil {
+		return err
+	}
+	const next, write, noInterrupt = 1, 2, 1
+	le := binary.LittleEndian
+	for i, d := range chain {
+		var flags uint16
+		if i < len(chain)-1 {
+			flags |= next
+		}
+		if i > 0 || len(chain) == 1 {
+			flags |= write
+		}
+		b := ram[queueDesc+16*i:]
+		le.PutUint64(b, uint64(d[0]))
+		le.PutUint32(b[8:], d[1])
+		le.PutUint16(b[12:], flags)
+		le.PutUint16(b[14:], uint16(i+1))
+	}
+	le.PutUint16(ram[queueAvail:], noInterrupt)
+	for _, w := range [][2]uint32{
+		{regStatus, 1}, {regStatus, 3}, // ACKNOWLEDGE, DRIVER
+		{regDriverFeaturesSel, 1}, {regDriverFeatures, 1}, // VIRTIO_F_VERSION_1
+		{regStatus, 11}, // FEATURES_OK
+		{regQueueNum, queueSize}, {regQueueDesc, queueDesc}, {regQueueDriver, queueAvail}, {regQueueDevice, queueUsed}, {regQueueReady, 1},
+		{regStatus, 15}, // DRIVER_OK
+	} {
+		t.Write(uint64(w[0]), le.AppendUint32(nil, w[1]))
+	}
+	var status [4]byte
+	if t.Read(regStatus, status[:]); status[0] != 15 {
+		return fmt.Errorf("the device has status %#x", status[0])
+	}
+	return nil
+}
+
+// until runs the guest until it writes the byte to the port.
+func (g *ring3Guest) until(t *virtio.MMIO, halt *atomic.Bool, end byte) error {
+	for !halt.Load() {
+		e, err := g.cpu.Run()
+		switch {
+		case err != nil:
+			return err
+		case e.Reason == kvm.ExitIO && e.Write && e.Addr == pioPort && e.Data[0] == end:
+			return nil
+		case e.Reason == kvm.ExitMMIO && e.Write && e.Addr == queueBase+regQueueNotify:
+			t.Write(regQueueNotify, e.Data)
+		case e.Reason != kvm.ExitIntr:
+			return fmt.Errorf("exit %v at %#x", e.Reason, e.Addr)
+		}
+	}
+	return fmt.Errorf("the requests take longer than %v", pioSeconds)
+}
+
+// bells is the machine's way to a doorbell.
+type bells struct{ vm *kvm.VM }
+
+func (b bells) Assign(e *eventfd.FD, w virtio.Bell) error {
+	return b.vm.AssignIOEventFD(e.Fd(), kvm.IOEvent{Addr: w.Addr, Len: uint32(w.Len), Match: true, Data: uint64(w.Value)})
+}
+
+func (b bells) Deassign(e *eventfd.FD, w virtio.Bell) error {
+	return b.vm.DeassignIOEventFD(e.Fd(), kvm.IOEvent{Addr: w.Addr, Len: uint32(w.Len), Match: true, Data: uint64(w.Value)})
+}
+
+// nobody takes interrupts, which the driver does not want.
+type nobody struct{}
+
+func (nobody) Signal() {}
