@@ -93,20 +93,21 @@ func pauses(g *guest, dir string, times int) (took []time.Duration) {
 		fail(false, "%v", err)
 	}
 	defer worker.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
+	call := func(what string, i int, f func(context.Context) error) {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := f(ctx); err != nil {
+			fail(g.crashed(), "%s %d: %v", what, i, err)
+		}
+	}
 	for i := range times {
 		began := time.Now()
-		if err := worker.Pause(ctx); err != nil {
-			fail(g.crashed(), "pause %d: %v", i, err)
-		}
+		call("pause", i, worker.Pause)
 		took = append(took, time.Since(began))
 		if i%100 == 0 {
 			time.Sleep(100 * time.Millisecond) // a long one
 		}
-		if err := worker.Resume(ctx); err != nil {
-			fail(g.crashed(), "resume %d: %v", i, err)
-		}
+		call("resume", i, worker.Resume)
 		time.Sleep(time.Duration(i%10) * time.Millisecond)
 	}
 	slices.Sort(took)
