@@ -178,53 +178,47 @@ func TestVsock(t *testing.T) {
 }
 
 // TestVsockDistro is the same in a Debian, with its driver and its shell. The
-// programs come by ssh.
+// programs come by a shared folder, which is written to from both sides.
 func TestVsockDistro(t *testing.T) {
 	need(t)
 	dir := distro(t)
+	share := t.TempDir()
 	for _, name := range []string{"guesttool", "telnetd"} {
-		if _, err := os.Stat(filepath.Join(root, "bin", name)); err != nil {
+		program, err := os.ReadFile(filepath.Join(root, "bin", name))
+		if err != nil {
 			t.Skipf("%v; 'make boots' makes it", err)
+		}
+		if err := os.WriteFile(filepath.Join(share, name), program, 0o755); err != nil {
+			t.Fatal(err)
 		}
 	}
 	path, disk := vsockPath(t), filepath.Join(t.TempDir(), "root.img")
 	answer(t, path, 80)
-	s := newServices(t, dir)
 	attempt(t, func() *guest {
 		if err := copySparse(disk, filepath.Join(dir, "root.img")); err != nil {
 			t.Fatal(err)
 		}
 		return onPipes("run", "--kernel", filepath.Join(dir, "vmlinuz"), "--initrd", filepath.Join(dir, "initrd.img"),
 			"--cpus", "2", "--memory", "1G", "--disk", disk, "--append", "root=/dev/vda rw",
-			"--publish", fmt.Sprintf("%d:22", s.ssh), "--vsock", path+",cid=1234")
+			"--volume", share+":/mnt", "--vsock", path+",cid=1234")
 	}, func(g *guest) {
 		const shell = ":~# "
 		g.patiently(func() { g.expect("debian login: ") })
 		g.send("root\n")
 		g.patiently(func() { g.expect(shell) })
-		s.install("guesttool", "/tool")
-		s.install("telnetd", "/telnetd")
 		do := func(command, shows string) {
 			g.send(command + "\n")
 			g.expect("\r\n") // of what was typed
 			g.patiently(func() { g.expect(shows) })
 			g.patiently(func() { g.expect(shell) })
 		}
-		do("/telnetd vsock:1023 & echo star''ted", "started")
+		do("mount -t virtiofs share0 /mnt && cp /mnt/guesttool /tool && echo from the gue''st > /mnt/reply; ls /mnt", "telnetd")
+		if b, err := os.ReadFile(filepath.Join(share, "reply")); string(b) != "from the guest\n" {
+			fail(false, "the guest wrote %q, %v", b, err)
+		}
+		do("/mnt/telnetd vsock:1023 & echo star''ted", "started")
 		useVsock(g, path, do)
 		g.signal(syscall.SIGTERM)
 		g.patiently(func() { g.status(0) })
 	})
-}
-
-// install copies a program of bin into the guest.
-func (s *services) install(program, to string) {
-	file, err := os.Open(filepath.Join(root, "bin", program))
-	must("install", err)
-	defer file.Close()
-	ssh := s.sshCommand("cat > " + to + " && chmod +x " + to)
-	ssh.Stdin = file
-	if out, err := ssh.CombinedOutput(); err != nil {
-		fail(true, "ssh: %v: %q", err, out)
-	}
 }
