@@ -131,3 +131,13 @@ func FuzzArgs(f *testing.F) {
 		}
 	})
 }
+
+func TestTailFlag(t *testing.T) {
+	for s, want := range map[string]string{"0": "0", "12": "12", "all": "all", "-1": "", "": "", "x": "", "99999999999": ""} {
+		var n tail
+		err := n.Set(s)
+		if (err == nil) != (want != "") || err == nil && n.String() != want {
+			t.Errorf("--tail %q: %v, %v", s, n.String(), err)
+		}
+	}
+}
