@@ -140,25 +140,34 @@ func pioGo(ctx context.Context) (run, error) {
 	if err := ports.Map(pioPort, 1, &latch{}); err != nil {
 		return run{}, err
 	}
+	return g.measure(ctx, "allocations/exit", pioExits, func(halt *atomic.Bool) error {
+		return exits(g.cpu, &ports, halt, pioWarmUp)
+	}, func(halt *atomic.Bool) error {
+		return exits(g.cpu, &ports, halt, pioExits)
+	})
+}
+
+// measure times n operations of the guest, and what they allocate, which is the
+// part of that name. It runs on this thread; halt is set if they take too long,
+// for the guest cannot end by itself.
+func (g *ring3Guest) measure(ctx context.Context, part string, n int, warmUp, operations func(halt *atomic.Bool) error) (run, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	g.cpu.Bind()
 	defer g.cpu.Unbind()
 	var halt atomic.Bool
-	// The guest cannot end by itself.
-	watchdog := time.AfterFunc(pioSeconds, func() { halt.Store(true); g.cpu.Kick() })
-	defer watchdog.Stop()
-	if err := exits(g.cpu, &ports, &halt, pioWarmUp); err != nil {
+	defer time.AfterFunc(pioSeconds, func() { halt.Store(true); g.cpu.Kick() }).Stop()
+	if err := warmUp(&halt); err != nil {
 		return run{}, err
 	}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	began := time.Now()
-	err = exits(g.cpu, &ports, &halt, pioExits)
+	err := operations(&halt)
 	took := time.Since(began)
 	runtime.ReadMemStats(&after)
-	parts := map[string]float64{"allocations/exit": float64(after.Mallocs-before.Mallocs) / pioExits}
-	return run{Value: float64(took.Nanoseconds()) / pioExits, Parts: parts}, errors.Join(err, ctx.Err())
+	parts := map[string]float64{part: float64(after.Mallocs-before.Mallocs) / float64(n)}
+	return run{Value: float64(took.Nanoseconds()) / float64(n), Parts: parts}, errors.Join(err, ctx.Err())
 }
 
 // exits is the part of machine's loop that an access to a port goes through.

@@ -3,13 +3,10 @@ package main
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync/atomic"
-	"time"
 
 	"vmm/devices/virtio"
 	"vmm/devices/virtio/blk"
@@ -57,37 +54,34 @@ func newQueue(f files) *report {
 		"eventfd: KVM signals the queue's eventfd (ioeventfd); exits: the notification is an exit that the run loop forwards.",
 		"allocations: on Go's heap, by all goroutines, ReadMemStats's own among them.",
 	}}
-	small := func() (virtio.Device, [][2]uint32, error) { return rng.New(nil, 0), [][2]uint32{{queueData, 64}}, nil }
-	read := func() (virtio.Device, [][2]uint32, error) {
-		d, err := ramDisk(filepath.Join(f.scratch, "queue.img"))
-		return d, [][2]uint32{{queueHeader, 16}, {queueData, 4096}, {queueStatus, 1}}, err
+	random := func(bell bool) func(context.Context) (run, error) {
+		return func(ctx context.Context) (run, error) {
+			return queue(ctx, rng.New(nil, 0), [][2]uint32{{queueData, 64}}, bell)
+		}
 	}
-	for _, e := range []struct {
-		name   string
-		device func() (virtio.Device, [][2]uint32, error)
-		bell   bool
-	}{{"rng", small, true}, {"rng by exits", small, false}, {"blk", read, true}} {
-		r.Entries = append(r.Entries, &entry{Name: e.name, measure: func(ctx context.Context) (run, error) {
-			d, chain, err := e.device()
-			if err != nil {
-				return run{}, err
-			}
-			return queue(ctx, d, chain, e.bell)
-		}})
+	r.Entries = []*entry{
+		{Name: "rng", measure: random(true)},
+		{Name: "rng by exits", measure: random(false)},
+		{Name: "blk", measure: func(ctx context.Context) (run, error) { return queueRead(ctx, filepath.Join(f.scratch, "queue.img")) }},
 	}
 	return r
 }
 
-// ramDisk is a disk whose reads need not wait.
-func ramDisk(path string) (virtio.Device, error) {
+// queueRead has the guest read a disk whose reads need not wait.
+func queueRead(ctx context.Context, path string) (run, error) {
 	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
-		return nil, err
+		return run{}, err
 	}
 	image, err := disk.Open(path, disk.Options{ReadOnly: true})
 	if err != nil {
-		return nil, err
+		return run{}, err
 	}
-	return blk.New(image, blk.Config{})
+	defer image.Close()
+	d, err := blk.New(image, blk.Config{})
+	if err != nil {
+		return run{}, err
+	}
+	return queue(ctx, d, [][2]uint32{{queueHeader, 16}, {queueData, 4096}, {queueStatus, 1}}, true)
 }
 
 // queue measures one run.
@@ -113,23 +107,11 @@ func queue(ctx context.Context, d virtio.Device, chain [][2]uint32, bell bool) (
 	if err := g.drive(t, chain); err != nil {
 		return run{}, err
 	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	g.cpu.Bind()
-	defer g.cpu.Unbind()
-	var halt atomic.Bool
-	defer time.AfterFunc(pioSeconds, func() { halt.Store(true); g.cpu.Kick() }).Stop()
-	if err := g.until(t, &halt, 'w'); err != nil {
-		return run{}, err
-	}
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	began := time.Now()
-	err = g.until(t, &halt, 'e')
-	took := time.Since(began)
-	runtime.ReadMemStats(&after)
-	parts := map[string]float64{"allocations/request": float64(after.Mallocs-before.Mallocs) / queueRequests}
-	return run{Value: float64(took.Nanoseconds()) / queueRequests, Parts: parts}, errors.Join(err, ctx.Err())
+	return g.measure(ctx, "allocations/request", queueRequests, func(halt *atomic.Bool) error {
+		return g.until(t, halt, 'w')
+	}, func(halt *atomic.Bool) error {
+		return g.until(t, halt, 'e')
+	})
 }
 
 // drive brings the device up as a driver does, with a chain that the device
