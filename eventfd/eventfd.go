@@ -6,7 +6,6 @@ package eventfd
 import (
 	"errors"
 	"os"
-	"runtime"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +19,7 @@ var ErrStopped = errors.New("eventfd: stopped")
 type FD struct {
 	fd      int
 	stopped atomic.Bool
+	yielder Yielder // Wait's
 	count   [8]byte // what Wait reads; here, for on a stack it would escape
 }
 
@@ -47,7 +47,7 @@ func (e *FD) Signal() { unix.Write(e.fd, one) }
 // that Go's poller takes (BenchmarkIdle): a guest waits for it with each request.
 func (e *FD) Wait() error {
 	for !e.stopped.Load() {
-		Yield()
+		e.yielder.Yield()
 		_, err := unix.Read(e.fd, e.count[:])
 		if err == nil && !e.stopped.Load() {
 			return nil
@@ -58,13 +58,6 @@ func (e *FD) Wait() error {
 	}
 	return ErrStopped
 }
-
-// Yield is called before a goroutine blocks in the kernel, again and again,
-// without ever parking in Go. To the runtime's monitor one that is not scheduled
-// for 10 ms is one that hogs its processor: in every system call it takes that
-// away, and the goroutine waits for another when it returns, which takes
-// longer than the wake itself (BenchmarkIdle).
-func Yield() { runtime.Gosched() }
 
 // Stop makes Wait fail until Start.
 func (e *FD) Stop() {

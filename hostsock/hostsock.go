@@ -157,8 +157,9 @@ func (h *Host) watch(op, fd int, id uint64, events uint32) error {
 // kernel, not in Go's poller: the guest waits for it with each packet.
 func (h *Host) poll() {
 	events := make([]unix.EpollEvent, 64)
+	var y eventfd.Yielder
 	for {
-		eventfd.Yield()
+		y.Yield()
 		n, err := unix.EpollWait(h.epoll, events, -1)
 		if err != nil && err != unix.EINTR {
 			h.log.Error("vsock: no more events", "path", h.path, "err", err)

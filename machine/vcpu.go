@@ -6,11 +6,11 @@ import (
 	"os"
 	"runtime"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"vmm/bus"
+	"vmm/eventfd"
 	"vmm/kvm"
 )
 
@@ -100,9 +100,9 @@ func (v *vcpu) loop() error {
 	defer v.cpu.Unbind()
 	v.stats.thread.Store(int32(unix.Gettid()))
 	defer v.stats.leave()
-	var y yielder
+	var y eventfd.Yielder // rarely: it is dear for a goroutine that is bound to its thread
 	for !v.halt.Load() {
-		y.yield()
+		y.Yield()
 		exit, err := v.cpu.Run()
 		switch err {
 		case nil:
@@ -118,25 +118,6 @@ func (v *vcpu) loop() error {
 		}
 	}
 	return nil
-}
-
-// yielder has a vCPU scheduled more often than the 10 ms after which Go's monitor
-// takes the processor of a goroutine that is not, and each exit then waits for
-// another (eventfd.Yield). That is not cheap here, for the goroutine is bound to
-// its thread; so it is done between exits that come fast only, and rarely.
-type yielder struct{ entered, yielded time.Time }
-
-const yieldEvery = 5 * time.Millisecond
-
-func (y *yielder) yield() {
-	now := time.Now()
-	if now.Sub(y.yielded) > yieldEvery {
-		if now.Sub(y.entered) < yieldEvery {
-			runtime.Gosched()
-		}
-		y.yielded = now
-	}
-	y.entered = now
 }
 
 // makeCalls makes the waiting calls and, while paused, those to come.

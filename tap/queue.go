@@ -79,8 +79,9 @@ func (q *queue) start(readable func() bool) {
 func (q *queue) watch(readable func() bool) {
 	fds := []unix.PollFd{{Fd: int32(q.events.Fd()), Events: unix.POLLIN}, {Fd: int32(q.fd), Events: unix.POLLIN}}
 	event, frame := &fds[0], &fds[1]
+	var y eventfd.Yielder
 	for {
-		eventfd.Yield()
+		y.Yield()
 		if _, err := unix.Poll(fds, -1); err != nil {
 			continue // EINTR
 		}
