@@ -12,6 +12,7 @@ type transmitter struct {
 	allowed ethernet.Offload // what the driver may leave to the link
 	header  ethernet.Header
 	sent    []virtq.Used // for serve, to be given back
+	pace    pace
 	counters
 }
 
@@ -21,7 +22,7 @@ func (t *transmitter) start(features uint64) { t.allowed = offload(hostOffloads,
 // the frame stays where it was, and the link's Writable brings us here again.
 // Frames are given back in batches, for the driver is in no hurry to have them.
 func (t *transmitter) serve(q *virtq.Queue) {
-	sent := t.sent[:0]
+	sent, before := t.sent[:0], t.bytes.Load()
 	for c := q.Pop(); c != nil; c = q.Pop() {
 		if t.send(c) == ethernet.ErrAgain {
 			q.Unpop(c)
@@ -33,6 +34,7 @@ func (t *transmitter) serve(q *virtq.Queue) {
 		}
 	}
 	q.PushAll(sent)
+	t.pace.moved(q, t.bytes.Load()-before)
 }
 
 // sentBatch is how many frames are given back at once at most: a quarter of the
