@@ -54,6 +54,7 @@ type options struct {
 	rounds int
 	only   *regexp.Regexp
 	inside bool
+	count  bool
 }
 
 func main() {
@@ -96,7 +97,7 @@ func execute(ctx context.Context, args []string) error {
 		sys.Close()
 		return measure(ctx, o, f)
 	}
-	return command(ctx, f.lab(), "-out", f.results, "--", f.self, "-inside",
+	return command(ctx, f.lab(), "-icount="+strconv.FormatBool(o.count), "-out", f.results, "--", f.self, "-inside",
 		"-rounds", strconv.Itoa(o.rounds), "-only", o.only.String(), o.bench)
 }
 
@@ -107,6 +108,7 @@ func parse(args []string) (o options, err error) {
 		flags.PrintDefaults()
 	}
 	flags.IntVar(&o.rounds, "rounds", 5, "measure everything so often, after one warm-up")
+	flags.BoolVar(&o.count, "count", false, "let time in the lab be the number of instructions (docs/bench.md)")
 	only := flags.String("only", "", "measure only entries whose names match this `expression`")
 	flags.BoolVar(&o.inside, "inside", false, "measure here, with what the outside has built")
 	if err := flags.Parse(args); err != nil {

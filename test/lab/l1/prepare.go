@@ -84,21 +84,24 @@ const cpu = "max,la57=off,erms=off,fsrm=off"
 
 // arguments is QEMU's command line.
 func (m *Machine) arguments(boot image, socket string) []string {
-	return []string{
-		"-accel", "tcg,thread=multi", "-cpu", cpu,
+	accel := []string{"-accel", "tcg,thread=multi"}
+	if m.config.Count {
+		accel = []string{"-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off,align=off"}
+	}
+	return append(accel,
+		"-cpu", cpu,
 		"-smp", fmt.Sprint(m.config.CPUs), "-m", fmt.Sprint(m.config.Memory),
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none", "-nic", "none",
-		"-serial", "file:" + quote(m.config.Log),
+		"-serial", "file:"+quote(m.config.Log),
 		"-kernel", boot.kernel, "-initrd", boot.initrd,
 		"-append", "console=ttyS0 panic=-1 quiet mitigations=off",
 		"-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
-		"-device", "virtio-9p-pci,fsdev=root,mount_tag=" + wire.RootTag,
-		"-fsdev", "local,id=out,path=" + quote(m.config.Out) + ",security_model=none",
-		"-device", "virtio-9p-pci,fsdev=out,mount_tag=" + wire.OutTag,
-		"-chardev", "socket,id=wire,path=" + quote(socket),
-		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=wire,name=" + wire.Port,
-		"-device", "virtio-rng-pci",
-	}
+		"-device", "virtio-9p-pci,fsdev=root,mount_tag="+wire.RootTag,
+		"-fsdev", "local,id=out,path="+quote(m.config.Out)+",security_model=none",
+		"-device", "virtio-9p-pci,fsdev=out,mount_tag="+wire.OutTag,
+		"-chardev", "socket,id=wire,path="+quote(socket),
+		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=wire,name="+wire.Port,
+		"-device", "virtio-rng-pci")
 }
 
 // quote protects a file name from QEMU's option parser.
