@@ -15,6 +15,7 @@ import (
 // host is where figures come from: they mean little elsewhere.
 type host struct {
 	Lab     bool // an emulated processor (docs/lab.md): ratios count, seconds do not
+	Counted bool `json:",omitempty"` // its clock counts instructions
 	CPU     string
 	CPUs    int
 	Kernel  string
@@ -23,8 +24,8 @@ type host struct {
 	Version string `json:",omitempty"` // of vmm, as vmm says
 }
 
-func thisHost(f files) host {
-	h := host{Lab: os.Getenv("VMM_LAB") != "" && emulated(), CPUs: runtime.NumCPU(), Go: runtime.Version()}
+func thisHost(f files, counted bool) host {
+	h := host{Counted: counted, Lab: os.Getenv("VMM_LAB") != "" && emulated(), CPUs: runtime.NumCPU(), Go: runtime.Version()}
 	h.CPU = cpuModel()
 	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
 		h.Kernel = strings.TrimSpace(string(b))
@@ -38,7 +39,10 @@ func thisHost(f files) host {
 
 func (h host) String() string {
 	where := "natively"
-	if h.Lab {
+	switch {
+	case h.Counted:
+		where = "in the lab, where a nanosecond is an instruction"
+	case h.Lab:
 		where = "in the lab, an emulated processor: only ratios mean anything"
 	}
 	return fmt.Sprintf("%s; %d x %s, Linux %s; %s; %s", where, h.CPUs, h.CPU, h.Kernel, h.Version, h.QEMU)

@@ -93,12 +93,16 @@ func execute(ctx context.Context, args []string) error {
 			return err
 		}
 	}
-	if sys, err := kvm.Open(kvm.Device); err == nil && !b.inLab {
+	argv := []string{f.lab(), "-out", f.results}
+	if o.count {
+		argv = append(argv, "-icount", "-cpus", "1")
+	} else if sys, err := kvm.Open(kvm.Device); err == nil && !b.inLab {
 		sys.Close()
 		return measure(ctx, o, f)
 	}
-	return command(ctx, f.lab(), "-icount="+strconv.FormatBool(o.count), "-out", f.results, "--", f.self, "-inside",
+	argv = append(argv, "--", f.self, "-inside", "-count="+strconv.FormatBool(o.count),
 		"-rounds", strconv.Itoa(o.rounds), "-only", o.only.String(), o.bench)
+	return command(ctx, argv...)
 }
 
 func parse(args []string) (o options, err error) {
@@ -138,7 +142,7 @@ func measure(ctx context.Context, o options, f files) (err error) {
 	if err := r.keep(o.only.MatchString); err != nil {
 		return err
 	}
-	r.Began, r.Host = time.Now().UTC(), thisHost(f)
+	r.Began, r.Host = time.Now().UTC(), thisHost(f, o.count)
 	if benches[o.bench].kernels {
 		if err := fillCache(ctx, f); err != nil {
 			return fmt.Errorf("kernel cache: %w", err)

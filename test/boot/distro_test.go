@@ -30,7 +30,7 @@ func TestDistro(t *testing.T) {
 	need(t)
 	dir := distro(t)
 	transports := []string{"pci"}
-	if os.Getenv("VMM_SOAK") != "" {
+	if soak {
 		transports = append(transports, "mmio") // a minute, and three where the host is busy
 	}
 	for _, transport := range transports {

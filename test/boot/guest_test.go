@@ -132,6 +132,9 @@ func fail(stalled bool, format string, args ...any) {
 // inLab says that the processor is an emulated one.
 var inLab = os.Getenv("VMM_LAB") != ""
 
+// soak says that there is time for all cases.
+var soak = os.Getenv("VMM_SOAK") != ""
+
 // attempt runs f with a guest; in the lab once more, saying so, if the guest
 // stalled. What a guest says wrong is never forgiven.
 func attempt(t *testing.T, start func() *guest, f func(g *guest)) {

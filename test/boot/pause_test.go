@@ -44,7 +44,7 @@ func mirrors(t *testing.T, l net.Listener, err error) {
 func TestPauseWork(t *testing.T) {
 	need(t, cloud)
 	times := 1000
-	if os.Getenv("VMM_SOAK") != "" {
+	if soak {
 		times = 10000
 	}
 	dir, socket := t.TempDir(), vsockPath(t)

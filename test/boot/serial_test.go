@@ -22,7 +22,7 @@ import (
 // what its processor gets wrong once. (The device's own tests move the MiB in any
 // case.)
 func bulk() int {
-	if inLab && os.Getenv("VMM_SOAK") == "" {
+	if inLab && !soak {
 		return 4 << 10
 	}
 	return 1 << 20

@@ -1,7 +1,6 @@
 package boot
 
 import (
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -60,7 +59,7 @@ func TestConsoleVirtio(t *testing.T) {
 func TestDistroConsole(t *testing.T) {
 	need(t)
 	dir := distro(t)
-	if os.Getenv("VMM_SOAK") == "" {
+	if !soak {
 		t.Skip("a minute and more; VMM_SOAK=1 runs it")
 	}
 	disk := filepath.Join(t.TempDir(), "root.img")

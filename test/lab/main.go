@@ -59,7 +59,7 @@ func parse() (options, []string, error) {
 		flag.PrintDefaults()
 	}
 	flag.IntVar(&o.CPUs, "cpus", 2, "CPUs of L1")
-	flag.BoolVar(&o.Count, "icount", false, "let time in the emulated machine be the number of instructions, a ns each, on one CPU")
+	flag.BoolVar(&o.Count, "icount", false, "use the emulated machine, and let time there be the number of instructions, a ns each")
 	flag.IntVar(&o.Memory, "memory", 8192, "memory of L1 in `MiB`")
 	flag.StringVar(&o.Out, "out", "", "`folder` for results, $VMM_LAB_OUT for the command (default .cache/lab)")
 	flag.BoolVar(&o.interactive, "i", false, "give the command a terminal, which is this one")
@@ -81,6 +81,7 @@ func parse() (options, []string, error) {
 		flag.Usage()
 		return o, nil, errors.New("want one of a command, -jobs and -tests")
 	}
+	o.force = o.force || o.Count
 	return o, flag.Args(), o.prepareOut()
 }
 

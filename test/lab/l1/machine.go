@@ -38,7 +38,7 @@ const (
 // Config is what can be chosen about L1.
 type Config struct {
 	CPUs   int    // 2 if 0
-	Count  bool   // time inside is the number of instructions, a ns each; one CPU only
+	Count  bool   // time inside is the number of instructions, a ns each
 	Memory int    // in MiB; 8192 if 0
 	Out    string // folder of this host that jobs can write results to
 	Log    string // file for what the console of L1 says

@@ -1,9 +1,9 @@
-// Package attack is a hostile program inside a guest: it takes one virtio disk
-// from the kernel's driver and abuses its registers, rings and configuration
-// space, by some hundreds of cases, while another disk and the source of random
-// numbers must go on working for the kernel.
+// Package attack is a hostile program inside a guest: it takes one virtio device,
+// a disk or a network card, from the kernel's driver and abuses its registers,
+// rings and configuration space, by some hundreds of cases, while another disk and
+// the source of random numbers must go on working for the kernel.
 //
-// After each case the victim is reset and must do a good read and write. The
+// After each case the victim is reset and must do a good request. The
 // device is given addresses of our own memory, and others that no kernel's
 // memory is at: what a device writes where it was told to is no fault of its.
 //
@@ -19,7 +19,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -41,12 +40,30 @@ type group struct {
 // bystanderEvery is how many cases there are between two looks at the bystander.
 const bystanderEvery = 16
 
-// Run attacks the disk with the serial number "victim" with the one called
-// "bystander" beside it.
+// victim is what kind of device is attacked: what a good request of it is, and
+// the cases that it alone has. All others abuse one of its queues, whatever it is.
+type victim interface {
+	find() (device, error)
+	look(at device) error // before it is taken
+	queues() (one, all uint32)
+	enable(d *driver) // sets the other queues up
+	hasStatus() bool  // a request has a status byte, which is as disks have it
+	request(d *driver) []buf
+	large(d *driver, n uint32) []buf // that moves n bytes, or what is possible
+	good(d *driver) error
+	groups(d *driver) []group
+	works(at device) error // when the kernel's driver has it again
+}
+
+var victims = map[string]victim{"disk": &disk{}, "nic": &nic{}}
+
+// Run attacks a device, with the disk that has the serial number "bystander"
+// beside it.
 func Run(args []string) error {
 	flags := flag.NewFlagSet("attack", flag.ContinueOnError)
 	seed := flags.Uint64("seed", 1, "of what is random")
 	ram := flags.Uint64("ram", 512, "RAM of the machine in MiB; the kernel must leave the last 4 alone (mem=)")
+	kind := flags.String("victim", "disk", "what is attacked: disk, the one with the serial number victim, or nic, which must be in user mode")
 	var c choice
 	flags.StringVar(&c.only, "only", "", "groups whose name has this")
 	flags.Uint64Var(&c.every, "every", 1, "one of so many cases, chosen by the seed")
@@ -55,17 +72,21 @@ func Run(args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	victim, err := findDisk("victim")
+	v := victims[*kind]
+	if v == nil {
+		return fmt.Errorf("-victim %s: not disk or nic", *kind)
+	}
+	at, err := v.find()
 	if err != nil {
 		return err
 	}
-	d, bind, err := newDriver(victim, *ram<<20)
+	d, bind, err := newDriver(v, at, *ram<<20)
 	if err != nil {
 		return err
 	}
 	c.seed = *seed
 	d.rand = rand.New(rand.NewPCG(c.seed, 0))
-	fmt.Printf("ATTACK-BEGIN on /dev/%s, %s, seed %d\n", victim.name, victim.bus(), c.seed)
+	fmt.Printf("ATTACK-BEGIN on %s, %s, seed %d\n", at.name, at.bus(), c.seed)
 	n, failures := d.runAll(groups(d, *scale), c)
 	if err := d.giveBack(bind); err != nil {
 		fmt.Println("ATTACK-FAIL the kernel's driver:", err)
@@ -78,8 +99,8 @@ func Run(args []string) error {
 	return nil
 }
 
-// newDriver takes a disk from the kernel. bind gives it back.
-func newDriver(victim disk, ramEnd uint64) (d *driver, bind func() error, err error) {
+// newDriver takes the victim from the kernel. bind gives it back.
+func newDriver(v victim, at device, ramEnd uint64) (d *driver, bind func() error, err error) {
 	other, err := findDisk("bystander")
 	if err != nil {
 		return nil, nil, err
@@ -87,7 +108,8 @@ func newDriver(victim disk, ramEnd uint64) (d *driver, bind func() error, err er
 	if err := unused(ramEnd); err != nil {
 		return nil, nil, err
 	}
-	d = &driver{ramEnd: ramEnd}
+	d = &driver{ramEnd: ramEnd, victim: v}
+	d.queue, _ = v.queues()
 	if d.mem, err = newMemory(); err != nil {
 		return nil, nil, err
 	}
@@ -95,20 +117,16 @@ func newDriver(victim disk, ramEnd uint64) (d *driver, bind func() error, err er
 	if d.by, err = newBystander(other.name); err != nil {
 		return nil, nil, err
 	}
-	text, err := os.ReadFile("/sys/block/" + victim.name + "/size")
-	if err != nil {
+	if err := v.look(at); err != nil {
 		return nil, nil, err
 	}
-	if d.size, err = strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64); err != nil {
+	if bind, err = at.unbind(); err != nil {
 		return nil, nil, err
 	}
-	if bind, err = victim.unbind(); err != nil {
-		return nil, nil, err
-	}
-	if victim.bus() == "pci" {
-		d.port, err = newPCI(victim)
+	if at.bus() == "pci" {
+		d.port, err = newPCI(at)
 	} else {
-		d.port, err = newMMIO(victim)
+		d.port, err = newMMIO(at)
 	}
 	return d, bind, err
 }
@@ -131,13 +149,7 @@ func unused(ramEnd uint64) error {
 
 // groups are all cases for the victim's transport.
 func groups(d *driver, scale int) []group {
-	all := []group{
-		{"addresses", addressTests(d)},
-		{"lengths", lengthTests()},
-		{"shapes", shapeTests()},
-		{"types", typeTests()},
-		{"sectors", sectorTests(d)},
-		{"segments", segmentTests(d)},
+	all := append(d.victim.groups(d), []group{
 		{"indirect", indirectTests(d)},
 		{"split-rings", splitTests()},
 		{"packed-rings", packedTests()},
@@ -151,7 +163,7 @@ func groups(d *driver, scale int) []group {
 		{"config", configTests()},
 		{"notify", notifyTests(d)},
 		{"storms", stormTests(scale)},
-	}
+	}...)
 	if p, ok := d.port.(*pciPort); ok {
 		all = append(all, p.groups(d, scale)...)
 	}
@@ -216,33 +228,18 @@ func (d *driver) runOne(t test, look bool) error {
 	return nil
 }
 
-// giveBack has the kernel's driver take the victim again, and reads from it.
+// giveBack has the kernel's driver take the victim again, and uses it.
 func (d *driver) giveBack(bind func() error) error {
 	if err := errors.Join(d.reset(), bind()); err != nil {
 		return err
 	}
-	victim, err := findDisk("victim")
+	at, err := d.victim.find()
 	if err != nil {
 		return err
 	}
-	b := make([]byte, 4*sectorSize)
 	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
-		if err = readAt("/dev/"+victim.name, b); err == nil || time.Now().After(end) {
-			break
+		if err = d.victim.works(at); err == nil || time.Now().After(end) {
+			return errors.Join(err, d.by.check())
 		}
 	}
-	if err == nil && string(b) != string(sectors(0, 4, 0)) {
-		err = errors.New("it reads other data")
-	}
-	return errors.Join(err, d.by.check())
-}
-
-func readAt(path string, b []byte) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	_, err = f.ReadAt(b, 0)
-	return err
 }

@@ -106,7 +106,7 @@ func (p *pciPort) moveTo(d *driver, bar int, to place, way string) error {
 		return errors.Join(err, fmt.Errorf("after it moved back its status is %#x", got))
 	}
 	if way == ", in flight" {
-		d.port.notify(0)
+		d.kick()
 		return errors.Join(err, d.judge(succeeds, 8))
 	}
 	return errors.Join(err, d.good())
@@ -137,7 +137,7 @@ func (p *pciPort) decodeTests(scale int) (tests []test) {
 				p.door.store(0, 2, 0)
 				p.setCommand(commandMemory | commandMaster)
 			}
-			d.port.notify(0)
+			d.kick()
 			return d.judge(succeeds, chains)
 		}))
 	}
@@ -148,7 +148,7 @@ func (p *pciPort) decodeTests(scale int) (tests []test) {
 				p.move(p.commonBAR, p.barAtHome(p.commonBAR)+0x4000*(1+i%64))
 			}
 			p.restore(p.home)
-			d.port.notify(0)
+			d.kick()
 			return errors.Join(d.judge(succeeds, 20), d.by.check())
 		}),
 		p.homeward("two CPUs", func(d *driver) error {
@@ -164,7 +164,7 @@ func (p *pciPort) decodeTests(scale int) (tests []test) {
 			}
 			stop()
 			p.setCommand(commandMemory | commandMaster)
-			d.port.notify(0)
+			d.kick()
 			return d.judge(succeeds, 20)
 		}))
 }

@@ -14,13 +14,14 @@ type driver struct {
 	mem    *memory
 	rand   *rand.Rand
 	ramEnd uint64 // the first address behind RAM
-	size   uint64 // of the disk, in sectors
-	fresh  rings  // where the queue is unless options say otherwise
+	victim victim
+	queue  uint32 // of the victim's, the one that is abused
+	fresh  rings  // where that is unless options say otherwise
 	by     *bystander
 
 	nowhere []place // of places
 
-	ring  ring    // of queue 0
+	ring  ring    // of queue
 	opt   options // that it was started with
 	count int     // of requests, for headers and statuses of their own
 	goods int     // of good
@@ -118,7 +119,7 @@ func (d *driver) enableQueue(o options) {
 			*a.to = *a.from
 		}
 	}
-	d.port.selectQueue(0)
+	d.port.selectQueue(d.queue)
 	d.port.setSize(n)
 	d.port.setRings(at)
 	d.port.enable(1)
@@ -132,14 +133,23 @@ func (d *driver) newRing(packed bool, desc, drv, dev uint64, size uint16) ring {
 	return newSplitRing(d.mem.region, desc, drv, dev, size)
 }
 
-// start sets the device up from reset to DRIVER_OK, with queue 0.
+// start sets the device up from reset to DRIVER_OK, with its queues.
 func (d *driver) start(o options) error {
 	if err := d.prepare(o); err != nil {
 		return err
 	}
+	d.victim.enable(d)
 	d.port.setStatus(acknowledge | driverIs | featuresOK | driverOK)
 	return nil
 }
+
+func (d *driver) kick() { d.port.notify(d.queue) }
+
+// request is a good one, in three buffers.
+func (d *driver) request() []buf { return d.victim.request(d) }
+
+// good makes a request whose answer is known.
+func (d *driver) good() error { return d.victim.good(d) }
 
 // outcome is what became of a request, or a set of what may.
 type outcome uint8
@@ -210,7 +220,7 @@ func (d *driver) judge(w want, n int) error {
 	if got&w.may == 0 {
 		return fmt.Errorf("it is %v, not %v", got, w.may)
 	}
-	if got == used && w.status != "" {
+	if got == used && w.status != "" && d.victim.hasStatus() {
 		if s := d.lastStatus(); strings.IndexByte(w.status, s) < 0 {
 			return fmt.Errorf("status %#x, not one of % x", s, w.status)
 		}
@@ -221,7 +231,7 @@ func (d *driver) judge(w want, n int) error {
 // try makes a chain available, and judges what becomes of it.
 func (d *driver) try(w want, bufs ...buf) error {
 	d.ring.add(bufs...)
-	d.port.notify(0)
+	d.kick()
 	return d.judge(w, 1)
 }
 

@@ -10,37 +10,43 @@ import (
 	"time"
 )
 
-// disk is a virtio disk as the kernel has it in sysfs.
-type disk struct {
-	name   string // vda
+// device is a virtio device as the kernel has it in sysfs.
+type device struct {
+	name   string // vda, eth0
 	parent string // folder of the device that the virtio device is on: PCI, or ACPI's
 }
 
 // findDisk waits for the disk with a serial number.
-func findDisk(serial string) (disk, error) {
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		files, _ := filepath.Glob("/sys/block/vd*/serial")
-		for _, f := range files {
-			if b, _ := os.ReadFile(f); strings.TrimSpace(string(b)) != serial {
-				continue
+func findDisk(serial string) (device, error) {
+	return find("/sys/block/vd*", "no disk with the serial number "+serial, func(dir string) bool {
+		b, _ := os.ReadFile(filepath.Join(dir, "serial"))
+		return strings.TrimSpace(string(b)) == serial
+	})
+}
+
+// find waits for a folder of that pattern that is what is wanted.
+func find(pattern, none string, wanted func(dir string) bool) (device, error) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		dirs, _ := filepath.Glob(pattern)
+		for _, dir := range dirs {
+			if wanted(dir) {
+				virtio, err := filepath.EvalSymlinks(filepath.Join(dir, "device"))
+				return device{filepath.Base(dir), filepath.Dir(virtio)}, err
 			}
-			dir := filepath.Dir(f)
-			virtio, err := filepath.EvalSymlinks(filepath.Join(dir, "device"))
-			return disk{filepath.Base(dir), filepath.Dir(virtio)}, err
 		}
 	}
-	return disk{}, fmt.Errorf("no disk with the serial number %q", serial)
+	return device{}, errors.New(none)
 }
 
 // bus returns pci or platform.
-func (d disk) bus() string {
+func (d device) bus() string {
 	link, _ := os.Readlink(filepath.Join(d.parent, "subsystem"))
 	return filepath.Base(link)
 }
 
 // unbind takes the device away from the kernel's driver, and returns how to
 // give it back.
-func (d disk) unbind() (bind func() error, err error) {
+func (d device) unbind() (bind func() error, err error) {
 	driver, err := filepath.EvalSymlinks(filepath.Join(d.parent, "driver"))
 	if err != nil {
 		return nil, err

@@ -15,8 +15,6 @@ func (d *driver) table(bufs ...buf) buf {
 }
 
 // request is a good one.
-func request(d *driver) []buf { return []buf{d.header(reqIn, 1), d.room(512), d.status()} }
-
 // indirectTests abuse indirect tables, §2.7.5.3 and §2.8.7.
 func indirectTests(d *driver) []test {
 	tests := each(func(packed bool) []test {
@@ -25,50 +23,50 @@ func indirectTests(d *driver) []test {
 			all = append(all, splitTables()...)
 		}
 		tests := shapeOf(options{packed: packed, with: featIndirect}, all)
-		notNegotiated := shape{"not negotiated", refused, func(d *driver) []buf { return []buf{d.table(request(d)...)} }}
+		notNegotiated := shape{"not negotiated", refused, func(d *driver) []buf { return []buf{d.table(d.request()...)} }}
 		return append(tests, notNegotiated.test(options{packed: packed}))
 	})
 	return append(tests, test{"packed/several in a list", options{packed: true, with: featIndirect}, false, func(d *driver) error {
-		t := d.table(request(d)...)
+		t := d.table(d.request()...)
 		return d.try(refused, t, t, t)
 	}})
 }
 
 func tables() []shape {
 	return []shape{
-		{"good", succeeds, func(d *driver) []buf { return []buf{d.table(request(d)...)} }},
+		{"good", succeeds, func(d *driver) []buf { return []buf{d.table(d.request()...)} }},
 		{"to be written", succeeds, func(d *driver) []buf {
-			t := d.table(request(d)...)
+			t := d.table(d.request()...)
 			t.flags |= descWrite // ignored, §2.7.5.3.2
 			return []buf{t}
 		}},
 		{"a table in itself", refused, func(d *driver) []buf {
-			t := d.table(request(d)...)
+			t := d.table(d.request()...)
 			return []buf{d.table(t, t, t)}
 		}},
 		{"a table behind a buffer in a table", handled, func(d *driver) []buf {
-			b := request(d)
+			b := d.request()
 			return []buf{d.table(b[0], buf{d.mem.phys + atTable + 16, 32, descIndirect}, b[2])}
 		}},
 		{"with NEXT", refused, func(d *driver) []buf {
-			b := request(d)
+			b := d.request()
 			return []buf{d.table(b...), b[1], b[2]}
 		}},
 		{"the descriptor area", anything, func(d *driver) []buf { return []buf{{d.fresh.desc, 16 * 4, descIndirect}} }},
 		{"the driver area", anything, func(d *driver) []buf { return []buf{{d.fresh.driver, 16 * 4, descIndirect}} }},
 		{"the device area", anything, func(d *driver) []buf { return []buf{{d.fresh.device, 16 * 4, descIndirect}} }},
 		{"room over the table", anything, func(d *driver) []buf {
-			b := request(d)
+			b := d.request()
 			b[1] = writable(d.mem.phys+atTable, 512)
 			return []buf{d.table(b...)}
 		}},
 		{"status over the table", anything, func(d *driver) []buf {
-			b := request(d)
+			b := d.request()
 			b[2] = writable(d.mem.phys+atTable, 1)
 			return []buf{d.table(b...)}
 		}},
 		{"not aligned", succeeds, func(d *driver) []buf {
-			for i, b := range request(d) {
+			for i, b := range d.request() {
 				writeDesc(d.mem.region, atTable+7+16*uint64(i), buf{b.addr, b.n, b.flags | descNext*uint16((2-i+1)/2)}, uint16(i+1))
 			}
 			return []buf{{d.mem.phys + atTable + 7, 48, descIndirect}}
@@ -79,7 +77,7 @@ func tables() []shape {
 func tableLengths() (all []shape) {
 	for _, n := range []uint32{0, 1, 8, 15, 17, 47, 49, 1<<32 - 16, 1<<32 - 1, 1 << 31} {
 		all = append(all, shape{fmt.Sprintf("of %#x bytes", n), refused, func(d *driver) []buf {
-			t := d.table(request(d)...)
+			t := d.table(d.request()...)
 			if n >= 1<<31 {
 				t.addr = d.ramEnd - 4096
 			}
@@ -100,7 +98,7 @@ func tableLengths() (all []shape) {
 func splitTables() []shape {
 	jump := func(next uint16) func(d *driver) []buf {
 		return func(d *driver) []buf {
-			t := d.table(request(d)...)
+			t := d.table(d.request()...)
 			d.mem.store(atTable+16+14, 2, uint64(next))
 			return []buf{t}
 		}
@@ -111,13 +109,13 @@ func splitTables() []shape {
 		{"next is behind the table", breaks, jump(3)},
 		{"next is far behind the table", breaks, jump(0xffff)},
 		{"the last has NEXT", breaks, func(d *driver) []buf {
-			t := d.table(request(d)...)
+			t := d.table(d.request()...)
 			d.mem.store(atTable+32+12, 2, descWrite|descNext)
 			d.mem.store(atTable+32+14, 2, 3)
 			return []buf{t}
 		}},
 		{"behind buffers", succeeds, func(d *driver) []buf {
-			b := request(d)
+			b := d.request()
 			return []buf{b[0], d.table(b[1:]...)}
 		}},
 	}

@@ -9,7 +9,7 @@ type mmioPort struct {
 }
 
 // newMMIO maps the registers of a device that has no driver any more.
-func newMMIO(d disk) (*mmioPort, error) {
+func newMMIO(d device) (*mmioPort, error) {
 	at, err := addressOf(filepath.Base(d.parent))
 	if err != nil {
 		return nil, err

@@ -22,12 +22,12 @@ func (p *pciPort) msixTests() (tests []test) {
 	for _, addr := range append(messageAddresses, p.bar(p.commonBAR), p.bar(p.tableBAR)) {
 		tests = append(tests, p.homeward(fmt.Sprintf("messages to %#x", addr), func(d *driver) error {
 			p.setMSIX(msixEnable)
-			p.vector(0, p.vectors-1)
+			p.vector(d.queue, 0, p.vectors-1)
 			for i, data := range messages {
 				for v := range p.vectors {
 					p.entry(v, addr, data, false)
 				}
-				if err := d.one(request(d)...); err != nil {
+				if err := d.one(d.request()...); err != nil {
 					return fmt.Errorf("data %#x: %w", data, err)
 				}
 				if i == len(messages)/2 {
@@ -57,9 +57,9 @@ func (p *pciPort) msixTests() (tests []test) {
 }
 
 // vector tells virtio which vectors to use, and what came of it.
-func (p *pciPort) vector(queue, config int) (q, c int) {
+func (p *pciPort) vector(of uint32, queue, config int) (q, c int) {
 	p.common.store(0x10, 2, uint64(config))
-	p.common.store(0x16, 2, 0)
+	p.selectQueue(of)
 	p.common.store(0x1a, 2, uint64(queue))
 	return int(p.common.load(0x1a, 2)), int(p.common.load(0x10, 2))
 }
@@ -72,7 +72,7 @@ func (p *pciPort) vectorTests(scale int) (tests []test) {
 	for _, v := range []int{p.vectors, p.vectors + 1, 0x7ff, 0x800, 0x7fff, 0x8000, 0xfffe, 0xffff} {
 		tests = append(tests, p.homeward(fmt.Sprintf("vector %#x", v), func(d *driver) error {
 			p.setMSIX(msixEnable)
-			if q, c := p.vector(v, v); q != noVector || c != noVector {
+			if q, c := p.vector(d.queue, v, v); q != noVector || c != noVector {
 				return fmt.Errorf("it is taken: %#x, %#x", q, c)
 			}
 			return d.good()
@@ -95,10 +95,10 @@ func (p *pciPort) vectorTests(scale int) (tests []test) {
 		}),
 		p.homeward("a device that breaks", func(d *driver) error {
 			p.setMSIX(msixEnable)
-			p.vector(0, 1)
+			p.vector(d.queue, 0, 1)
 			p.entry(1, 0xfee00000, 0xf, true)
 			d.ring.(*splitRing).setIdx(0x8000)
-			d.port.notify(0)
+			d.kick()
 			err := d.judge(breaks, 1)
 			for end := time.Now().Add(patience); p.table.load(p.pending, 4)&2 == 0; {
 				if time.Now().After(end) {
@@ -112,7 +112,7 @@ func (p *pciPort) vectorTests(scale int) (tests []test) {
 // toggle does f again and again on another CPU while requests are made.
 func (p *pciPort) toggle(d *driver, n int, f func()) error {
 	p.setMSIX(msixEnable)
-	p.vector(0, 1)
+	p.vector(d.queue, 0, 1)
 	for v := range p.vectors {
 		p.entry(v, 0xfee00000, 0xf, false)
 	}
@@ -123,9 +123,9 @@ func (p *pciPort) toggle(d *driver, n int, f func()) error {
 			if err := d.start(options{}); err != nil {
 				return err
 			}
-			p.vector(0, 1)
+			p.vector(d.queue, 0, 1)
 		}
-		if err := d.one(request(d)...); err != nil {
+		if err := d.one(d.request()...); err != nil {
 			return err
 		}
 	}

@@ -24,7 +24,7 @@ func featureTests() (tests []test) {
 			d.opt, d.count = options{}, 0
 			d.enableQueue(options{})
 			d.port.setStatus(acknowledge | driverIs | featuresOK | driverOK)
-			return d.try(ignored, request(d)...)
+			return d.try(ignored, d.request()...)
 		}})
 	}
 	for _, f := range []uint64{0, 1 << 28, 1<<32 - 1, 1<<64 - 1, 1<<64 - 1<<32, featPacked, featVersion1 | 1<<63} {

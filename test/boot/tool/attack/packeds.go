@@ -25,7 +25,7 @@ func flagTests() (tests []test) {
 				r.mem.store(atDesc, 8, d.mem.phys+atHeader)
 				r.mem.store(atDesc+8, 4, 16)
 				r.mem.store(atDesc+14, 2, uint64(flags|more))
-				d.port.notify(0)
+				d.kick()
 				return d.judge(w, 1)
 			}))
 		}
@@ -51,14 +51,14 @@ func listTests() (tests []test) {
 	}
 	for _, id := range []uint16{0, 64, 0x7fff, 0xffff} {
 		tests = append(tests, onPacked(fmt.Sprintf("buffer ID %#x", id), 0, func(d *driver, r *packedRing) error {
-			r.addAs(id, request(d)...)
-			d.port.notify(0)
+			r.addAs(id, d.request()...)
+			d.kick()
 			return d.judge(succeeds, 1)
 		}))
 	}
 	return append(tests,
 		onPacked("available but in part", 0, func(d *driver, r *packedRing) error {
-			first := request(d)[0]
+			first := d.request()[0]
 			first.flags |= descNext
 			return d.try(breaks, first)
 		}),
@@ -66,15 +66,15 @@ func listTests() (tests []test) {
 			for range 64 {
 				r.add(d.header(reqIn, 1), d.room(512), d.status())
 			}
-			d.port.notify(0)
+			d.kick()
 			return d.judge(anything, 64)
 		}),
 		onPacked("the same descriptor again and again", 0, func(d *driver, r *packedRing) error {
-			r.add(request(d)...)
-			d.port.notify(0)
+			r.add(d.request()...)
+			d.kick()
 			for range 200 {
 				r.mem.store(atDesc+14, 2, descNext|descAvail)
-				d.port.notify(0)
+				d.kick()
 			}
 			return d.judge(anything, 1)
 		}),
@@ -95,7 +95,7 @@ func eventTests() (tests []test) {
 			tests = append(tests, onPacked(fmt.Sprintf("driver event %#x, features %#x", event, with), with, func(d *driver, r *packedRing) error {
 				d.mem.store(atDriver, 4, event)
 				for range 70 { // more than the ring has
-					if err := d.one(request(d)...); err != nil {
+					if err := d.one(d.request()...); err != nil {
 						return err
 					}
 				}

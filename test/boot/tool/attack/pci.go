@@ -25,7 +25,7 @@ const (
 )
 
 // newPCI maps the BARs of a device that has no driver any more.
-func newPCI(d disk) (*pciPort, error) {
+func newPCI(d device) (*pciPort, error) {
 	f, err := openFunction(d.parent)
 	if err != nil {
 		return nil, err

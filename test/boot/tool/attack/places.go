@@ -27,7 +27,7 @@ func overlapTests() []test {
 					return err
 				}
 				d.ring = d.newRing(packed, o.desc, o.driver, o.device, 64)
-				return d.try(anything, request(d)...)
+				return d.try(anything, d.request()...)
 			}})
 		}
 		return tests
@@ -42,9 +42,9 @@ func ringPlaceTests(d *driver) []test {
 				if err := d.start(options{packed: packed, at: at}); err != nil {
 					return err
 				}
-				d.ring.add(request(d)...)
+				d.ring.add(d.request()...)
 				for range 3 {
-					d.port.notify(0)
+					d.kick()
 				}
 				return d.judge(want{broken | quiet, ""}, 1)
 			}})
@@ -83,7 +83,7 @@ func skewed(packed bool, skew uint64) (tests []test) {
 				return err
 			}
 			d.ring = d.newRing(packed, at.desc-d.mem.phys, at.driver-d.mem.phys, at.device-d.mem.phys, 64)
-			return d.try(want{used | broken | quiet, ""}, request(d)...)
+			return d.try(want{used | broken | quiet, ""}, d.request()...)
 		}})
 	}
 	return tests
@@ -102,7 +102,7 @@ func garbageTests() []test {
 				d.garbage(packed, i%4 == 3)
 				d.port.setStatus(acknowledge | driverIs | featuresOK | driverOK)
 				for range 5 {
-					d.port.notify(0)
+					d.kick()
 				}
 				return d.judge(anything, 64)
 			}})

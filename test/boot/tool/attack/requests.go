@@ -16,14 +16,14 @@ func typeTests() []test {
 
 // sectorTests are behind the end of the disk, or seem not to be when something
 // overflows.
-func sectorTests(d *driver) []test {
-	last := d.size - 1
+func sectorTests(size uint64) []test {
+	last := size - 1
 	var all []shape
 	for _, r := range []struct {
 		sector uint64
 		n      uint32 // sectors
 	}{
-		{last, 2}, {last - 1, 3}, {d.size, 1}, {d.size + 1, 1}, {0, uint32(d.size) + 1}, {1 << 31, 1}, {1 << 32, 1},
+		{last, 2}, {last - 1, 3}, {size, 1}, {size + 1, 1}, {0, uint32(size) + 1}, {1 << 31, 1}, {1 << 32, 1},
 		{1<<54 - 1, 1}, {1 << 54, 1}, {1<<55 - 1, 1}, {1 << 55, 1}, {1<<55 + 1, 2}, {1<<63 - 1, 1}, {1 << 63, 1}, {1<<64 - 1, 1}, {1<<64 - 1, 2}, {1<<64 - 8, 16},
 	} {
 		all = append(all,
@@ -66,10 +66,10 @@ func (d *driver) segments(all ...segment) buf {
 }
 
 // segmentTests have segments that are not on the disk, too many, or cut.
-func segmentTests(d *driver) []test {
+func segmentTests(size uint64) []test {
 	return each(func(packed bool) (tests []test) {
 		for _, kind := range []uint32{reqDiscard, reqWriteZeroes} {
-			all := append(badSegments(d, kind), oddSegments(kind)...)
+			all := append(badSegments(size, kind), oddSegments(kind)...)
 			tests = append(tests, shapeOf(options{packed: packed, with: featDiscard | featWriteZeroes}, all)...)
 			tests = append(tests, shape{fmt.Sprintf("type %d, not negotiated", kind), unsupported, func(d *driver) []buf {
 				return []buf{d.header(kind, 0), d.segments(segment{zoneStart, 8, 0}), d.status()}
@@ -79,9 +79,9 @@ func segmentTests(d *driver) []test {
 	})
 }
 
-func badSegments(d *driver, kind uint32) (all []shape) {
+func badSegments(size uint64, kind uint32) (all []shape) {
 	for _, s := range []segment{
-		{d.size, 1, 0}, {d.size - 1, 2, 0}, {0, 1<<32 - 1, 0}, {zoneStart, 1<<32 - 1, 0}, {zoneStart, 1 << 31, 0}, {zoneStart, 1 << 23, 0},
+		{size, 1, 0}, {size - 1, 2, 0}, {0, 1<<32 - 1, 0}, {zoneStart, 1<<32 - 1, 0}, {zoneStart, 1 << 31, 0}, {zoneStart, 1 << 23, 0},
 		{1 << 55, 1, 0}, {1<<55 - 1, 2, 0}, {1 << 54, 8, 0}, {1 << 63, 1, 0}, {1<<64 - 1, 1, 0}, {1<<64 - 8, 8, 0}, {1<<64 - 8, 16, 0},
 	} {
 		all = append(all, shape{fmt.Sprintf("type %d, %d from %#x", kind, s.n, s.sector), fails, func(d *driver) []buf {

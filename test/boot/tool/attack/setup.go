@@ -29,7 +29,7 @@ func changeTests(packed bool) (tests []test) {
 		for _, v := range []uint32{2, 0xfffe, 0x8000} { // for PCI not 1; for MMIO bit 0 is 0, which disables
 			d.port.enable(v)
 		}
-		return d.try(want{used | quiet, ""}, request(d)...)
+		return d.try(want{used | quiet, ""}, d.request()...)
 	})
 	live("rings moved while enabled", func(d *driver) error {
 		d.port.setRings(d.otherQueue())
@@ -47,9 +47,9 @@ func changeTests(packed bool) (tests []test) {
 	})
 	live("rings moved with requests in flight", func(d *driver) error {
 		for range 8 {
-			d.ring.add(request(d)...)
+			d.ring.add(d.request()...)
 		}
-		d.port.notify(0)
+		d.kick()
 		d.port.setRings(d.otherQueue())
 		d.port.enable(1)
 		return d.judge(succeeds, 8)
@@ -61,7 +61,7 @@ func changeTests(packed bool) (tests []test) {
 	})
 	live("FAILED while live", func(d *driver) error {
 		d.port.setStatus(acknowledge | driverIs | featuresOK | driverOK | failed)
-		return d.try(want{used | quiet, ""}, request(d)...)
+		return d.try(want{used | quiet, ""}, d.request()...)
 	})
 	return tests
 }
@@ -77,10 +77,10 @@ func orderTests(packed bool) (tests []test) {
 	bare("a queue before FEATURES_OK", func(d *driver) error { return d.earlyQueue(o) })
 	bare("a queue nowhere said", func(d *driver) error {
 		err := errors.Join(d.reset(), d.negotiate(o.features()))
-		d.port.selectQueue(0)
+		d.port.selectQueue(d.queue)
 		d.port.enable(1)
 		d.port.setStatus(acknowledge | driverIs | featuresOK | driverOK)
-		d.port.notify(0)
+		d.kick()
 		return err
 	})
 	bare("kicks before DRIVER_OK", func(d *driver) error {
@@ -88,10 +88,10 @@ func orderTests(packed bool) (tests []test) {
 			return err
 		}
 		for range 10 {
-			d.port.notify(0)
+			d.kick()
 		}
-		d.ring.add(request(d)...)
-		d.port.notify(0)
+		d.ring.add(d.request()...)
+		d.kick()
 		if err := d.judge(ignored, 1); err != nil {
 			return err
 		}
@@ -109,13 +109,13 @@ func (d *driver) lateQueue(o options, enable bool) error {
 	d.mem.clear()
 	d.port.setStatus(acknowledge | driverIs | featuresOK | driverOK)
 	for range 10 {
-		d.port.notify(0)
+		d.kick()
 	}
 	if !enable {
 		return nil
 	}
 	d.enableQueue(o)
-	return d.try(want{used | quiet, ""}, request(d)...)
+	return d.try(want{used | quiet, ""}, d.request()...)
 }
 
 // earlyQueue has a queue before features, and others after it.
@@ -125,10 +125,10 @@ func (d *driver) earlyQueue(o options) error {
 	}
 	d.mem.clear()
 	d.enableQueue(o)
-	d.port.notify(0)
+	d.kick()
 	err := d.negotiate(o.features())
 	d.port.setStatus(acknowledge | driverIs | featuresOK | driverOK)
-	return errors.Join(err, d.try(want{used | broken | quiet, ""}, request(d)...))
+	return errors.Join(err, d.try(want{used | broken | quiet, ""}, d.request()...))
 }
 
 // sizeTests have sizes that a queue cannot have, or hardly.
@@ -142,7 +142,7 @@ func sizeTests(packed bool) (tests []test) {
 			if err := d.negotiate(options{packed: packed}.features()); err != nil {
 				return err
 			}
-			d.port.selectQueue(0)
+			d.port.selectQueue(d.queue)
 			size := d.port.queueMax()
 			d.port.setSize(n)
 			d.port.setRings(d.fresh)
@@ -156,7 +156,7 @@ func sizeTests(packed bool) (tests []test) {
 			if size >= 4 && (packed || size&(size-1) == 0) && n <= 256 {
 				w = succeeds
 			}
-			return d.try(w, request(d)...)
+			return d.try(w, d.request()...)
 		}})
 	}
 	return tests
@@ -170,10 +170,11 @@ func selectTests(packed bool) (tests []test) {
 			if _, pci := d.port.(*pciPort); pci {
 				q &= 0xffff
 			}
-			if q != 0 && d.port.queueMax() != 0 {
-				return fmt.Errorf("it has a size of %d", d.port.queueMax())
-			}
-			if q != 0 {
+			_, all := d.victim.queues()
+			if q >= all {
+				if d.port.queueMax() != 0 {
+					return fmt.Errorf("it has a size of %d", d.port.queueMax())
+				}
 				d.port.setSize(64)
 				d.port.setRings(d.otherQueue())
 				d.port.enable(1)

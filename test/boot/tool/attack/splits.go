@@ -14,20 +14,20 @@ func splitTests() []test {
 	return append(tests,
 		onSplit("flags are garbage", 0, func(d *driver, r *splitRing) error {
 			d.mem.store(atDriver, 2, 0xffff)
-			return d.try(succeeds, request(d)...)
+			return d.try(succeeds, d.request()...)
 		}),
 		onSplit("used_event is garbage", featEventIdx, func(d *driver, r *splitRing) error {
 			d.mem.store(atDriver+4+2*64, 2, 0x8000)
-			return d.try(succeeds, request(d)...)
+			return d.try(succeeds, d.request()...)
 		}),
 		onSplit("all flags of a descriptor", 0, func(d *driver, r *splitRing) error {
 			r.setDesc(0, buf{d.mem.phys + atData, 512, 0xffff}, 1)
 			r.offer(0)
-			d.port.notify(0)
+			d.kick()
 			return d.judge(breaks, 1)
 		}),
 		onSplit("unknown flags of descriptors", 0, func(d *driver, r *splitRing) error {
-			b := request(d)
+			b := d.request()
 			for i := range b {
 				b[i].flags |= 0xfff8
 			}
@@ -35,14 +35,14 @@ func splitTests() []test {
 		}),
 		onSplit("kicks of a broken queue", 0, func(d *driver, r *splitRing) error {
 			r.setIdx(0x8000)
-			d.port.notify(0)
+			d.kick()
 			if err := d.judge(breaks, 1); err != nil {
 				return err
 			}
 			r.setIdx(0)
-			r.add(request(d)...)
+			r.add(d.request()...)
 			for range 100 {
-				d.port.notify(0)
+				d.kick()
 			}
 			return d.judge(breaks, 1)
 		}),
@@ -60,7 +60,7 @@ func loopTests() (tests []test) {
 				r.setDesc(i, c, next(i))
 			}
 			r.offer(0)
-			d.port.notify(0)
+			d.kick()
 			return d.judge(breaks, 1)
 		}))
 	}
@@ -87,22 +87,22 @@ func headTests() (tests []test) {
 	for _, head := range []uint16{64, 65, 256, 0x7fff, 0x8000, 0xffff} {
 		tests = append(tests, onSplit(fmt.Sprintf("head %#x", head), 0, func(d *driver, r *splitRing) error {
 			r.offer(head)
-			d.port.notify(0)
+			d.kick()
 			return d.judge(breaks, 1)
 		}))
 	}
 	for _, n := range []int{2, 64, 640} {
 		tests = append(tests, onSplit(fmt.Sprintf("the same head %d times", n), 0, func(d *driver, r *splitRing) error {
-			r.add(request(d)...)
+			r.add(d.request()...)
 			for i := 1; i < n; i++ {
 				if r.offer(0); i%32 == 31 { // no more than 64 at once
-					d.port.notify(0)
+					d.kick()
 					if got := d.wait(i-16, patience); got != used {
 						return fmt.Errorf("after %d it is %v", i, got)
 					}
 				}
 			}
-			d.port.notify(0)
+			d.kick()
 			return d.judge(succeeds, n)
 		}))
 	}
@@ -112,7 +112,7 @@ func headTests() (tests []test) {
 		for head := range uint16(16) {
 			r.offer(head)
 		}
-		d.port.notify(0)
+		d.kick()
 		return d.judge(want{used, ""}, 17)
 	}))
 }
@@ -123,34 +123,34 @@ func indexTests() (tests []test) {
 		tests = append(tests,
 			onSplit(fmt.Sprintf("index %#x", idx), 0, func(d *driver, r *splitRing) error {
 				r.setIdx(idx)
-				d.port.notify(0)
+				d.kick()
 				return d.judge(breaks, 1)
 			}),
 			onSplit(fmt.Sprintf("index %#x later", idx), featEventIdx, func(d *driver, r *splitRing) error {
-				if err := d.try(succeeds, request(d)...); err != nil {
+				if err := d.try(succeeds, d.request()...); err != nil {
 					return err
 				}
 				r.setIdx(1 + idx)
-				d.port.notify(0)
+				d.kick()
 				return d.judge(breaks, 2)
 			}))
 	}
 	back := onSplit("the index goes back", 0, func(d *driver, r *splitRing) error {
 		for range 3 {
-			if err := d.one(request(d)...); err != nil {
+			if err := d.one(d.request()...); err != nil {
 				return err
 			}
 		}
 		r.setIdx(1)
-		d.port.notify(0)
+		d.kick()
 		return d.judge(breaks, 4)
 	})
 	wild := onSplit("the index runs wild", 0, func(d *driver, r *splitRing) error {
-		r.add(request(d)...)
+		r.add(d.request()...)
 		for range 500 {
 			r.setIdx(uint16(d.rand.Uint32()))
 		}
-		d.port.notify(0)
+		d.kick()
 		return d.judge(anything, 1)
 	})
 	return append(tests, back, wild)

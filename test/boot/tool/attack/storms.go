@@ -24,7 +24,7 @@ func stormTests(scale int) []test {
 			}})
 		}
 		return append(tests,
-			test{format(packed) + "/kicks", options{packed: packed}, false, func(d *driver) error { return d.kickStorm(often(100000), 0) }},
+			test{format(packed) + "/kicks", options{packed: packed}, false, func(d *driver) error { return d.kickStorm(often(100000), d.queue) }},
 			test{format(packed) + "/breaks and resets", options{packed: packed}, true, func(d *driver) error { return d.breakStorm(often(500)) }},
 			test{format(packed) + "/two CPUs", options{packed: packed}, true, func(d *driver) error {
 				return d.race(time.Duration(often(5000)) * time.Millisecond)
@@ -34,10 +34,10 @@ func stormTests(scale int) []test {
 			}})
 	})
 	return append(append(tests, queueResetTests()...),
-		test{"kicks of no queue", options{}, false, func(d *driver) error { return d.kickStorm(often(100000), 1) }},
+		test{"kicks of no queue", options{}, false, func(d *driver) error { return d.kickStorm(often(100000), 99) }},
 		test{"breaks without a reset", options{}, false, func(d *driver) error {
 			d.ring.(*splitRing).setIdx(0x8000)
-			return d.kickStorm(often(20000), 0)
+			return d.kickStorm(often(20000), d.queue)
 		}})
 }
 
@@ -53,16 +53,16 @@ func (d *driver) kickStorm(n int, queue uint32) error {
 	return d.good()
 }
 
-// burst makes n reads of a kilobyte to half a megabyte available and kicks.
+// burst makes n requests of a kilobyte, or half a megabyte, available and kicks.
 func (d *driver) burst(n int, large bool) {
 	size := uint32(1024)
 	if large {
 		size = dataLen / 2
 	}
 	for range n {
-		d.ring.add(d.header(reqIn, 0), d.room(size), d.status())
+		d.ring.add(d.victim.large(d, size)...)
 	}
-	d.port.notify(0)
+	d.kick()
 }
 
 // resetStorm resets the device with requests in flight, n times. After a reset
@@ -90,7 +90,7 @@ func (d *driver) resetStorm(packed bool, n int, large bool) error {
 
 // untouched checks that nobody writes to the memory any more.
 func (d *driver) untouched() error {
-	areas := []region{d.mem.region[:atTable], d.mem.region[atData : atData+4096]}
+	areas := []region{d.mem.region[:atTable], d.mem.region[atData : atData+4096], d.mem.region[atReceived : atReceived+receiveRoom*receiveLen]}
 	for _, a := range areas {
 		for i := range a {
 			a[i] = 0x5a
@@ -132,23 +132,23 @@ func queueResetTests() []test {
 	return []test{
 		{"queue reset, not negotiated", options{}, false, func(d *driver) error {
 			d.port.resetQueue()
-			return d.try(want{used | quiet, ""}, request(d)...)
+			return d.try(want{used | quiet, ""}, d.request()...)
 		}},
 		{"queue reset, not enabled", o, true, func(d *driver) error {
 			if err := errors.Join(d.reset(), d.negotiate(o.features())); err != nil {
 				return err
 			}
-			d.port.selectQueue(0)
+			d.port.selectQueue(d.queue)
 			d.port.resetQueue()
 			return nil
 		}},
 		{"queue reset, broken", o, false, func(d *driver) error {
 			d.ring.(*splitRing).setIdx(0x8000)
-			d.port.notify(0)
+			d.kick()
 			err := d.judge(breaks, 1)
 			d.port.resetQueue()
 			d.enableQueue(o)
-			d.port.notify(0)
+			d.kick()
 			return err
 		}},
 		{"reset within a queue reset", o, true, func(d *driver) error {
@@ -176,7 +176,7 @@ func (d *driver) breakStorm(n int) error {
 			return err
 		}
 		d.ring.(*splitRing).setIdx(0x8000)
-		d.port.notify(0)
+		d.kick()
 		if err := d.judge(breaks, 1); err != nil {
 			return fmt.Errorf("break %d: %w", i, err)
 		}
@@ -255,8 +255,8 @@ func (d *driver) flicker(packed bool, long time.Duration) error {
 		if err := d.start(options{packed: packed}); err != nil {
 			return err
 		}
-		d.ring.add(request(d)...)
-		d.port.notify(0)
+		d.ring.add(d.request()...)
+		d.kick()
 		if d.wait(1, patience) == quiet {
 			return errors.New("a request is lost")
 		}

@@ -2,7 +2,11 @@ package attack
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"os"
+	"strconv"
+	"strings"
 )
 
 // Request types, §5.2.6.
@@ -50,8 +54,62 @@ func (d *driver) data(n uint32) buf { return readable(d.mem.phys+atData, n) }
 // zone returns a sector that may be changed, and 63 behind it.
 func (d *driver) zone() uint64 { return zoneStart + d.rand.Uint64N(zoneEnd-zoneStart-64) }
 
+// disk is the disk with the serial number "victim".
+type disk struct{ size uint64 } // in sectors
+
+func (*disk) find() (device, error)     { return findDisk("victim") }
+func (*disk) queues() (one, all uint32) { return 0, 1 }
+func (*disk) hasStatus() bool           { return true }
+func (*disk) enable(*driver)            {}
+
+func (k *disk) look(at device) error {
+	b, err := os.ReadFile("/sys/block/" + at.name + "/size")
+	if err != nil {
+		return err
+	}
+	k.size, err = strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
+	return err
+}
+
+func (*disk) request(d *driver) []buf { return []buf{d.header(reqIn, 1), d.room(512), d.status()} }
+
+func (*disk) large(d *driver, n uint32) []buf {
+	return []buf{d.header(reqIn, 0), d.room(n), d.status()}
+}
+
+func (k *disk) groups(d *driver) []group {
+	return []group{
+		{"addresses", addressTests(d)},
+		{"lengths", lengthTests()},
+		{"shapes", shapeTests()},
+		{"types", typeTests()},
+		{"sectors", sectorTests(k.size)},
+		{"segments", segmentTests(k.size)},
+	}
+}
+
+// works reads by the kernel's driver.
+func (*disk) works(at device) error {
+	b := make([]byte, 4*sectorSize)
+	err := readAt("/dev/"+at.name, b)
+	if err == nil && string(b) != string(sectors(0, 4, 0)) {
+		err = errors.New("it reads other data")
+	}
+	return err
+}
+
+func readAt(path string, b []byte) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.ReadAt(b, 0)
+	return err
+}
+
 // good makes a read or, once in a while, a write and a read, and compares.
-func (d *driver) good() error {
+func (*disk) good(d *driver) error {
 	b := d.mem.region[atData:][: 2*sectorSize : 2*sectorSize]
 	want, sector := []byte(nil), d.rand.Uint64N(zoneStart-1)
 	if d.goods++; d.goods%4 != 0 {
@@ -80,7 +138,7 @@ func (d *driver) good() error {
 func (d *driver) one(bufs ...buf) error {
 	n := d.ring.used() + 1
 	d.ring.add(bufs...)
-	d.port.notify(0)
+	d.kick()
 	return d.judge(succeeds, n)
 }
 
