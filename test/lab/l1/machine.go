@@ -31,6 +31,7 @@ var ErrLost = errors.New("L1 is lost")
 const (
 	bootLimit   = 120 * time.Second
 	silentLimit = 45 * time.Second
+	countLimit  = 10 * time.Minute // with Config.Count its second may take a minute
 	closeLimit  = 10 * time.Second
 	killLimit   = 30 * time.Second
 )
@@ -73,7 +74,11 @@ func Start(ctx context.Context, c Config) (*Machine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
-	m := &Machine{silent: silentLimit, config: c, dir: dir, ended: make(chan struct{}), replies: make(chan wire.Reply, 16)}
+	silent := silentLimit
+	if c.Count {
+		silent = countLimit
+	}
+	m := &Machine{silent: silent, config: c, dir: dir, ended: make(chan struct{}), replies: make(chan wire.Reply, 16)}
 	if err := m.boot(ctx); err != nil {
 		m.Close()
 		return nil, err
