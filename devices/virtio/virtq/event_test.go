@@ -79,6 +79,41 @@ func TestRecheck(t *testing.T) {
 	})
 }
 
+// TestCheck: a look at what is available finds what the driver broke, and
+// changes nothing else: not what is popped next, and not whether the driver kicks.
+func TestCheck(t *testing.T) {
+	forAll(t, func(t *testing.T, f virtq.Format) {
+		r := newRig(t, f, 4)
+		for lap := range 300 {
+			r.empty() // asks for a kick
+			r.q.Check()
+			id := r.add(buf{dataAt, 1, false})
+			r.q.Check() // before the driver has looked whether to kick
+			if !r.d.kick() {
+				t.Fatalf("lap %d: no kick, though the queue was found empty", lap)
+			}
+			c := r.pop() // asks for none
+			r.q.Check()
+			second := r.add(buf{dataAt, 1, false})
+			r.q.Check()
+			if r.d.kick() {
+				t.Fatalf("lap %d: a kick while the device works", lap)
+			}
+			r.q.Push(c, 0)
+			r.wantUsed(id, 0)
+			r.q.Push(r.pop(), 0)
+			r.wantUsed(second, 0)
+		}
+		r.add(buf{badAt, 1, false})
+		if r.q.Check(); r.q.Err() == nil {
+			t.Error("a broken chain was not found")
+		}
+		r.q.Check() // of a broken queue, and of one that has stopped
+		r.stop()
+		r.q.Check()
+	})
+}
+
 // TestInterrupts: the driver is interrupted for the chain that it says, once.
 func TestInterrupts(t *testing.T) {
 	forAll(t, func(t *testing.T, f virtq.Format) {

@@ -209,9 +209,28 @@ func (q *Queue) signal(n int) {
 	q.mu.Unlock()
 }
 
+// Check looks at the next chain as Pop does, so that Err tells of one that the
+// driver broke, but takes nothing: whether the driver kicks stays as it was. It
+// is for who has no use for a chain yet.
+func (q *Queue) Check() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.stopped || q.err != nil {
+		return
+	}
+	c := q.take()
+	ok, err := q.ring.next(c)
+	if q.err = err; ok && !q.ring.undo(c) {
+		panic("internal error: virtqueue: a chain that was just taken cannot be put back")
+	}
+	q.giveBack(c)
+}
+
 // Unpop puts c back as if it had never been popped. It must be the one popped
-// last of all that were not put back. The driver was told that it need not
-// kick, so who puts a chain back pops it again without being asked.
+// last of all that were not put back. Its Pop told the driver that it need not
+// kick, though a failed one may have asked for that just before, and Unpop does
+// not ask again: so who puts a chain back pops it again without being asked. Who
+// only wants to look uses Check.
 func (q *Queue) Unpop(c *Chain) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -26,6 +26,8 @@ type driver struct {
 	event *ring
 	woken [3]atomic.Bool
 	next  uint32 // port of the guest's
+
+	interrupt func() // of any queue, if not nil: the driver's, amidst the device's work
 }
 
 // Where the rings are: each has a page for descriptors, a page for the two
@@ -49,7 +51,11 @@ func newDriver(t testing.TB, n int) *driver {
 	t.Helper()
 	d := &driver{t: t, h: &town{listen: map[uint32]bool{}}, next: 1000}
 	d.d = New(guestCID, d.h)
-	rings := newRings(t, func() {})
+	rings := newRings(t, func() {
+		if d.interrupt != nil {
+			d.interrupt()
+		}
+	})
 	d.rx, d.tx, d.event = rings[queueReceive], rings[queueTransmit], rings[queueEvent]
 	d.start()
 	for range n {

@@ -46,16 +46,9 @@ func (d *Device) receive(q *virtq.Queue) {
 		d.mu.Lock()
 		d.rx = q
 		if more = d.move(queueTurns); !more {
-			look(q)
+			q.Check() // nothing is put into it yet, but it may be broken
 		}
 		d.mu.Unlock()
-	}
-}
-
-// look has a queue that nothing is put into yet be found broken if it is.
-func look(q *virtq.Queue) {
-	if c := q.Pop(); c != nil {
-		q.Unpop(c)
 	}
 }
 

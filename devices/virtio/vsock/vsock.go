@@ -168,7 +168,7 @@ func (d *Device) Serve(queue int, q *virtq.Queue) {
 		defer d.mu.Unlock()
 		d.events = q
 		d.tellLost()
-		look(q)
+		q.Check()
 	}
 }
 

@@ -315,3 +315,35 @@ func TestIdentity(t *testing.T) {
 		t.Error("not a socket device")
 	}
 }
+
+// TestLateBuffer: the guest adds a buffer just after the device has found none and
+// asked for a kick, and only then looks whether it is to kick. It is, or nobody
+// would move what the connection has.
+func TestLateBuffer(t *testing.T) {
+	d := newDriver(t, 0)
+	d.h.listen[80] = true
+	s := &socket{d: d, host: 80, guest: 1000, alloc: 256 << 10}
+	s.put(opRequest, 0, nil)
+	d.h.pipes[0].put([]byte("from the host"))
+	added := false
+	d.interrupt = func() { // of RESPONSE, for which there is one buffer
+		if !added {
+			added = true
+			d.rx.add(d.rx.size)
+		}
+	}
+	d.give(1)
+	if !added {
+		t.Fatal("no interrupt")
+	}
+	if d.rx.noKick.Load()&1 == 0 {
+		d.Wake(queueReceive)
+		d.run()
+	}
+	if p, _, ok := d.take(); !ok || p.op != opResponse {
+		t.Fatalf("%+v, %v", p, ok)
+	}
+	if p, b, ok := d.take(); !ok || p.op != opData || string(b) != "from the host" {
+		t.Errorf("%+v, %q, %v", p, b, ok)
+	}
+}
