@@ -10,39 +10,49 @@ import (
 	"path/filepath"
 )
 
-// vmrun is the function of QEMU that emulates the instruction VMRUN.
-const vmrun = "helper_vmrun"
+// repairs are the faults of QEMU up to 10 that killed guests of guests, the more
+// often the busier the host, by the function that has them. Each is independent
+// of the others.
+var repairs = []struct {
+	function string
+	repair   func(code []byte) (changed bool, err error)
+}{
+	{"helper_vmrun", repairVMRUN},
+	{"cpu_clear_ignne", repairIGNNE},
+}
 
 // errUnknown says that the code is another compiler's, or a later version's.
-var errUnknown = errors.New(vmrun + " is not the code that is known")
+var errUnknown = errors.New("its code is not the code that is known")
 
-// mend repairs two faults of VMRUN in a QEMU of the cache. Both are in
-// svm_helper.c up to QEMU 10, and both kill guests of guests, the more often the
-// busier the host:
-//
-//   - The number of an injected interrupt stays behind as a pending exception. If
-//     another thread asks the processor to leave its loop before the next
-//     #VMEXIT, the guest gets the interrupt twice, the second time perhaps on the
-//     first instruction of its handler, with the user's GS: a triple fault.
-//   - A virtual interrupt is marked in interrupt_request without the lock that
-//     guards it, so that an interrupt of the host that comes at that moment is
-//     lost: a stall.
-//
-// It returns errUnknown, and leaves the file alone, if it does not find them.
+// mend repairs a QEMU of the cache. What is not known exactly stays as it is, and
+// is told of by an errUnknown; the rest is repaired all the same.
 func mend(path string) error {
 	program, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	code, err := function(program, vmrun)
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+	var unknown []error
+	any := false
+	for _, r := range repairs {
+		code, err := function(program, r.function)
+		changed := false
+		if err == nil {
+			changed, err = r.repair(code)
+		}
+		switch {
+		case errors.Is(err, errUnknown):
+			unknown = append(unknown, fmt.Errorf("%s: %w", r.function, err))
+		case err != nil:
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		any = any || changed
 	}
-	changed, err := repair(code)
-	if err != nil || !changed {
-		return err
+	if any {
+		if err := replace(path, program); err != nil {
+			return err
+		}
 	}
-	return replace(path, program)
+	return errors.Join(unknown...)
 }
 
 // function returns the code of a function that a program exports: a part of
@@ -53,7 +63,7 @@ func function(program []byte, name string) ([]byte, error) {
 		return nil, err
 	}
 	symbols, err := f.DynamicSymbols()
-	if err != nil {
+	if err != nil && !errors.Is(err, elf.ErrNoSymbols) {
 		return nil, err
 	}
 	for _, s := range symbols {
@@ -70,9 +80,17 @@ func function(program []byte, name string) ([]byte, error) {
 	return nil, errUnknown
 }
 
-// repair changes helper_vmrun in place. It says whether there was anything to
-// do.
-func repair(code []byte) (changed bool, err error) {
+// repairVMRUN mends two faults of VMRUN (svm_helper.c) in place. It says whether
+// there was anything to do.
+//
+//   - The number of an injected interrupt stays behind as a pending exception. If
+//     another thread asks the processor to leave its loop before the next
+//     #VMEXIT, the guest gets the interrupt twice, the second time perhaps on the
+//     first instruction of its handler, with the user's GS: a triple fault.
+//   - A virtual interrupt is marked in interrupt_request without the lock that
+//     guards it, so that an interrupt of the host that comes at that moment is
+//     lost: a stall.
+func repairVMRUN(code []byte) (changed bool, err error) {
 	// movl $2, exception_index(%rbx): for an NMI. It tells where the field is.
 	nmi, err := only(code, []byte{0xc7, 0x83}, []byte{2, 0, 0, 0})
 	if err != nil {
@@ -94,6 +112,27 @@ func repair(code []byte) (changed bool, err error) {
 	request := binary.LittleEndian.Uint32(code[or+2:])
 	locked := binary.LittleEndian.AppendUint32([]byte{0xf0, 0x80, 0x8b}, request+1) // lock orb $1, its second byte
 	copy(code[or:], append(locked, 1, 0x66, 0x90))
+	return true, nil
+}
+
+// repairIGNNE mends cpu_clear_ignne (fpu_helper.c) in place, which every XRSTOR,
+// FXRSTOR and FLDENV calls. It clears a bit of the first processor's hflags2 from
+// whichever thread it runs on, without a lock: a task switch on the second stores
+// old values of the bits beside it, by which VMRUN, #VMEXIT, STGI and CLGI tell
+// whether nested paging is on and interrupts are (NPT, GIF, VGIF, HIF). Then the
+// host's memory is looked up in the guest's nested tables: triple faults, page
+// faults without end, and the death of L1.
+func repairIGNNE(code []byte) (changed bool, err error) {
+	// lock andb $0x7f, hflags2(%rax); xchg %ax, %ax: the last three bytes differ.
+	if _, err := only(code, []byte{0xf0, 0x80, 0xa0}, []byte{0x7f, 0x66, 0x90}); err == nil {
+		return false, nil
+	}
+	and, err := only(code, []byte{0x81, 0xa0}, []byte{0x7f, 0xff, 0xff, 0xff}) // andl $~0x80, hflags2(%rax)
+	if err != nil {
+		return false, err
+	}
+	locked := append([]byte{0xf0, 0x80, 0xa0}, code[and+2:and+6]...)
+	copy(code[and:], append(locked, 0x7f, 0x66, 0x90))
 	return true, nil
 }
 

@@ -69,7 +69,7 @@ func find(ctx context.Context) (Program, error) {
 	}
 	argv := []string{filepath.Join(dir, "usr/bin", Name)}
 	if err := mend(argv[0]); errors.Is(err, errUnknown) {
-		fmt.Fprintf(os.Stderr, "qemu: used as it is, with which guests die now and then: %v\n", err)
+		fmt.Fprintf(os.Stderr, "qemu: not mended, so that guests die now and then: %v\n", err)
 	} else if err != nil {
 		return Program{}, err
 	}
