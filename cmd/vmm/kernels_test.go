@@ -42,7 +42,7 @@ func kernels() map[string][]byte {
 	} {
 		files[name] = payload.ELF(payload.Code(hello, code, payload.Spin()))
 	}
-	files["big"] = payload.ELF(payload.Code(lines(128<<10/16), powerOff))
+	files["big"] = payload.ELF(payload.Code(lines(80<<10/16), powerOff))
 	files["prints-more"] = payload.ELF(payload.Code(lines(20<<10/16), powerOff)) // than a page, but less than is kept for the host
 	// A bzImage, which the scripts only break: it is not a program.
 	if image, err := os.ReadFile("../../boot/testdata/vmlinuz"); err == nil {
