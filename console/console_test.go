@@ -10,9 +10,11 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"vmm/test/allow"
 )
 
-const patience = 10 * time.Second
+var patience = allow.Time(10 * time.Second)
 
 // within fails the test if f does not return in time.
 func within(t *testing.T, what string, f func()) {

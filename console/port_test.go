@@ -11,9 +11,11 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"vmm/test/allow"
 )
 
-const portPatience = 5 * time.Second
+var portPatience = allow.Time(5 * time.Second)
 
 // port is one under test, and who is there.
 type port struct {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"vmm/test/allow"
 )
 
 func newFD(t testing.TB) *FD {
@@ -28,7 +30,7 @@ func waiting(t testing.TB, e *FD) func() error {
 		select {
 		case err := <-done:
 			return err
-		case <-time.After(10 * time.Second):
+		case <-time.After(allow.Time(10 * time.Second)):
 			t.Fatal("Wait does not return")
 			return nil
 		}

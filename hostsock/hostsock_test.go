@@ -14,9 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmm/stream"
+	"vmm/test/allow"
 )
 
-const patience = 10 * time.Second
+var patience = allow.Time(10 * time.Second)
 
 // guest takes calls, unless it refuses them.
 type guest struct {

@@ -9,6 +9,7 @@ import (
 	"vmm/guest/payload"
 	"vmm/kvm"
 	"vmm/mem"
+	"vmm/test/allow"
 )
 
 // guest is one vCPU with 2 MiB of RAM that runs a ring-3 payload.
@@ -70,7 +71,7 @@ func newGuest(t testing.TB, code []byte) *guest {
 // exit runs the guest to its next exit. The payloads end at a deadline because
 // a watchdog kicks them.
 func (g *guest) exit(t testing.TB) kvm.Exit {
-	watchdog := time.AfterFunc(10*time.Second, g.cpu.Kick)
+	watchdog := time.AfterFunc(allow.Time(10*time.Second), g.cpu.Kick)
 	defer watchdog.Stop()
 	e, err := g.cpu.Run()
 	if err != nil {

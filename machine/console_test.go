@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"vmm/test/allow"
 )
 
 func TestConsoleConfig(t *testing.T) {
@@ -113,7 +115,7 @@ func TestStream(t *testing.T) {
 			if got != want {
 				t.Fatalf("%+v, want %+v", got, want)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(allow.Time(5 * time.Second)):
 			t.Fatalf("no %+v", want)
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	"vmm/guest/payload"
 	"vmm/kvm"
 	"vmm/machine"
+	"vmm/test/allow"
 )
 
 // needKVM skips where no machine can run. What these tests run in ring 0 is a
@@ -48,7 +49,7 @@ func run(t testing.TB, c machine.Config) (machine.End, error) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), allow.Time(20*time.Second))
 	defer cancel()
 	return m.Run(ctx)
 }
@@ -204,7 +205,7 @@ func TestCloseWhileRunning(t *testing.T) {
 		if end.Reason != machine.Stopped {
 			t.Error(end)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(allow.Time(10 * time.Second)):
 		t.Fatal("Run goes on after Close")
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"vmm/eventfd"
 	"vmm/hostdir"
 	"vmm/mem"
+	"vmm/test/allow"
 )
 
 // Where a shareGuest has things in its RAM.
@@ -79,7 +80,7 @@ func (g *shareGuest) close() {
 	<-g.served
 	select {
 	case <-g.q.Drained():
-	case <-time.After(20 * time.Second):
+	case <-time.After(allow.Time(20 * time.Second)):
 		g.Error("a chain is not pushed")
 	}
 	g.dev.Stop()

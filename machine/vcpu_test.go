@@ -9,6 +9,7 @@ import (
 
 	"vmm/bus"
 	"vmm/kvm"
+	"vmm/test/allow"
 )
 
 // fakeCPU exits with what next returns, until kicked.
@@ -79,7 +80,7 @@ func wait(t *testing.T, end chan error) error {
 	select {
 	case err := <-end:
 		return err
-	case <-time.After(10 * time.Second):
+	case <-time.After(allow.Time(10 * time.Second)):
 		t.Fatal("the loop does not end")
 		return nil
 	}

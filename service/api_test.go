@@ -19,6 +19,7 @@ import (
 
 	"vmm/client"
 	"vmm/machine"
+	"vmm/test/allow"
 )
 
 // truth holds requests and answers against the description.
@@ -51,7 +52,7 @@ func newTruth(t *testing.T, socket string) (*truth, *openapi3.T) {
 // ask makes a request and checks the answer's status and form.
 func (u *truth) ask(method, path, body string, status int) string {
 	u.t.Helper()
-	ctx, cancel := context.WithTimeout(u.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(u.t.Context(), allow.Time(20*time.Second))
 	defer cancel()
 	request := func() *http.Request {
 		r, err := http.NewRequestWithContext(ctx, method, "http://localhost/v1"+path, strings.NewReader(body))
@@ -178,7 +179,7 @@ func TestStreams(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer g.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), allow.Time(20*time.Second))
 	defer cancel()
 	open := func(f func(context.Context) (net.Conn, error)) *bufio.ReadWriter {
 		c, err := f(ctx)
@@ -301,7 +302,7 @@ func TestClient(t *testing.T) {
 	f := newFixture(t, Options{Keep: true})
 	m := f.run(t)
 	m.deaf = true
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), allow.Time(20*time.Second))
 	defer cancel()
 	g, err := client.Open(f.roster, "web")
 	if err != nil {

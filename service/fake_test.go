@@ -12,6 +12,7 @@ import (
 	"vmm/api"
 	"vmm/machine"
 	"vmm/roster"
+	"vmm/test/allow"
 )
 
 // fakeVM is a machine that ends when it is told to, or its context is.
@@ -158,7 +159,7 @@ func (f *fixture) life(t *testing.T) *fakeVM {
 			return m.state == "running" && f.About().State == api.Running
 		})
 		return m
-	case <-time.After(10 * time.Second):
+	case <-time.After(allow.Time(10 * time.Second)):
 		t.Fatal("the guest is not started")
 		return nil
 	}
@@ -166,7 +167,7 @@ func (f *fixture) life(t *testing.T) *fakeVM {
 
 func (f *fixture) await(t *testing.T, is func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !is(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(allow.Time(10 * time.Second)); !is(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("it does not come")
 		}
@@ -178,7 +179,7 @@ func (f *fixture) end(t *testing.T) End {
 	select {
 	case e := <-f.ended:
 		return e
-	case <-time.After(10 * time.Second):
+	case <-time.After(allow.Time(10 * time.Second)):
 		t.Fatal("the guest does not end")
 		return End{}
 	}

@@ -13,9 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmm/ethernet"
+	"vmm/test/allow"
 )
 
-const deadline = 10 * time.Second
+var deadline = allow.Time(10 * time.Second)
 
 // private moves the test to a network namespace of its own, where it may do
 // everything and disturbs nobody.

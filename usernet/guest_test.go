@@ -27,10 +27,11 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
 	"vmm/ethernet"
+	"vmm/test/allow"
 )
 
 // deadline is for every wait of a test.
-const deadline = 20 * time.Second
+var deadline = allow.Time(20 * time.Second)
 
 const allOffloads = ethernet.Checksum | ethernet.TSO4 | ethernet.TSO6
 

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"vmm/test/allow"
 )
 
 // run runs a program of Debian's acpica-tools in dir and returns what it said.
@@ -20,7 +22,7 @@ func run(t *testing.T, dir, name string, args ...string) string {
 	if err != nil {
 		t.Skipf("no %s: install acpica-tools", name)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), allow.Time(30*time.Second))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Dir = dir

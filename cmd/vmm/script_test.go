@@ -16,6 +16,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"vmm/machine"
+	"vmm/test/allow"
 )
 
 // TestMain makes commands of this binary for the scripts: the program itself,
@@ -90,7 +91,7 @@ func TestScript(t *testing.T) {
 }
 
 // scriptLimit is the deadline of a script: the slowest takes half a minute in the lab.
-const scriptLimit = 100 * time.Second
+var scriptLimit = allow.Time(100 * time.Second)
 
 // runScript runs one script and, in the lab, once more if it fails, which it says:
 // guests die there now and then of the emulated processor (docs/lab.md).

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmm/machine"
+	"vmm/test/allow"
 )
 
 // unread is a vmm whose output nobody reads.
@@ -69,7 +70,7 @@ func TestSignalUnread(t *testing.T) {
 	u := startUnread(t)
 	ended := make(chan error, 1)
 	go func() { ended <- u.Wait() }()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(allow.Time(20 * time.Second))
 	for !u.said(t, `msg="the guest ended"`) {
 		select {
 		case <-time.After(5 * time.Millisecond):

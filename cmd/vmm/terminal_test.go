@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmm/console"
+	"vmm/test/allow"
 )
 
 // terminalMain is the command
@@ -65,7 +66,7 @@ func inTerminal(text, keys string, args []string) (status int, err error) {
 	go func() { ended <- cmd.Wait() }()
 	select {
 	case err = <-ended:
-	case <-time.After(20 * time.Second):
+	case <-time.After(allow.Time(20 * time.Second)):
 		cmd.Process.Kill()
 		return 0, errors.New("the command does not end")
 	}
@@ -93,7 +94,7 @@ func inTerminal(text, keys string, args []string) (status int, err error) {
 func typeAfter(ptmx, tty *os.File, text, keys string) error {
 	var seen []byte
 	b := make([]byte, 4096)
-	ptmx.SetReadDeadline(time.Now().Add(20 * time.Second))
+	ptmx.SetReadDeadline(time.Now().Add(allow.Time(20 * time.Second)))
 	for !bytes.Contains(seen, []byte(text)) {
 		n, err := ptmx.Read(b)
 		if err != nil {

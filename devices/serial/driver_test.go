@@ -3,6 +3,8 @@ package serial
 import (
 	"testing"
 	"time"
+
+	"vmm/test/allow"
 )
 
 const xmitSize = 4096 // UART_XMIT_SIZE
@@ -41,7 +43,7 @@ type driver struct {
 }
 
 func newDriver(t testing.TB, d *Device, irq *pin) *driver {
-	return &driver{t: t, d: d, irq: irq, limit: 30 * time.Second}
+	return &driver{t: t, d: d, irq: irq, limit: allow.Time(30 * time.Second)}
 }
 
 func (g *driver) in(reg uint64) byte {

@@ -7,6 +7,7 @@ import (
 
 	"vmm/devices/virtio/virtq"
 	"vmm/mem"
+	"vmm/test/allow"
 )
 
 // null has two queues and does nothing.
@@ -50,7 +51,7 @@ func newMMIO(t *testing.T, dev Device) *MMIO {
 	return d
 }
 
-const deadline = 5 * time.Second
+var deadline = allow.Time(5 * time.Second)
 
 // set writes registers in pairs of offset and value, without waiting for what
 // they begin.

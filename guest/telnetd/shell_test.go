@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"vmm/test/allow"
 )
 
 // connect returns a connection with a shell.
@@ -22,7 +24,7 @@ func dialShell(t *testing.T, argv ...string) *net.TCPConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	c.SetDeadline(time.Now().Add(allow.Time(10 * time.Second)))
 	return c.(*net.TCPConn)
 }
 

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmm/kvm"
+	"vmm/test/allow"
 )
 
 // TestMain makes this binary the trap too, and what goes into it.
@@ -111,7 +112,7 @@ func TestTrap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), allow.Time(20*time.Second))
 	defer cancel()
 	if took, err := firstRun(ctx, self, []string{self, "ioctl"}); err != nil || took <= 0 {
 		t.Errorf("of a command that does: %v, %v", took, err)

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"vmm/test/allow"
 )
 
 func shell(t *testing.T, script string) *process {
@@ -21,7 +23,7 @@ func shell(t *testing.T, script string) *process {
 // TestExpect: the line may come in pieces, on either stream, and the process
 // does not see the end of its input.
 func TestExpect(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), allow.Time(20*time.Second))
 	defer cancel()
 	p := shell(t, `printf 'noise\nvmm-init: up 1'; printf '.25\r\n' >&2; cat`)
 	groups, at, err := p.expect(ctx, up)
@@ -32,7 +34,7 @@ func TestExpect(t *testing.T) {
 
 func TestExpectFails(t *testing.T) {
 	p := shell(t, "echo Kernel panic; exit 3")
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), allow.Time(20*time.Second))
 	defer cancel()
 	if _, _, err := p.expect(ctx, up); err == nil || !strings.Contains(err.Error(), "ended") || !strings.Contains(err.Error(), "Kernel panic") {
 		t.Errorf("of a process that ends: %v", err)

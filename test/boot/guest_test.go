@@ -20,10 +20,11 @@ import (
 	"github.com/creack/pty"
 
 	"vmm/machine"
+	"vmm/test/allow"
 )
 
 // patience is the deadline of every wait; a boot in the lab takes 6 s.
-const patience = 60 * time.Second
+var patience = allow.Time(60 * time.Second)
 
 var (
 	root  = findRoot()

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"vmm/test/allow"
 	"vmm/test/boot/pattern"
 )
 
@@ -74,9 +75,9 @@ func (h *hostile) makeDisks(t *testing.T) {
 func (h *hostile) run(g *guest, cases int) {
 	g.expect("ATTACK-BEGIN")
 	m := watchMemory(g.cmd.Process.Pid)
-	limit := 150 * time.Second
+	limit := allow.Time(150 * time.Second)
 	if soak {
-		limit = 15 * time.Minute // for all cases, in the lab
+		limit = allow.Time(15 * time.Minute) // for all cases, in the lab
 	}
 	deadline := time.After(limit)
 	for !g.shows("ATTACK-CASES") {
@@ -181,7 +182,7 @@ func watchMemory(pid int) *memoryWatch {
 			select {
 			case <-m.end:
 				return
-			case <-time.After(2 * time.Second):
+			case <-time.After(allow.Time(2 * time.Second)):
 			}
 		}
 	})

@@ -15,11 +15,12 @@ import (
 
 	"vmm/guest"
 	"vmm/guest/kernel"
+	"vmm/test/allow"
 	"vmm/test/lab/qemu"
 )
 
 // patience is the deadline of every wait for the emulated guest.
-const patience = 60 * time.Second
+var patience = allow.Time(60 * time.Second)
 
 // session is a guest that QEMU emulates, and its serial console.
 type session struct {

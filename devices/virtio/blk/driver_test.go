@@ -7,9 +7,10 @@ import (
 
 	"vmm/devices/virtio/virtq"
 	"vmm/mem"
+	"vmm/test/allow"
 )
 
-const deadline = 20 * time.Second
+var deadline = allow.Time(20 * time.Second)
 
 // Where the driver puts things. Each of its slots holds one request: so many
 // descriptors, a piece of RAM.

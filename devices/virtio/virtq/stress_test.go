@@ -9,6 +9,7 @@ import (
 
 	"vmm/devices/virtio/virtq"
 	"vmm/mem"
+	"vmm/test/allow"
 )
 
 // A bell is an eventfd: it remembers that it rang, not how often.
@@ -115,7 +116,7 @@ func TestNoEventIsLost(t *testing.T) {
 			r := newRig(t, f, size)
 			kick, interrupt := make(bell, 1), make(bell, 1)
 			r.onSignal = interrupt.ring
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), allow.Time(30*time.Second))
 			var wg sync.WaitGroup
 			serve(ctx, r.q, kick, &wg, func() {})
 			drive(ctx, t, r, n, kick, interrupt)
@@ -160,7 +161,7 @@ func TestStopRaces(t *testing.T) {
 					t.Error("an interrupt after the drain")
 				}
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), allow.Time(30*time.Second))
 			var wg sync.WaitGroup
 			q := r.q
 			var begun atomic.Int64

@@ -12,9 +12,11 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"vmm/test/allow"
 )
 
-const patience = time.Minute
+var patience = allow.Time(time.Minute)
 
 // dialHost connects a program of the host's to a port of the guest.
 func dialHost(path string, port int) (c *net.UnixConn, r *bufio.Reader, err error) {
