@@ -47,6 +47,9 @@ func flagError(cmd *cobra.Command, err error) error {
 func unknownFlag(flags *pflag.FlagSet, e *pflag.NotExistError, help string) error {
 	name := e.GetSpecifiedName()
 	if letters := e.GetSpecifiedShortnames(); letters != "" {
+		if flags.Changed("interactive") { // -iFILE
+			help = initrdAdvice
+		}
 		return fmt.Errorf("unknown flag -%s; %s", name, help)
 	}
 	if near := nearestFlag(flags, name); near != "" {
@@ -60,6 +63,9 @@ func invalidValue(e *pflag.InvalidValueError) error {
 	why := e.Unwrap().Error()
 	if w := wants[f.Value.Type()]; w != "" {
 		why = w
+	}
+	if f.Name == "interactive" { // -i=FILE
+		why += "; " + initrdAdvice
 	}
 	return fmt.Errorf("--%s %q: %s", f.Name, e.GetValue(), why)
 }

@@ -103,8 +103,8 @@ func FuzzArgs(f *testing.F) {
 	for _, args := range []string{
 		"", "run", "rum", "help", "help run", "help exit-status", "help rum", "help run x", "version", "version x", "doctor",
 		"completion", "completion bash", "completion x", "exit-status", "exit-status x", "--", "-- run", "-h", "--help=x", "--version",
-		"run --kernel k", "run -k k -m 1G -c 2 -i a -i b -a x -a y --cmdline z", "run -k k --memory 512", "run -k k -m",
-		"run --", "run -- x", "run -", "run --=", "run ---", "run -kk -c-1", "run -k k --boot efi", "run -k k --on-reboot x",
+		"run --kernel k", "run -k k -m 1G -c 2 --initrd a --initrd b -a x -a y --cmdline z", "run -k k --memory 512", "run -k k -m",
+		"run --", "run -- x", "run -", "run --=", "run ---", "run -kk -c-1", "run -k k -i a", "run -k k -ia", "run -k k -i=a", "run -k k -itd", "run -k k --boot efi", "run -k k --on-reboot x",
 		"run -k k --log-level x", "run -k k --log-level WARN+3", "run -k k --stop-timeout 1", "run -k k --serial usb", "run --kernal k",
 		"run -z", "run -kz -zk", "run --a\n\x1b[2J", "\xff\xfe", "completion bash --no-descriptions=x", "completion zsh x", "run -m 99999999999999999999T",
 	} {

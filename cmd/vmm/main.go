@@ -148,6 +148,18 @@ func knownCommand(cmd *cobra.Command, args []string) error {
 	return &statusError{exitUsage, fmt.Errorf("unknown command %q; %s", args[0], advice)}
 }
 
+// initrdAdvice is for those who know -i as the short form of --initrd, which it
+// once was.
+const initrdAdvice = "for an initrd write --initrd FILE: -i is --interactive"
+
+// runArgs is noArgs for 'vmm run'.
+func runArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 && cmd.Flags().Changed("interactive") {
+		return &statusError{exitUsage, fmt.Errorf("unexpected argument %q; %s", args[0], initrdAdvice)}
+	}
+	return noArgs(cmd, args)
+}
+
 // noArgs refuses arguments that are no flags.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {

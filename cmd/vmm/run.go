@@ -53,22 +53,22 @@ const runExamples = `  # A shell in the guest; Ctrl-a x leaves, Ctrl-a ? helps
   echo 'uname -a' | vmm run --kernel bzImage --initrd initrd.cpio
 
   # Two vCPUs, two initrds, one more word on the kernel's command line
-  vmm run -k bzImage -i initrd.cpio -i modules.cpio -c 2 -m 2G --append debug
+  vmm run -k bzImage --initrd initrd.cpio --initrd modules.cpio -c 2 -m 2G --append debug
 
   # A distribution from its disk, with a second disk that it can only read
-  vmm run -k vmlinuz -i initrd.img --disk debian.img --disk data.img,ro -a 'root=/dev/vda rw' -m 1G
+  vmm run -k vmlinuz --initrd initrd.img --disk debian.img --disk data.img,ro -a 'root=/dev/vda rw' -m 1G
 
   # The directory src of this host as /mnt, and another that it can only read
-  vmm run -k bzImage -i initrd.cpio -v src:/mnt -v /usr/share/dict:/dict:ro
+  vmm run -k bzImage --initrd initrd.cpio -v src:/mnt -v /usr/share/dict:/dict:ro
 
   # ssh into the guest by port 2222 of this host
-  vmm run -k vmlinuz -i initrd.img --disk debian.img -a 'root=/dev/vda rw' -p 2222:22
+  vmm run -k vmlinuz --initrd initrd.img --disk debian.img -a 'root=/dev/vda rw' -p 2222:22
 
   # In the background; then vmm ps, vmm console web, vmm stop web
-  vmm run -d --name web -k bzImage -i initrd.cpio
+  vmm run -d --name web -k bzImage --initrd initrd.cpio
 
   # The console on a socket; connect with: socat - UNIX:guest.sock
-  vmm run -k bzImage -i initrd.cpio --serial unix:guest.sock`
+  vmm run -k bzImage --initrd initrd.cpio --serial unix:guest.sock`
 
 func (p *program) newRun() *cobra.Command {
 	o := &runOptions{memory: 512 << 20, cpuinfo: p.cpuinfo}
@@ -78,7 +78,7 @@ func (p *program) newRun() *cobra.Command {
 		Short:   "Run a guest",
 		Long:    "Run a Linux kernel in a new virtual machine until it powers off. The exit status says how it ended: see 'vmm help exit-status'.",
 		Example: runExamples,
-		Args:    noArgs,
+		Args:    runArgs,
 		PreRunE: func(cmd *cobra.Command, _ []string) error { return o.complete(cmd.ErrOrStderr()) },
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.detach && !detached() {
@@ -91,7 +91,7 @@ func (p *program) newRun() *cobra.Command {
 	f.SortFlags = false
 	c := &o.config
 	f.StringVarP(&c.Kernel, "kernel", "k", "", "kernel: a bzImage or an ELF vmlinux")
-	f.StringArrayVarP(&c.Initrds, "initrd", "i", nil, "initrd; several are loaded one behind the other")
+	f.StringArrayVar(&c.Initrds, "initrd", nil, "initrd; several are loaded one behind the other")
 	f.StringVar(&c.Cmdline, "cmdline", "", "the kernel's command line, in place of the default: "+machine.DefaultCmdline+" tsc_early_khz=...")
 	f.StringArrayVarP(&c.Append, "append", "a", nil, "add to the kernel's command line")
 	f.IntVarP(&c.CPUs, "cpus", "c", 1, "number of vCPUs")
@@ -111,8 +111,10 @@ func (p *program) newRun() *cobra.Command {
 	f.StringVar(&o.onReboot, "on-reboot", "exit", "when the guest resets: exit or restart")
 	f.Var(&o.restart, "restart", "when to start a guest again that has ended: no, on-failure, on-failure:N or always")
 	f.StringVar(&c.Name, "name", "", "name of the guest, by which the other commands know it (default: vmm and the process id)")
+	f.BoolP("interactive", "i", false, "accepted as docker's: a guest that starts from a kernel has its console on standard input anyway")
+	f.BoolP("tty", "t", false, "accepted as docker's: a guest that starts from a kernel has a terminal anyway")
 	f.BoolVarP(&o.detach, "detach", "d", false, "run in the background, and print the name; what has ended is kept until 'vmm rm'")
-	f.BoolVar(&o.remove, "rm", false, "with --detach: keep nothing of a guest that has ended")
+	f.BoolVar(&o.remove, "rm", false, "keep nothing of a guest that has ended; without --detach nothing is kept anyway")
 	f.StringVar(&o.logLevel, "log-level", "warn", "what to log to standard error: debug, info, warn or error")
 	f.DurationVar(&o.stopTimeout, "stop-timeout", 30*time.Second, "how long a guest may take to power off after SIGINT or SIGTERM")
 	f.StringVar(&o.cache, "kernel-cache", defaultCache(), "directory of unpacked kernels; empty for none")
@@ -155,8 +157,6 @@ func (o *runOptions) complete(stderr io.Writer) error {
 		if o.serial == "stdio" {
 			o.serial = "none" // there is the log, and 'vmm console'
 		}
-	} else if o.remove {
-		return bad("--rm: is for --detach; nothing else is kept")
 	}
 	o.log.Writer = stderr
 	c.Memory, c.Disks, c.Shares, c.NoRNG = uint64(o.memory), o.disks, o.volumes, !o.rng

@@ -37,7 +37,7 @@ func TestConsolePrint(t *testing.T) {
 	need(t, cloud)
 	const n = 64 << 10
 	attempt(t, func() *guest {
-		return onPipes(cloud.args("-m", "256M", "-a", "quiet", "--console", "virtio", "-a", execution(fmt.Sprintf("/tool print %d", n)), "-i", tool(t))...)
+		return onPipes(cloud.args("-m", "256M", "-a", "quiet", "--console", "virtio", "-a", execution(fmt.Sprintf("/tool print %d", n)), "--initrd", tool(t))...)
 	}, func(g *guest) {
 		g.expect("DATA-BEGIN\r\n")
 		g.expectWithin("DATA-END", slow())
@@ -57,7 +57,7 @@ func TestConsolePort(t *testing.T) {
 	path, file := filepath.Join(t.TempDir(), "s"), filepath.Join(t.TempDir(), "f")
 	const n = 256 << 10
 	attempt(t, func() *guest {
-		return onPipes(cloud.args("-m", "256M", "-a", "quiet", "-i", tool(t),
+		return onPipes(cloud.args("-m", "256M", "-a", "quiet", "--initrd", tool(t),
 			"--console-port", "org.test.0=unix:"+path, "--console-port", "log=file:"+file)...)
 	}, func(g *guest) {
 		g.prompt()

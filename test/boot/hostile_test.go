@@ -43,7 +43,7 @@ func TestHostile(t *testing.T) {
 				h.makeDisks(t)
 				return onPipes(cloud.args("-m", "512M", "-c", "2", "--transport", test.transport, "--net", map[string]string{"disk": "none", "nic": "user"}[test.victim],
 					"--disk", h.bystander+",serial=bystander", "--disk", h.victim+",serial=victim",
-					"-i", tool(t), "-a", "quiet mem=508M iomem=relaxed", "-a", execution("/tool attack -ram 512 -victim "+test.victim+workload(test.every)))...)
+					"--initrd", tool(t), "-a", "quiet mem=508M iomem=relaxed", "-a", execution("/tool attack -ram 512 -victim "+test.victim+workload(test.every)))...)
 			}, func(g *guest) { h.run(g, test.cases) })
 		})
 	}

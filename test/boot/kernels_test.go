@@ -54,7 +54,7 @@ func TestVmlinux(t *testing.T) {
 	for _, mode := range []string{"auto", "pvh"} {
 		t.Run(mode, func(t *testing.T) {
 			attempt(t, func() *guest {
-				return onPipes("run", "-k", path, "-i", cloud.initrd(), "-m", "256M", "-a", "quiet", "--boot", mode)
+				return onPipes("run", "-k", path, "--initrd", cloud.initrd(), "-m", "256M", "-a", "quiet", "--boot", mode)
 			}, func(g *guest) {
 				g.expect("vmm-init: up")
 				g.prompt()
@@ -133,7 +133,7 @@ func TestSmall(t *testing.T) {
 		t.Fatal(err)
 	}
 	attempt(t, func() *guest {
-		return onPipes("run", "-k", cpu.image(), "-i", initrd, "-m", "64M", "-a", "quiet")
+		return onPipes("run", "-k", cpu.image(), "--initrd", initrd, "-m", "64M", "-a", "quiet")
 	}, func(g *guest) {
 		g.expect("small but up")
 		g.status(0)
@@ -165,7 +165,7 @@ func smallInit(text string) []byte {
 func TestLarge(t *testing.T) {
 	need(t, cloud)
 	attempt(t, func() *guest {
-		return onPipes(cloud.args("-m", "5G", "-a", "quiet", "-i", tool(t), "-a", execution("/tool memory"))...)
+		return onPipes(cloud.args("-m", "5G", "-a", "quiet", "--initrd", tool(t), "-a", execution("/tool memory"))...)
 	}, func(g *guest) {
 		g.expect("MEMORY ")
 		g.status(64)
@@ -185,7 +185,7 @@ func TestInitrds(t *testing.T) {
 		t.Fatal(err)
 	}
 	attempt(t, func() *guest {
-		return onPipes(cpu.args("-i", extra, "-m", "256M", "-a", "quiet", "-a", execution("cat /from-second-initrd"))...)
+		return onPipes(cpu.args("--initrd", extra, "-m", "256M", "-a", "quiet", "-a", execution("cat /from-second-initrd"))...)
 	}, func(g *guest) {
 		g.expect("it is here")
 		g.status(64)

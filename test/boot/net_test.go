@@ -177,7 +177,7 @@ func TestNetTaps(t *testing.T) {
 	need(t, cloud)
 	ns := namespace(t, "tap0", "tap1")
 	args := func(tap, address, cpus, more string) []string {
-		return cloud.args("-m", "256M", "-c", cpus, "-a", "quiet vmm.ip="+address, "--net", "tap="+tap+more, "-i", tool(t))
+		return cloud.args("-m", "256M", "-c", cpus, "-a", "quiet vmm.ip="+address, "--net", "tap="+tap+more, "--initrd", tool(t))
 	}
 	attempt(t, func() *guest { return inNamespace(ns, args("tap0", "10.9.0.2/24", "2", ",queues=2")...) }, func(g *guest) {
 		other := inNamespace(ns, args("tap1", "10.9.0.3/24", "1", ",queues=2,mac=52:54:00:12:34:56")...)

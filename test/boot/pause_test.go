@@ -63,7 +63,7 @@ func TestPauseWork(t *testing.T) {
 		if err := os.WriteFile(disk, make([]byte, 4<<20), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		return onPipes(cloud.args("-m", "512M", "-c", "2", "-a", "quiet", "-i", tool(t), "--disk", disk, "-v", share+":/mnt",
+		return onPipes(cloud.args("-m", "512M", "-c", "2", "-a", "quiet", "--initrd", tool(t), "--disk", disk, "-v", share+":/mnt",
 			"--net", "user,host-loopback", "--vsock", socket, "--name", "worker", "--runtime-dir", guests)...)
 	}, func(g *guest) {
 		g.online()

@@ -41,7 +41,7 @@ func TestPrint(t *testing.T) {
 	need(t, cloud)
 	n := bulk()
 	attempt(t, func() *guest {
-		return onPipes(cloud.args("-m", "256M", "-a", "quiet", "-a", execution(fmt.Sprintf("/tool print %d", n)), "-i", tool(t))...)
+		return onPipes(cloud.args("-m", "256M", "-a", "quiet", "-a", execution(fmt.Sprintf("/tool print %d", n)), "--initrd", tool(t))...)
 	}, func(g *guest) {
 		g.expect("DATA-BEGIN\r\n")
 		g.expectWithin("DATA-END", slow())
@@ -63,7 +63,7 @@ func TestPaste(t *testing.T) {
 	r := rand.NewChaCha8([32]byte{1})
 	r.Read(data)
 	attempt(t, func() *guest {
-		return onPipes(cloud.args("-m", "256M", "-a", "quiet", "-a", execution(fmt.Sprintf("/tool hash %d", n)), "-i", tool(t))...)
+		return onPipes(cloud.args("-m", "256M", "-a", "quiet", "-a", execution(fmt.Sprintf("/tool hash %d", n)), "--initrd", tool(t))...)
 	}, func(g *guest) {
 		g.expect("DATA-READY")
 		go bytes.NewReader(data).WriteTo(g.input)

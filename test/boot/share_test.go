@@ -48,7 +48,7 @@ func TestShare(t *testing.T) {
 			var dir, readOnly string
 			attempt(t, func() *guest {
 				dir, readOnly = folders(t)
-				return onPipes(cloud.args(append(test.flags, "-m", "256M", "-a", "quiet", "-i", tool, "-v", dir+":/mnt/dir", "-v", readOnly+":/read only:ro")...)...)
+				return onPipes(cloud.args(append(test.flags, "-m", "256M", "-a", "quiet", "--initrd", tool, "-v", dir+":/mnt/dir", "-v", readOnly+":/read only:ro")...)...)
 			}, func(g *guest) {
 				g.prompt()
 				g.do("grep virtiofs /proc/mounts", "share1 /read\\040only virtiofs ro")

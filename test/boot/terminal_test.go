@@ -22,7 +22,7 @@ func (g *guest) resize(cols, rows uint16) {
 func TestConsoleVirtio(t *testing.T) {
 	need(t, cloud)
 	attempt(t, func() *guest {
-		return onTerminal(cloud.args("-m", "256M", "--console", "virtio", "-i", tool(t))...)
+		return onTerminal(cloud.args("-m", "256M", "--console", "virtio", "--initrd", tool(t))...)
 	}, func(g *guest) {
 		g.resize(132, 43)
 		g.expect("Linux version") // by the serial port

@@ -163,7 +163,7 @@ func TestVsock(t *testing.T) {
 			path := vsockPath(t)
 			answer(t, path, 80)
 			attempt(t, func() *guest {
-				return onPipes(cloud.args("-m", "512M", "-c", "2", "-a", "quiet vmm.shell=1023", "--transport", transport, "--vsock", path, "-i", tool(t))...)
+				return onPipes(cloud.args("-m", "512M", "-c", "2", "-a", "quiet vmm.shell=1023", "--transport", transport, "--vsock", path, "--initrd", tool(t))...)
 			}, func(g *guest) {
 				g.prompt()
 				useVsock(g, path, g.do)
