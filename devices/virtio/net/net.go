@@ -124,7 +124,7 @@ type guest struct {
 }
 
 // Readable implements Guest.
-func (g guest) Readable(pair int) bool { return g.rx[pair].run() }
+func (g guest) Readable(pair int) bool { return g.rx[pair].readable() }
 
 // Writable implements Guest.
 func (g guest) Writable(pair int) { g.h.Wake(2*pair + 1) }

@@ -64,20 +64,32 @@ func (r *receiver) stop() {
 
 // serve is called when the guest has added room.
 func (r *receiver) serve(q *virtq.Queue) {
-	r.mu.Lock()
-	r.q = q
-	starved := r.starved
-	r.mu.Unlock()
-	if r.run() && starved {
+	if r.relieve(q) {
 		r.d.link.Resume(r.pair)
 	}
 }
 
-// run moves frames until there are no more, or no more room: then it returns
-// false. It is called by serve and by the link, on their goroutines.
-func (r *receiver) run() bool {
+// relieve is run on the queue's goroutine. It returns whether that was the end of
+// starved, which the link may have set up to the moment that the lock is taken: it
+// is read and undone under one hold of it.
+func (r *receiver) relieve(q *virtq.Queue) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.q = q
+	starved := r.starved
+	return r.run() && starved
+}
+
+// readable is run on the link's goroutine.
+func (r *receiver) readable() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.run()
+}
+
+// run moves frames until there are no more, or no more room: then it returns
+// false. The caller holds mu.
+func (r *receiver) run() bool {
 	if r.q == nil {
 		r.starved = true
 		return false
@@ -93,7 +105,7 @@ func (r *receiver) run() bool {
 	return !r.starved
 }
 
-// move is run with the lock held; chains may stay in held.
+// move is run but for the end: chains may stay in held.
 func (r *receiver) move() bool {
 	for {
 		if len(r.pending) > 0 {
@@ -235,9 +247,9 @@ func (r *receiver) push(n int) {
 	for _, b := range r.held[0].header {
 		left = left[copy(b, left):]
 	}
+	r.count(n) // before the guest can see the frame
 	r.q.PushAll(r.used)
 	r.drop(len(r.used))
-	r.count(n)
 }
 
 // copyOut fills p from the front of bufs.
