@@ -60,6 +60,10 @@ type Config struct {
 	Console ConsoleKind `json:",omitempty"` // "" is ConsoleSerial
 	Ports   []Port      `json:",omitempty"` // /dev/virtio-ports/NAME
 
+	// Nested lets the guest run guests of its own, where KVM can: it finds VMX or SVM
+	// in CPUID. That is more of the host's kernel for a hostile guest to try.
+	Nested bool `json:",omitempty"`
+
 	// KVMDevice is the path of the KVM device; "" is the constant of that name.
 	KVMDevice string `json:"-"`
 

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"math"
 	"math/bits"
 
 	"vmm/kvm"
@@ -12,6 +13,7 @@ type cpuidParams struct {
 	cpus        uint32 // vCPUs of the machine: cores of one package, one thread each
 	tscKHz      uint32 // 0 if unknown
 	tscDeadline bool   // KVM_CAP_TSC_DEADLINE_TIMER
+	nested      bool   // the guest may run guests of its own
 	amd         bool   // or Hygon; from leaf 0
 }
 
@@ -19,21 +21,28 @@ type cpuidParams struct {
 // appendix E.
 const (
 	leafFeatures    = 0x1
-	leafCaches      = 0x4  // Intel
+	leafCaches      = 0x4 // Intel
+	leafExtended    = 0x7
 	leafTopology    = 0xb  // both
+	leafSGX         = 0x12 // Intel
 	leafTSC         = 0x15 // Intel
 	leafTopologyV2  = 0x1f // Intel
 	leafHypervisor  = 0x4000_0000
 	leafKVMClocks   = 0x4000_0010
 	leafExtFeatures = 0x8000_0001
 	leafExtSizes    = 0x8000_0008
+	leafSVM         = 0x8000_000a // AMD
 	leafExtCaches   = 0x8000_001d // AMD
 	leafExtTopology = 0x8000_001e // AMD
 
+	bit1ECXVMX         = 1 << 5
 	bit1ECXTSCDeadline = 1 << 24
 	bit1ECXHypervisor  = 1 << 31
 	bit1EDXHTT         = 1 << 28
+	bit7EBXSGX         = 1 << 2
+	bit7ECXSGXLC       = 1 << 30
 	bitExtECXCmpLegacy = 1 << 1 // AMD: HTT means cores, not threads
+	bitExtECXSVM       = 1 << 2
 
 	// apicBusKHz is the frequency of the local APIC's timer in KVM
 	// (APIC_BUS_FREQUENCY).
@@ -97,22 +106,30 @@ func patch(e *kvm.CPUIDEntry, p cpuidParams) {
 		// Local APIC id, and how many ids the package reserves.
 		e.EBX = e.EBX&0x0000_ffff | min(p.reserved(), 255)<<16 | p.id<<24
 		e.ECX |= bit1ECXHypervisor
+		mask(&e.ECX, bit1ECXVMX, p.nested)
 		setBit(&e.ECX, bit1ECXTSCDeadline, p.tscDeadline)
 		setBit(&e.EDX, bit1EDXHTT, p.cpus > 1)
 	case leafCaches:
 		if level := e.EAX >> 5 & 7; level > 0 {
 			e.EAX = e.EAX&0x3fff | p.sharing(level)<<14 | min(p.reserved()-1, 63)<<26
 		}
-	case leafTSC:
-		// TSC = crystal * EBX / EAX, and the crystal drives the local APIC's
-		// timer: with both known, Linux on Intel calibrates nothing.
-		if p.tscKHz != 0 && !p.amd {
-			e.EAX, e.EBX, e.ECX = apicBusKHz, p.tscKHz, apicBusKHz*1000
+	case leafExtended:
+		// No memory is an enclave's here (EPC), nested or not.
+		mask(&e.EBX, bit7EBXSGX, false)
+		mask(&e.ECX, bit7ECXSGXLC, false)
+	case leafSGX:
+		e.EAX, e.EBX, e.ECX, e.EDX = 0, 0, 0, 0
+	case leafSVM:
+		if !p.nested {
+			e.EAX, e.EBX, e.ECX, e.EDX = 0, 0, 0, 0
 		}
+	case leafTSC:
+		e.EAX, e.EBX, e.ECX, e.EDX = p.crystal()
 	case leafHypervisor:
 		e.EAX = max(e.EAX, leafKVMClocks)
 	case leafExtFeatures:
 		setBit(&e.ECX, bitExtECXCmpLegacy, p.amd && p.cpus > 1)
+		mask(&e.ECX, bitExtECXSVM, p.nested)
 	case leafExtSizes:
 		// Number of cores less one, and the width of their ids.
 		if p.amd {
@@ -126,6 +143,21 @@ func patch(e *kvm.CPUIDEntry, p cpuidParams) {
 		// Extended APIC id; core id with one thread a core; node 0 of 1.
 		e.EAX, e.EBX, e.ECX = p.id, p.id&0xff, 0
 	}
+}
+
+// crystal is what leaf 0x15 says: the TSC's frequency is ECX * EBX / EAX Hz.
+//
+// Linux on Intel calibrates nothing then, but computes in 32 bits, in kHz
+// (native_calibrate_tsc): a ratio that is not 1 overflows there, and its clock
+// runs a thousand times too fast. And it takes the crystal, ECX, for what drives
+// the local APIC's timer, which KVM's bus is, not the TSC: harmless only where
+// the timer goes by TSC deadlines. So the leaf says either that, or nothing.
+func (p cpuidParams) crystal() (eax, ebx, ecx, edx uint32) {
+	hz := uint64(p.tscKHz) * 1000
+	if hz == 0 || hz > math.MaxUint32 || !p.tscDeadline || p.amd {
+		return 0, 0, 0, 0
+	}
+	return 1, 1, uint32(hz), 0
 }
 
 // shift is the number of bits that hold a core's id in the package.
@@ -162,10 +194,21 @@ func setBit(r *uint32, mask uint32, on bool) {
 	}
 }
 
-// physicalBits returns how many bits a physical address of the guest has.
+// mask takes a feature away unless it is allowed.
+func mask(r *uint32, bit uint32, allowed bool) {
+	if !allowed {
+		*r &^= bit
+	}
+}
+
+// physicalBits returns how many bits of a physical address the guest can use:
+// where KVM can map fewer than the processor has, it says so in EAX[23:16].
 func physicalBits(entries []kvm.CPUIDEntry) uint32 {
 	for _, e := range entries {
 		if e.Function == leafExtSizes {
+			if guest := e.EAX >> 16 & 0xff; guest != 0 {
+				return guest
+			}
 			return e.EAX & 0xff
 		}
 	}

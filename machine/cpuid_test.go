@@ -72,10 +72,6 @@ func TestCPUIDIntel(t *testing.T) {
 		expect(t, "x2APIC id", core.EDX, 5)
 		expect(t, "end: type", end.ECX, 2)
 	}
-	tsc := find(t, e, 0x15, 0)
-	if hz := uint64(tsc.ECX) * uint64(tsc.EBX) / uint64(tsc.EAX); hz != 2_500_000_000 {
-		t.Errorf("0x15 says %d Hz", hz)
-	}
 	expect(t, "hypervisor: last leaf", find(t, e, 0x40000000, 0).EAX, 0x40000010)
 	expect(t, "hypervisor: TSC", find(t, e, 0x40000010, 0).EAX, 2_500_000)
 	expect(t, "hypervisor: APIC bus", find(t, e, 0x40000010, 0).EBX, 1_000_000)
@@ -106,5 +102,76 @@ func TestCPUIDOne(t *testing.T) {
 		if x.Function == 0x40000010 {
 			t.Error("a frequency that nobody knows")
 		}
+	}
+}
+
+// linuxTSC is what native_calibrate_tsc of Linux makes of leaf 0x15, in kHz and
+// in 32 bits as there; 0 if it calibrates otherwise.
+func linuxTSC(e kvm.CPUIDEntry) (kHz uint32) {
+	if e.EAX == 0 || e.EBX == 0 {
+		return 0
+	}
+	crystal := e.ECX / 1000
+	return crystal * e.EBX / e.EAX
+}
+
+func TestCPUIDCrystal(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		from []kvm.CPUIDEntry
+		p    cpuidParams
+		want uint32
+	}{
+		{"2.5 GHz", intel, cpuidParams{cpus: 1, tscKHz: 2_500_000, tscDeadline: true}, 2_500_000},
+		{"odd", intel, cpuidParams{cpus: 1, tscKHz: 2_499_998, tscDeadline: true}, 2_499_998},
+		{"as fast as fits", intel, cpuidParams{cpus: 1, tscKHz: 4_294_967, tscDeadline: true}, 4_294_967},
+		{"too fast", intel, cpuidParams{cpus: 1, tscKHz: 4_294_968, tscDeadline: true}, 0},
+		{"unknown", intel, cpuidParams{cpus: 1, tscDeadline: true}, 0},
+		// Linux would take the crystal for the frequency of the local APIC's timer.
+		{"no TSC deadline", intel, cpuidParams{cpus: 1, tscKHz: 2_500_000}, 0},
+		{"AMD", append(amd[:len(amd):len(amd)], kvm.CPUIDEntry{Function: 0x15, EAX: 3, EBX: 4}), cpuidParams{cpus: 1, tscKHz: 2_500_000, tscDeadline: true}, 0},
+	} {
+		leaf := find(t, cpuid(test.from, test.p), 0x15, 0)
+		if got := linuxTSC(leaf); got != test.want {
+			t.Errorf("%s: %d kHz, want %d (%+v)", test.name, got, test.want, leaf)
+		}
+		if test.want == 0 && leaf != (kvm.CPUIDEntry{Function: 0x15}) {
+			t.Errorf("%s: %+v, want nothing", test.name, leaf)
+		}
+	}
+}
+
+// TestCPUIDNested: a guest finds VMX and SVM only where it may, and never SGX.
+func TestCPUIDNested(t *testing.T) {
+	all := ^uint32(0)
+	from := []kvm.CPUIDEntry{
+		{Function: 1, ECX: all}, {Function: 7, Flags: 1, EBX: all, ECX: all},
+		{Function: 0x12, Index: 0, Flags: 1, EAX: all, EBX: all, ECX: all, EDX: all},
+		{Function: 0x12, Index: 2, Flags: 1, EAX: all, EBX: all, ECX: all, EDX: all},
+		{Function: 0x80000001, ECX: all}, {Function: 0x8000000a, EAX: all, EBX: all, ECX: all, EDX: all},
+	}
+	for _, nested := range []bool{false, true} {
+		e := cpuid(from, cpuidParams{cpus: 1, nested: nested})
+		vmx, svm, leaf := uint32(1<<5), uint32(1<<2), all
+		if !nested {
+			vmx, svm, leaf = 0, 0, 0
+		}
+		expect(t, "VMX", find(t, e, 1, 0).ECX&(1<<5), vmx)
+		expect(t, "SVM", find(t, e, 0x80000001, 0).ECX&(1<<2), svm)
+		expect(t, "features of SVM", find(t, e, 0x8000000a, 0).EDX, leaf)
+		expect(t, "others in leaf 7", find(t, e, 7, 0).EBX, all&^(1<<2))
+		expect(t, "SGX_LC", find(t, e, 7, 0).ECX, all&^(1<<30))
+		expect(t, "enclaves", find(t, e, 0x12, 0).EAX|find(t, e, 0x12, 2).EAX, 0)
+	}
+}
+
+func TestPhysicalBits(t *testing.T) {
+	for eax, want := range map[uint32]uint32{0x3039: 0x39, 0x27: 39, 0x30_39_34: 48, 0x34: 52} {
+		if got := physicalBits([]kvm.CPUIDEntry{{Function: 0x80000008, EAX: eax}}); got != want {
+			t.Errorf("%#x: %d, want %d", eax, got, want)
+		}
+	}
+	if got := physicalBits(nil); got != 36 {
+		t.Errorf("no leaf: %d", got)
 	}
 }

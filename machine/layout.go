@@ -1,6 +1,8 @@
 package machine
 
 import (
+	"fmt"
+
 	"vmm/devices/pci"
 	"vmm/mem"
 )
@@ -64,6 +66,17 @@ func ranges(n uint64) []mem.Range {
 		r = append(r, mem.Range{Base: highBase, Size: n - low})
 	}
 	return r
+}
+
+// reachable returns a *ConfigError if n bytes of RAM end behind what the guest's
+// physical addresses reach.
+func reachable(n uint64, physicalBits uint32) error {
+	top := ranges(n)
+	if last := top[len(top)-1]; uint64(last.Base)+last.Size <= 1<<physicalBits {
+		return nil
+	}
+	most := uint64(1)<<physicalBits - uint64(highBase-holeBase)
+	return &ConfigError{"Memory", fmt.Sprintf("%d GiB; this host's processor gives a guest %d bits of physical address: at most %d GiB", n>>30, physicalBits, most>>30)}
 }
 
 // highWindow is the size of the window for 64-bit BARs.

@@ -121,7 +121,11 @@ func (m *Machine) build(sys *kvm.System) error {
 	if err != nil {
 		return err
 	}
-	m.devices.windows = pciWindows(m.config.Memory, physicalBits(supported))
+	bits := physicalBits(supported)
+	if err := reachable(m.config.Memory, bits); err != nil {
+		return err
+	}
+	m.devices.windows = pciWindows(m.config.Memory, bits)
 	if err := m.addDevices(); err != nil {
 		return err
 	}
@@ -179,7 +183,7 @@ func (m *Machine) load(cmdline string) error {
 // addCPUs makes the vCPUs, and returns the frequency of their time-stamp
 // counters. All but the first wait for the guest to start them.
 func (m *Machine) addCPUs(sys *kvm.System, supported []kvm.CPUIDEntry) (tscKHz uint32, err error) {
-	p := cpuidParams{cpus: uint32(m.config.CPUs), tscDeadline: sys.Check(kvm.CapTSCDeadlineTimer) != 0}
+	p := cpuidParams{cpus: uint32(m.config.CPUs), tscDeadline: sys.Check(kvm.CapTSCDeadlineTimer) != 0, nested: m.config.Nested}
 	for id := range m.config.CPUs {
 		c, err := m.vm.CreateVCPU(id)
 		if err != nil {

@@ -103,6 +103,7 @@ func (p *program) newRun() *cobra.Command {
 	f.VarP(&o.volumes, "volume", "v", "share a directory of this host: HOST:GUEST[:ro]; may be given several times")
 	f.Var(transport{&c.Transport}, "transport", "how the guest finds its virtio devices: pci, mmio or mmio-cmdline")
 	f.BoolVar(&o.rng, "rng", true, "give the guest random numbers of the host (virtio-rng)")
+	f.BoolVar(&c.Nested, "nested", false, "let the guest run guests of its own, where this host's KVM can (VMX or SVM)")
 	f.Var(&o.balloon, "balloon", "memory that the guest leaves to the host at first (64M), or off for no virtio balloon")
 	f.StringVar(&o.serial, "serial", "stdio", "the host's end of the guest's console: stdio, none, file:PATH, unix:PATH or pty")
 	f.StringVar(&o.console, "console", "serial", "the guest's console: serial (ttyS0), or virtio (hvc0), which follows the terminal's size")
