@@ -245,6 +245,11 @@ func (l *loader) writeStructures() error {
 	case BzImage:
 		z.put32(code32Start, uint32(e.IP-entry64))
 	}
+	seed, err := writeSeed(l.mem)
+	if err != nil {
+		return err
+	}
+	z.put64(setupData, uint64(seed))
 	e.SI = uint64(zeroPageBase)
 	e.long()
 	if err := l.mem.Write(zeroPageBase, z); err != nil {

@@ -2,6 +2,7 @@ package boot
 
 import (
 	"bytes"
+	"debug/elf"
 	"encoding/binary"
 	"encoding/json"
 	"log/slog"
@@ -91,7 +92,7 @@ func TestDirect(t *testing.T) {
 			checkImage(t, m)
 			checkLong(t, m, e)
 			z := zeroPageOf(t, m)
-			if z[typeOfLoader] != 0xff || z[loadFlags] != 3 || z.u16(vidMode) != 0xffff || z.u64(setupData) != 0 ||
+			if z[typeOfLoader] != 0xff || z[loadFlags] != 3 || z.u16(vidMode) != 0xffff ||
 				z.u64(acpiRSDPAddr) != 0xe0000 || z.u32(ramdiskSize) != 0 || z.u16(protocolVersion) != 0x20f || z.u32(initSize) != 4<<20 {
 				t.Errorf("zero page:\n% x", []byte(z[:setupHeaderLimit]))
 			}
@@ -126,6 +127,27 @@ func TestZeroPage(t *testing.T) {
 	}
 	if z[0x1ef] != 0 {
 		t.Error("sentinel is set: the kernel would distrust the page")
+	}
+}
+
+// TestSeed: kernels by the Linux protocol find another seed each time.
+func TestSeed(t *testing.T) {
+	vmlinuz, vmlinux := writeFile(t, "vmlinuz", bzImage(packed(t, "gzip"))), writeFile(t, "vmlinux", tinyELF())
+	seen := map[string]bool{}
+	for _, p := range []Params{{Kernel: vmlinuz}, {Kernel: vmlinuz}, {Kernel: vmlinuz, Mode: BzImage}, {Kernel: vmlinux}} {
+		m := ram(t, 64)
+		if _, err := Load(m, p); err != nil {
+			t.Fatal(err)
+		}
+		node := setup(at(t, m, mem.Addr(zeroPageOf(t, m).u64(setupData)), 16+32))
+		if node.u64(0) != 0 || node.u32(8) != 9 || node.u32(12) != 32 {
+			t.Errorf("%v: node % x", p, []byte(node))
+		}
+		if seed := string(node[16:]); seen[seed] || seed == string(make([]byte, 32)) {
+			t.Errorf("%v: seed % x", p, seed)
+		} else {
+			seen[seed] = true
+		}
 	}
 }
 
@@ -190,8 +212,11 @@ func TestELF(t *testing.T) {
 
 func TestPVH(t *testing.T) {
 	note := note("Xen", 18, le32(pvhAddr))
-	virtual := newELF()
+	virtual, same, i386, multi := newELF(), newELF(), newELF(), newELF()
 	virtual.header.Entry = 0xffffffff81000000
+	same.header.Entry = pvhAddr
+	i386.header.Machine = uint16(elf.EM_386)
+	multi.bodies[0] = append(multiboot(), multi.bodies[0]...)[:len(multi.bodies[0])]
 	for name, test := range map[string]struct {
 		file []byte
 		mode Mode
@@ -200,6 +225,10 @@ func TestPVH(t *testing.T) {
 		"bzImage":            {bzImage(packed(t, "zstd")), PVH},
 		"32-bit ELF":         {tinyELF32(note), Auto},
 		"ELF, entry virtual": {virtual.bytes(), Auto},
+		// Their entries are 32-bit code.
+		"ELF, entry is PVH's":  {same.bytes(), Auto},
+		"ELF of 64 bits, i386": {i386.bytes(), Auto},
+		"ELF with multiboot":   {multi.bytes(), Auto},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := ram(t, 64)
@@ -292,6 +321,8 @@ func TestInitrdPlace(t *testing.T) {
 		want uint64 // 0: an error
 	}{
 		{0x7fffffff, 0x7f, 63 << 20},
+		{0x14fffff, 0x7f, 20 << 20},       // right behind init_size
+		{0x14ffffe, 0x7f, 4<<30 + 15<<20}, // less room than that, though the kernel's segments end below
 		{0x1ffffff, 0x7f, 31 << 20},
 		{0x1200fff, 0x7f, 4<<30 + 15<<20}, // the kernel ends above
 		{0x1200fff, kernel64, 0},

@@ -16,9 +16,10 @@ func isELF(head []byte) bool { return bytes.HasPrefix(head, []byte(elf.ELFMAG)) 
 // An elfHeader is what a kernel's ELF header and program headers say, of
 // either class (System V ABI, "Object Files").
 type elfHeader struct {
-	class elf.Class
-	entry uint64
-	progs []elf.Prog64
+	class   elf.Class
+	machine elf.Machine
+	entry   uint64
+	progs   []elf.Prog64
 }
 
 // parseELF reads the headers of an ELF kernel of size bytes. debug/elf is not
@@ -57,18 +58,33 @@ func parseELF(r io.ReaderAt, size int64) (*image, error) {
 	if err := img.check(); err != nil {
 		return nil, err
 	}
-	// A kernel whose entry is a virtual address is none that starts this way, nor
-	// one above what the page tables map.
-	if h.class == elf.ELFCLASS64 && img.has(h.entry) && h.entry < uint64(fourGiB) {
-		img.entry = h.entry
-	}
 	if !img.has(uint64(img.pvh)) {
 		img.pvh = 0
 	}
-	if img.entry == 0 && img.pvh == 0 && h.class == elf.ELFCLASS32 {
+	multi, err := isMultiboot(r, size)
+	if err != nil {
+		return nil, err
+	}
+	if !multi && h.enters64(img) {
+		img.entry = h.entry
+	}
+	switch {
+	case img.entry != 0 || img.pvh != 0:
+		return img, nil
+	case multi:
+		return nil, errMultiboot
+	case h.machine == elf.EM_386:
 		return nil, errors.New("a 32-bit ELF without a PVH entry: take a kernel for x86-64")
 	}
 	return img, nil
+}
+
+// enters64 reports whether the ELF's entry is one for 64-bit mode: no virtual
+// address, not above what the page tables map, and not the one for PVH, which is
+// 32-bit code (as is all of an EM_386, whatever its class).
+func (h *elfHeader) enters64(img *image) bool {
+	return h.class == elf.ELFCLASS64 && h.machine == elf.EM_X86_64 &&
+		img.has(h.entry) && h.entry < uint64(fourGiB) && h.entry != uint64(img.pvh)
 }
 
 func readELFHeader(r io.ReaderAt, size int64) (*elfHeader, error) {
@@ -83,13 +99,13 @@ func readELFHeader(r io.ReaderAt, size int64) (*elfHeader, error) {
 		return nil, errors.New("an ELF of a big-endian machine: take a kernel for x86-64")
 	}
 	le := binary.LittleEndian
-	typ, machine := elf.Type(le.Uint16(head[16:])), elf.Machine(le.Uint16(head[18:]))
-	h := &elfHeader{class: elf.Class(head[elf.EI_CLASS])}
+	typ := elf.Type(le.Uint16(head[16:]))
+	h := &elfHeader{class: elf.Class(head[elf.EI_CLASS]), machine: elf.Machine(le.Uint16(head[18:]))}
 	var off uint64
 	var entsize, count int
 	switch {
-	case machine != elf.EM_X86_64 && machine != elf.EM_386:
-		return nil, fmt.Errorf("an ELF for another machine (%v): take a kernel for x86-64", machine)
+	case h.machine != elf.EM_X86_64 && h.machine != elf.EM_386:
+		return nil, fmt.Errorf("an ELF for another machine (%v): take a kernel for x86-64", h.machine)
 	case typ == elf.ET_REL:
 		return nil, errors.New("an object file or kernel module: take the kernel itself")
 	case h.class == elf.ELFCLASS64 && len(head) >= 64:

@@ -44,6 +44,9 @@ func TestNotKernel(t *testing.T) {
 		{"deb", []byte("!<arch>\ndebian-binary"), Auto, "package"},
 		{"arm64", append(make([]byte, 0x38), "ARM\x64...."...), Auto, "arm64"},
 		{"efi program", append([]byte("MZ"), make([]byte, 600)...), Auto, "EFI program"},
+		{"multiboot", append(make([]byte, 4096), multiboot()...), Auto, "a multiboot kernel, which is not supported"},
+		{"multiboot 2", append(make([]byte, 4096), multiboot2()...), Auto, "a multiboot kernel"},
+		{"no checksum", append(make([]byte, 4096), le32(0x1badb002)...), Auto, "neither bzImage nor ELF"},
 		{"disk", append(make([]byte, 510), 0x55, 0xaa), Auto, "disk image"},
 	})
 }
@@ -91,6 +94,9 @@ func TestELFErrors(t *testing.T) {
 		{"ELF, PVH outside", changed(func(k *elfImage) { k.bodies[2] = note("Xen", 18, le32(0x100)) }), PVH, "no PVH entry"},
 		{"ELF, virtual entry", changed(func(k *elfImage) { k.header.Entry, k.bodies[2] = 0xffffffff81000000, nil }), Auto, "neither at a physical address"},
 		{"ELF 32", tinyELF32(nil), Auto, "32-bit ELF"},
+		{"ELF 64 of an i386", changed(func(k *elfImage) { k.header.Machine, k.bodies[2] = uint16(elf.EM_386), nil }), Auto, "32-bit ELF"},
+		{"ELF multiboot", changed(func(k *elfImage) { k.bodies[0], k.bodies[2] = append(multiboot(), 0xf4), nil }), Auto, "a multiboot kernel, which is not supported"},
+		{"ELF multiboot 2, direct", changed(func(k *elfImage) { k.bodies[0], k.bodies[2] = append(multiboot2(), 0xf4), nil }), Direct, "a multiboot kernel"},
 		{"ELF arm64", header(18, byte(elf.EM_AARCH64)), Auto, "EM_AARCH64"},
 		{"ELF big-endian", header(5, 2), Auto, "big-endian"},
 		{"ELF class", header(4, 9), Auto, "damaged ELF"},
@@ -186,12 +192,13 @@ func TestMemoryErrors(t *testing.T) {
 		want string
 	}{
 		{"kernel", 8, Params{Kernel: kernel}, "give it at least 17 MiB"},
+		{"kernel, but not init_size", 19, Params{Kernel: kernel}, "give it at least 20 MiB"},
 		{"less than init_size", 2, Params{Kernel: kernel}, "give it at least 20 MiB"},
 		{"kernel by itself", 18, Params{Kernel: kernel, Mode: BzImage}, "give it at least 20 MiB"},
 		{"ELF", 16, Params{Kernel: vmlinux}, "give it at least"},
 		{"kernel and initrd", 16, Params{Kernel: kernel, Mode: BzImage, Initrds: []string{small}}, "give it at least 23 MiB"},
-		{"initrd", 21, Params{Kernel: kernel, Initrds: []string{small}}, "give it at least 22 MiB"},
-		{"initrds", 32, Params{Kernel: kernel, Initrds: []string{big, small}}, "give it at least 62 MiB"},
+		{"initrd", 21, Params{Kernel: kernel, Initrds: []string{small}}, "give it at least 23 MiB"},
+		{"initrds", 32, Params{Kernel: kernel, Initrds: []string{big, small}}, "give it at least 63 MiB"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := Load(ram(t, test.ram), test.p)

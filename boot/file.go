@@ -113,6 +113,9 @@ var magics = []struct {
 
 // notKernel says what head is the beginning of.
 func notKernel(head []byte) error {
+	if hasMultiboot(head) {
+		return errMultiboot
+	}
 	for _, m := range magics {
 		if m.off < len(head) && bytes.HasPrefix(head[m.off:], []byte(m.magic)) {
 			return fmt.Errorf("not a kernel but %s", m.why)

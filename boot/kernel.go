@@ -61,12 +61,29 @@ func (l *loader) loadImage(img *image) error {
 		}
 		l.end = max(l.end, end)
 	}
+	if err := l.leaveInitSize(img); err != nil {
+		return err
+	}
 	if err := img.place(l.mem); err != nil {
 		return l.kernel.bad(err)
 	}
 	if l.Cache == nil {
 		return l.entry.end(false) // nothing to keep
 	}
+	return nil
+}
+
+// leaveInitSize keeps free what a bzImage says it needs from its first byte on
+// before it can read its memory map (boot.rst, "init_size").
+func (l *loader) leaveInitSize(img *image) error {
+	if !l.isBzImage {
+		return nil
+	}
+	base, need := mem.Addr(img.segments[0].Addr), uint64(l.setup.u32(initSize))
+	if !holds(l.ram, base, need) {
+		return l.tooSmall(uint64(base) + need)
+	}
+	l.end = max(l.end, base+mem.Addr(need))
 	return nil
 }
 

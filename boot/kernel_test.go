@@ -47,6 +47,16 @@ func note(name string, typ uint32, desc []byte) []byte {
 
 func le32(v uint32) []byte { return binary.LittleEndian.AppendUint32(nil, v) }
 
+// multiboot and multiboot2 are the headers of kernels for GRUB.
+func multiboot() []byte {
+	return append(append(le32(0x1badb002), le32(3)...), le32(^uint32(0x1badb002+3)+1)...)
+}
+
+func multiboot2() []byte {
+	b := append(append(le32(0xe85250d6), le32(0)...), le32(16)...)
+	return append(b, le32(^uint32(0xe85250d6+16)+1)...)
+}
+
 // An elfImage is what tinyELF writes; tests change it first.
 type elfImage struct {
 	header elf.Header64

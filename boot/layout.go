@@ -15,7 +15,9 @@ import "vmm/mem"
 //	         | boot_params         |
 //	  0x9000 +---------------------+ pageTableBase
 //	         | PML4, PDPT, 4 PDs   |
-//	  0xf000 +---------------------+
+//	  0xf000 +---------------------+ seedBase
+//	         | random seed         |
+//	 0x10000 +---------------------+
 //	         | unused              |
 //	 0x20000 +---------------------+ cmdlineBase
 //	         | command line        |
@@ -39,6 +41,7 @@ const (
 	startInfoBase mem.Addr = 0x6000
 	zeroPageBase  mem.Addr = 0x7000
 	pageTableBase mem.Addr = 0x9000
+	seedBase      mem.Addr = 0xf000
 	cmdlineBase   mem.Addr = 0x20000
 	lowEnd        mem.Addr = 0x30000
 	holeBase      mem.Addr = 0xa0000

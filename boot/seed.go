@@ -1,0 +1,28 @@
+package boot
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+
+	"vmm/mem"
+)
+
+// A node of the list that setup_data begins (x86/boot.rst): the next one's
+// address, a type, the length of what follows.
+const (
+	setupRNGSeed = 9 // SETUP_RNG_SEED
+	seedLength   = 32
+)
+
+// writeSeed gives the kernel random bytes to start from: Linux has them from 6.0
+// on before it knows any device, and wipes them; older ones skip the node. It
+// returns the node's address.
+func writeSeed(m *mem.Memory) (mem.Addr, error) {
+	le := binary.LittleEndian
+	node := le.AppendUint64(nil, 0)
+	node = le.AppendUint32(node, setupRNGSeed)
+	node = le.AppendUint32(node, seedLength)
+	seed := make([]byte, seedLength)
+	rand.Read(seed) // never fails
+	return seedBase, m.Write(seedBase, append(node, seed...))
+}
