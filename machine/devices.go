@@ -26,6 +26,7 @@ type devices struct {
 	ports, memory bus.Bus
 	com1          *serial.Device
 	powerButton   *button
+	reset         *pc.ResetControl
 
 	pci      *pci.Bus     // nil for other transports
 	windows  []pci.Window // of the bus
@@ -50,6 +51,7 @@ func (m *Machine) addDevices() error {
 	d.com1.Rescue = m.rescue
 	d.powerButton = &button{m.line(gsiPowerButton)}
 	reset := func() { m.end(End{Reason: Reset}) }
+	d.reset = &pc.ResetControl{Reset: reset}
 	pm := &pc.PM{PowerOff: func() { m.end(End{Reason: PowerOff}) }, Reset: reset}
 	panicked := func(e pc.PanicEvent) {
 		if e&pc.Panicked != 0 {

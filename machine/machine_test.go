@@ -75,6 +75,7 @@ func TestEnds(t *testing.T) {
 		{"S5", powerOff, machine.End{Reason: machine.PowerOff}},
 		{"reset register", payload.Out8(pmReset, 6), machine.End{Reason: machine.Reset}},
 		{"reset by the keyboard controller", payload.Out8(i8042, 0xfe), machine.End{Reason: machine.Reset}},
+		{"reset control", payload.Code(payload.Out8(0xcf9, 2), payload.Out8(0xcf9, 6)), machine.End{Reason: machine.Reset}},
 		{"triple fault", payload.TripleFault(), machine.End{Reason: machine.TripleFault}},
 		{"debug exit", payload.Out8(debugExit, 42), machine.End{Reason: machine.DebugExit, Code: 42}},
 		{"panic", payload.Out8(pvpanic, 1), machine.End{Reason: machine.Panic}},
@@ -85,6 +86,15 @@ func TestEnds(t *testing.T) {
 				t.Errorf("%v, %v; want %v", end, err, test.want)
 			}
 		})
+	}
+}
+
+// TestResetControl: port 0xcf9 is there without PCI, too.
+func TestResetControl(t *testing.T) {
+	c := kernel(t, payload.Out8(0xcf9, 0x0e), payload.Spin())
+	c.Transport = machine.MMIO
+	if end, err := run(t, c); err != nil || end.Reason != machine.Reset {
+		t.Errorf("%v, %v", end, err)
 	}
 }
 

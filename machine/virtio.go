@@ -7,6 +7,7 @@ import (
 
 	"vmm/boot/acpi"
 	"vmm/bus"
+	"vmm/devices/pc"
 	"vmm/devices/pci"
 	"vmm/devices/virtio"
 	"vmm/eventfd"
@@ -103,13 +104,14 @@ func (m *Machine) addPCI() {
 	d.pci = pci.NewBus(&d.memory, &d.ports, ident, d.windows, lines)
 }
 
-// mapPCI puts the bus's configuration space where the guest finds it.
+// mapPCI puts the bus's configuration space where the guest finds it, and the reset
+// control register that is in between.
 func (d *devices) mapPCI() error {
 	if d.pci == nil {
-		return nil
+		return d.ports.Map(portPCIConfig, pc.ResetControlSize, d.reset)
 	}
 	return errors.Join(
-		d.ports.Map(portPCIConfig, pci.PortsSize, d.pci.Ports()),
+		d.ports.Map(portPCIConfig, pci.PortsSize, d.pci.Ports(d.reset)),
 		d.memory.Map(ecamBase, pci.ECAMSize, d.pci.ECAM()),
 	)
 }

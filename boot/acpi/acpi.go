@@ -102,6 +102,9 @@ func Build(base, size uint64, c Config) ([]byte, error) {
 	b := &builder{base: base, out: make([]byte, rsdpSize)}
 	dsdt := b.add(dsdt(c))
 	tables := []uint64{b.add(fadt(c, dsdt)), b.add(madt(c.APICIDs))}
+	if c.COM1.Port != 0 {
+		tables = append(tables, b.add(spcr(c.COM1)))
+	}
 	for _, t := range c.Tables {
 		tables = append(tables, b.add(t))
 	}

@@ -42,7 +42,7 @@ var banner = regexp.MustCompile(`(?s)^/\*.*?\*/\s*`)
 func TestDisassembly(t *testing.T) {
 	t.Parallel()
 	_, tables := build(t, config(4))
-	for _, name := range []string{"DSDT", "FACP", "APIC"} {
+	for _, name := range []string{"DSDT", "FACP", "APIC", "SPCR"} {
 		t.Run(name, func(t *testing.T) {
 			source := disassemble(t, tables[name])
 			golden := filepath.Join("testdata", strings.ToLower(name)+".dsl")

@@ -129,6 +129,33 @@ func port(n uint16) []byte {
 	return gas
 }
 
+// spcr is the Serial Port Console Redirection table, revision 2 (Microsoft's
+// specification of that name): the console that `earlycon` alone means to Linux,
+// and that other systems look for.
+func spcr(s Serial) []byte {
+	const (
+		size       = 80
+		uart16550  = 0      // Interface Type
+		ioAPIC     = 1 << 1 // Interrupt Type: GSI
+		baud115200 = 7
+		oneStopBit = 1
+		vt100Plus  = 1 // Terminal Type
+		noPCI      = 0xffff
+	)
+	t := make([]byte, size)
+	le := binary.LittleEndian
+	t[36] = uart16550
+	copy(t[40:], port(s.Port)) // Base Address
+	t[52] = ioAPIC
+	le.PutUint32(t[54:], s.GSI) // Global System Interrupt
+	t[58] = baud115200
+	t[60] = oneStopBit
+	t[62] = vt100Plus
+	le.PutUint16(t[64:], noPCI) // PCI Device ID
+	le.PutUint16(t[66:], noPCI) // PCI Vendor ID
+	return Table("SPCR", 2, t[headerSize:])
+}
+
 // madt is the Multiple APIC Description Table (§5.2.12). It needs no interrupt
 // source overrides: there is no 8259 (PCAT_COMPAT is clear), so there are no ISA
 // interrupts that could be wired otherwise, only GSIs.

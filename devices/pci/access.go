@@ -14,18 +14,26 @@ const (
 	addressMask   = addressEnable | 0xff_fffc
 )
 
-// Ports returns configuration mechanism #1, CONFIG_ADDRESS and CONFIG_DATA.
-func (b *Bus) Ports() bus.Device { return ports{b} }
+// Ports returns configuration mechanism #1, CONFIG_ADDRESS and CONFIG_DATA. What
+// is narrower than CONFIG_ADDRESS goes to the device that sits at its four ports
+// as well, unless that is nil.
+func (b *Bus) Ports(beside bus.Device) bus.Device { return ports{b, beside} }
 
 // ECAM returns configuration space in memory, 4 KiB a function (PCIe §7.2.2).
 func (b *Bus) ECAM() bus.Device { return ecam{b} }
 
-type ports struct{ b *Bus }
+type ports struct {
+	b      *Bus
+	beside bus.Device
+}
 
 // Read implements bus.Device. An access that crosses a boundary of 4 bytes is
 // two on the bus, and only a whole CONFIG_ADDRESS is that register: narrower
 // ones are for whatever else sits at these ports.
 func (d ports) Read(off uint64, p []byte) {
+	if narrow := narrow(off, p); d.beside != nil && narrow != nil {
+		d.beside.Read(off, narrow)
+	}
 	d.b.mu.Lock()
 	defer d.b.mu.Unlock()
 	address, data, at := split(off, p)
@@ -39,6 +47,9 @@ func (d ports) Read(off uint64, p []byte) {
 
 // Write implements bus.Device.
 func (d ports) Write(off uint64, p []byte) {
+	if narrow := narrow(off, p); d.beside != nil && narrow != nil {
+		d.beside.Write(off, narrow)
+	}
 	d.b.mu.Lock()
 	defer d.b.mu.Unlock()
 	address, data, at := split(off, p)
@@ -49,6 +60,15 @@ func (d ports) Write(off uint64, p []byte) {
 		f.write(reg+at, data)
 		d.b.apply(f)
 	}
+}
+
+// narrow returns what of an access is for CONFIG_ADDRESS's ports and not for that
+// register, nil if nothing.
+func narrow(off uint64, p []byte) []byte {
+	if n := min(4-int(off), len(p)); n > 0 && n < 4 {
+		return p[:n]
+	}
+	return nil
 }
 
 // split returns what of an access is for CONFIG_ADDRESS, what is for

@@ -83,6 +83,31 @@ func TestErrorBits(t *testing.T) {
 	}
 }
 
+// counter counts bytes.
+type counter struct{ reads, writes int }
+
+func (c *counter) Read(_ uint64, p []byte)  { c.reads += len(p) }
+func (c *counter) Write(_ uint64, p []byte) { c.writes += len(p) }
+
+// TestBeside: what is narrower than CONFIG_ADDRESS goes to the device that shares
+// its ports.
+func TestBeside(t *testing.T) {
+	h, beside := newHost(t), &counter{}
+	d := h.bus.Ports(beside)
+	for _, test := range []struct {
+		off  uint64
+		n    int
+		want int // bytes that reach it
+	}{{0, 1, 1}, {1, 1, 1}, {3, 1, 1}, {0, 2, 2}, {2, 2, 2}, {2, 4, 2}, {3, 2, 1}, {0, 4, 0}, {0, 8, 0}, {4, 1, 0}, {4, 4, 0}, {5, 1, 0}, {7, 4, 0}} {
+		*beside = counter{}
+		in(d, test.off, test.n)
+		out(d, test.off, test.n, 0)
+		if beside.reads != test.want || beside.writes != test.want {
+			t.Errorf("%d bytes at %d: %d read and %d written there, want %d", test.n, test.off, beside.reads, beside.writes, test.want)
+		}
+	}
+}
+
 func TestPorts(t *testing.T) {
 	h := newHost(t)
 	h.add(example('A'), nil)

@@ -165,7 +165,7 @@ func newHost(t testing.TB) *host {
 		lines = append(lines, &h.lines[i])
 	}
 	h.bus = pci.NewBus(h.memory, h.io, bridgeIdent, windows, lines)
-	h.ports, h.ecam = h.bus.Ports(), h.bus.ECAM()
+	h.ports, h.ecam = h.bus.Ports(nil), h.bus.ECAM()
 	return h
 }
 

@@ -16,6 +16,7 @@ func TestEnds(t *testing.T) {
 		{"reboot", "", "reboot", 10},
 		{"reboot=k", "reboot=k", "reboot", 10},
 		{"reboot=a", "reboot=a", "reboot", 10},
+		{"reboot=p", "reboot=p", "reboot", 10},
 		{"reboot=t", "reboot=t", "reboot", 11},
 		{"panic", "", "echo c > /proc/sysrq-trigger", 12},
 		{"debug exit", execution("exit 7"), "", 71},

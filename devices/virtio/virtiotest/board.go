@@ -89,7 +89,7 @@ func NewBoard(tb testing.TB, ram *mem.Memory) *Board {
 	windows := []pci.Window{{Base: winBase, End: winEnd}, {Base: win64, End: win64End}, {Base: winPorts, End: endPorts, Ports: true}}
 	b.PCI = pci.NewBus(&b.Memory, &b.Ports, bridge, windows, lines)
 	b.must(b.Memory.Map(ecamBase, pci.ECAMSize, b.PCI.ECAM()))
-	b.must(b.Ports.Map(portBase, pci.PortsSize, b.PCI.Ports()))
+	b.must(b.Ports.Map(portBase, pci.PortsSize, b.PCI.Ports(nil)))
 	return b
 }
 
