@@ -17,26 +17,47 @@ type conn struct {
 	id      uint64
 	fd      int            // guarded by Host.mu for Close; -1: closed
 	watcher stream.Watcher // guarded by Host.mu
+	watched bool           // guarded by Host.mu; start was called
 	full    atomic.Bool    // Write waits for room
 }
 
 // What is always watched, once for each change (edge-triggered).
 const interest = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET
 
-// start has w told of events. The owner may have closed c already. If it fails, w
-// finds that the program has left.
+// start has w told of events. The owner may have used c already, and closed it. If
+// it fails, w finds that the program has left.
 func (c *conn) start(w stream.Watcher) error {
 	c.h.mu.Lock()
 	defer c.h.mu.Unlock()
 	if c.fd < 0 {
 		return nil
 	}
-	c.watcher = w
-	err := c.h.watch(unix.EPOLL_CTL_ADD, c.fd, c.id, interest)
+	c.watcher, c.watched = w, true
+	err := c.h.watch(unix.EPOLL_CTL_ADD, c.fd, c.id, c.interest())
 	if err != nil {
 		unix.Shutdown(c.fd, unix.SHUT_RDWR)
 	}
 	return err
+}
+
+// interest is what c is watched for.
+func (c *conn) interest() uint32 {
+	if c.full.Load() {
+		return interest | unix.EPOLLOUT
+	}
+	return interest
+}
+
+// setFull says whether an event is to come when there is room, which there may be
+// already. A call that was just passed on is not watched yet: start sees to it.
+func (c *conn) setFull(full bool) error {
+	c.h.mu.Lock()
+	defer c.h.mu.Unlock()
+	c.full.Store(full)
+	if !c.watched {
+		return nil
+	}
+	return c.h.watch(unix.EPOLL_CTL_MOD, c.fd, c.id, c.interest())
 }
 
 // ready tells w. It runs on poll's goroutine.
@@ -100,19 +121,14 @@ func (c *conn) Write(bufs [][]byte) (int, error) {
 		bufs = bufs[k:]
 	}
 	if c.full.Load() {
-		c.full.Store(false)
-		if err := c.h.watch(unix.EPOLL_CTL_MOD, c.fd, c.id, interest); err != nil {
-			return total, err
-		}
+		return total, c.setFull(false)
 	}
 	return total, nil
 }
 
-// wait has an event come when there is room, which there may be already. It
-// returns stream.ErrAgain.
+// wait has Write tried again when there is room. It returns stream.ErrAgain.
 func (c *conn) wait() error {
-	c.full.Store(true)
-	if err := c.h.watch(unix.EPOLL_CTL_MOD, c.fd, c.id, interest|unix.EPOLLOUT); err != nil {
+	if err := c.setFull(true); err != nil {
 		return err
 	}
 	return stream.ErrAgain

@@ -23,6 +23,7 @@ var patience = allow.Time(10 * time.Second)
 type guest struct {
 	calls  chan *end
 	refuse bool
+	early  func(*end) // called amidst the call, if not nil
 }
 
 // end is a connection as its owner has it.
@@ -76,6 +77,9 @@ func (g *guest) Call(c stream.Conn, port uint32) stream.Watcher {
 	}
 	e := newEnd()
 	e.Conn, e.port = c, port
+	if g.early != nil {
+		g.early(e)
+	}
 	g.calls <- e
 	return e
 }
@@ -307,6 +311,35 @@ func TestFull(t *testing.T) {
 	}
 	e.wait(t, stream.Writable)
 	if n, err := e.Write([][]byte{[]byte("more")}); n != 4 || err != nil {
+		t.Error(n, err)
+	}
+}
+
+// TestFullEarly: the guest answers a call with more than there is room for, before
+// its connection is watched. There is an event all the same, and all arrives.
+func TestFullEarly(t *testing.T) {
+	h, g := start(t)
+	b := []byte(strings.Repeat("x", 64<<10))
+	sent, early := 0, make(chan error, 1)
+	g.early = func(e *end) {
+		for {
+			n, err := e.Write([][]byte{b})
+			if sent += n; err != nil {
+				early <- err
+				return
+			}
+		}
+	}
+	c := dial(t, h, "CONNECT 22\n")
+	e := g.take(t)
+	if err := <-early; err != stream.ErrAgain {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, make([]byte, sent)); err != nil {
+		t.Fatal(err)
+	}
+	e.wait(t, stream.Writable)
+	if n, err := e.Write([][]byte{b[:1]}); n != 1 || err != nil {
 		t.Error(n, err)
 	}
 }
