@@ -2,6 +2,7 @@ package usernet
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
@@ -26,8 +27,9 @@ type queue struct {
 	wake chan struct{} // for pump; holds one
 	done chan struct{}
 
-	receiving sync.Mutex // held by receive, before mu
-	cut       cutter     // guarded by receiving
+	receiving sync.Mutex  // held by receive, before mu
+	cut       cutter      // guarded by receiving
+	partial   atomic.Bool // cut has more: a limit on the way may have stopped amidst a packet
 
 	mu      sync.Mutex
 	idle    sync.Cond                      // pump is not in Readable any more
@@ -115,7 +117,7 @@ func (q *queue) pump() {
 func (q *queue) call() bool {
 	q.mu.Lock()
 	g := q.guest
-	if g == nil || q.asleep || q.n == 0 {
+	if g == nil || q.asleep || q.n == 0 && !q.partial.Load() {
 		q.mu.Unlock()
 		return false
 	}
@@ -169,6 +171,7 @@ func (q *queue) stop() {
 	q.receiving.Lock()
 	defer q.receiving.Unlock()
 	q.cut.drop()
+	q.partial.Store(false)
 }
 
 func (q *queue) close() {
@@ -197,5 +200,7 @@ func (q *queue) receive(h *ethernet.Header, bufs [][]byte, offload ethernet.Offl
 		}
 		q.cut.load(pkt)
 	}
-	return q.cut.next(h, bufs, offload), nil
+	n := q.cut.next(h, bufs, offload)
+	q.partial.Store(q.cut.more())
+	return n, nil
 }

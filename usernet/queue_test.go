@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"vmm/ethernet"
@@ -96,6 +97,41 @@ func TestResumeEarly(t *testing.T) {
 	s.answer <- false
 	wait(t, "Readable, for Resume is not lost", s.called)
 	s.answer <- false
+}
+
+// TestResumeAmidst: a guest that takes a packet in segments, and has taken the first
+// when a limit ends its turn, gets the others when the limit resumes the link.
+func TestResumeAmidst(t *testing.T) {
+	q, s, _ := newTestQueue(t)
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{
+		ReserveHeaderBytes: ethernet.HeaderLen + header.IPv4MinimumSize + header.TCPMinimumSize,
+		Payload:            buffer.MakeWithData(make([]byte, 2000)),
+	})
+	header.TCP(pkt.TransportHeader().Push(header.TCPMinimumSize)).Encode(&header.TCPFields{DataOffset: header.TCPMinimumSize})
+	header.IPv4(pkt.NetworkHeader().Push(header.IPv4MinimumSize)).Encode(&header.IPv4Fields{TotalLength: 2040})
+	pkt.LinkHeader().Push(ethernet.HeaderLen)
+	pkt.GSOOptions = stack.GSO{Type: stack.GSOTCPv4, MSS: 1000, CsumOffset: header.TCPChecksumOffset}
+	q.push(pkt)
+	pkt.DecRef()
+	take := func() bool {
+		var h ethernet.Header
+		n, err := q.receive(&h, [][]byte{make([]byte, 2000)}, 0)
+		return err == nil && n == ethernet.HeaderLen+header.IPv4MinimumSize+header.TCPMinimumSize+1000
+	}
+	wait(t, "Readable", s.called)
+	if !take() {
+		t.Fatal("no segment")
+	}
+	s.answer <- true // of a card that was told to try again later
+	wait(t, "Readable, for there is more", s.called)
+	s.answer <- false // of the limit
+	q.resume()
+	wait(t, "Readable after Resume", s.called)
+	if !take() || take() {
+		t.Error("not one segment")
+	}
+	s.answer <- true
+	s.none(t, "without a frame")
 }
 
 func TestStopWaits(t *testing.T) {
