@@ -65,41 +65,6 @@ func neighbour(a netip.Addr) bool {
 	return (Subnet.Contains(a) || Subnet6.Contains(a) || a.IsLinkLocalUnicast() && a.Is6()) && !local(a)
 }
 
-// refused is what a guest does not reach on the host's side. Some of these are
-// other names of this host's loopback: 0.0.0.0, ::, ::ffff:127.0.0.1.
-var refused = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"),
-	netip.MustParsePrefix("127.0.0.0/8"),
-	netip.MustParsePrefix("169.254.0.0/16"),
-	netip.MustParsePrefix("224.0.0.0/3"),
-	netip.MustParsePrefix("::/96"),
-	netip.MustParsePrefix("::ffff:0:0/96"),
-	netip.MustParsePrefix("fe80::/10"),
-	netip.MustParsePrefix("ff00::/8"),
-	Subnet,
-	Subnet6,
-}
-
-// host returns which address of the host's side the guest means by dst, and
-// false for one that it does not reach.
-func (n *Network) host(dst netip.Addr) (netip.Addr, bool) {
-	if n.config.HostLoopback {
-		switch dst {
-		case Gateway:
-			return netip.AddrFrom4([4]byte{127, 0, 0, 1}), true
-		case Gateway6:
-			return netip.IPv6Loopback(), true
-		}
-	}
-	for _, p := range refused {
-		// Contains tells IPv4 addresses in IPv6 from those that are not.
-		if p.Contains(dst) {
-			return dst, false
-		}
-	}
-	return dst, !dst.Is4In6()
-}
-
 // address is netstack's address as Go's.
 func address(a tcpip.Address) netip.Addr {
 	if a.Len() == header.IPv4AddressSize {

@@ -22,6 +22,7 @@ const (
 
 // forward listens on the host.
 func (n *Network) forward(f Forward) error {
+	f.Listen = netip.AddrPortFrom(f.Listen.Addr().Unmap(), f.Listen.Port())
 	var err error
 	if f.UDP {
 		err = n.forwardUDP(&f)
@@ -55,8 +56,17 @@ func explainListen(f Forward, err error) error {
 	return fmt.Errorf("%s: %w", name, err)
 }
 
+// family is the end of Go's name for a network of the address's family: 0.0.0.0 is
+// all of IPv4 and nothing of IPv6, and :: the reverse.
+func family(a netip.AddrPort) string {
+	if a.Addr().Is4() {
+		return "4"
+	}
+	return "6"
+}
+
 func (n *Network) forwardTCP(f *Forward) error {
-	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(f.Listen))
+	l, err := net.ListenTCP("tcp"+family(f.Listen), net.TCPAddrFromAddrPort(f.Listen))
 	if err != nil {
 		return err
 	}
@@ -106,7 +116,7 @@ func (n *Network) serveForward(c *net.TCPConn, port uint16) {
 }
 
 func (n *Network) forwardUDP(f *Forward) error {
-	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(f.Listen))
+	c, err := net.ListenUDP("udp"+family(f.Listen), net.UDPAddrFromAddrPort(f.Listen))
 	if err != nil {
 		return err
 	}

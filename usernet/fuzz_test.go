@@ -92,9 +92,9 @@ func FuzzFrame(f *testing.F) {
 
 // offline has all addresses refused.
 func offline(tb testing.TB) {
-	before := refused
-	refused = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
-	tb.Cleanup(func() { refused = before })
+	before := never
+	never = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
+	tb.Cleanup(func() { never = before })
 }
 
 // FuzzDHCP: a reply is one, and has no more than what fits into a frame.

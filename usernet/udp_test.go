@@ -181,7 +181,7 @@ func TestOldest(t *testing.T) {
 
 // TestForwardUDP: a host's program speaks first, and hears the guest's answer.
 func TestForwardUDP(t *testing.T) {
-	for _, listen := range []string{"127.0.0.1:0", "[::1]:0", "[::]:0"} {
+	for _, listen := range []string{"127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"} {
 		t.Run(listen, func(t *testing.T) {
 			g := newGuest(t, Config{Forwards: []Forward{{true, netip.MustParseAddrPort(listen), 7}}}, allOffloads, nil)
 			at := fullAddress(netip.AddrPortFrom(Guest, 7))
@@ -204,7 +204,7 @@ func TestForwardUDP(t *testing.T) {
 			}()
 			to := g.net.Forwarded()[0].Listen
 			if to.Addr().IsUnspecified() {
-				to = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), to.Port())
+				to = netip.AddrPortFrom(loopback(to.Addr()), to.Port())
 			}
 			seen := map[string]bool{}
 			for i := range 3 {
@@ -234,4 +234,12 @@ func TestForwardUDP(t *testing.T) {
 			}
 		})
 	}
+}
+
+// loopback is the host's, of an address's family.
+func loopback(a netip.Addr) netip.Addr {
+	if a.Is4() {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return netip.IPv6Loopback()
 }

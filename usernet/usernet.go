@@ -20,11 +20,13 @@
 //
 // # What a guest reaches
 //
-// TCP and UDP to whatever this process may connect to, the host's own addresses
-// among it, except: 0/8, 127/8, 169.254/16, 224/3, ::/96, fe80::/10, ff00::/8,
-// IPv4 addresses in IPv6's clothes, and what is left of the guest's network.
-// The host's loopback is reached only with HostLoopback. A firewall on the
-// host sees connections of this process.
+// TCP and UDP to whatever this process may connect to, except: 0/8, 127/8,
+// 169.254/16, 224/3, ::/96, fe80::/10, ff00::/8, mapped IPv4 addresses, and what is
+// left of the guest's network. Only with HostLoopback it reaches the host's loopback
+// by the gateway's address, the host's other addresses as they are when it connects,
+// and the metadata services of clouds. An IPv6 address with an IPv4 one in it
+// (NAT64, 6to4, Teredo, ISATAP) is reached if both are. A firewall on the host sees
+// connections of this process.
 //
 // A connection is opened on the host first: one that is refused there is
 // refused to the guest. A datagram's sender and receiver make a flow, which ends
@@ -79,7 +81,7 @@ const (
 // Config says what the network offers.
 type Config struct {
 	Forwards     []Forward
-	HostLoopback bool         // the gateway's address is the host's own
+	HostLoopback bool         // the gateway's address is the host's loopback; its others are reached
 	Log          *slog.Logger // nil discards
 }
 
@@ -105,7 +107,9 @@ type Network struct {
 	flows   flows
 	queries chan struct{} // a token for each that is under way
 	echoes  chan struct{} // the same
-	denied  sync.Once     // says that pings are not allowed to us
+	routes  *routes
+	denied  sync.Once // says that pings are not allowed to us
+	untold  sync.Once // says that the host does not tell which addresses are its own
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -162,6 +166,10 @@ func newNetwork(c Config, s settings) (*Network, error) {
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.dns = resolvers{path: s.resolvConf, port: s.dnsPort}
 	n.flows.byID = map[stack.TransportEndpointID]*flow{}
+	var err error
+	if n.routes, err = newRoutes(); err != nil {
+		return nil, fmt.Errorf("user network: which addresses are this host's cannot be asked: %w: allow sockets of AF_NETLINK", err)
+	}
 	if err := n.newStack(); err != nil {
 		n.Close()
 		return nil, fmt.Errorf("user network: %w", err)
@@ -189,6 +197,7 @@ func (n *Network) Close() error {
 		s.Close()
 	}
 	n.flows.closeAll()
+	n.routes.close()
 	n.out.close()
 	done := make(chan struct{})
 	go func() {

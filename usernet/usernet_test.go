@@ -81,6 +81,44 @@ func TestForwardNobody(t *testing.T) {
 	}
 }
 
+// TestFamily: a forward of all addresses of one family has none of the other's.
+func TestFamily(t *testing.T) {
+	for _, listen := range []string{"0.0.0.0:0", "[::]:0", "127.0.0.1:0", "[::ffff:127.0.0.1]:0"} {
+		for _, udp := range []bool{false, true} {
+			g := newGuest(t, Config{Forwards: []Forward{{udp, netip.MustParseAddrPort(listen), 7}}}, 0, nil)
+			at := g.net.Forwarded()[0].Listen
+			network, other := "tcp", netip.IPv6Loopback()
+			if udp {
+				network = "udp"
+			}
+			if at.Addr().Is6() {
+				other = loopback(Guest)
+			}
+			// The address is free: somebody else may have it.
+			if err := listenAt(network, netip.AddrPortFrom(other, at.Port())); err != nil {
+				t.Errorf("%s %s: %v", network, listen, err)
+			}
+			if err := listenAt(network, netip.AddrPortFrom(loopback(at.Addr()), at.Port())); err == nil {
+				t.Errorf("%s %s: its own address is free", network, listen)
+			}
+		}
+	}
+}
+
+func listenAt(network string, at netip.AddrPort) error {
+	var c io.Closer
+	var err error
+	if network == "udp" {
+		c, err = net.ListenPacket(network, at.String())
+	} else {
+		c, err = net.Listen(network, at.String())
+	}
+	if err == nil {
+		c.Close()
+	}
+	return err
+}
+
 // TestListenErrors: one line, which says what to do.
 func TestListenErrors(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
