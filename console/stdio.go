@@ -3,6 +3,7 @@ package console
 import (
 	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
@@ -113,10 +114,26 @@ func (s *stdio) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// awaitForeground returns once the terminal is this process's, and raw, or false
+// once closed.
+func (s *stdio) awaitForeground() bool {
+	for !foreground(s.inFD) {
+		if s.closedWithin(background) {
+			return false
+		}
+	}
+	s.term.raw() // if it fails the terminal is gone; the next read will say so
+	return true
+}
+
 // closed says that Close was called.
-func (s *stdio) closed() bool {
+func (s *stdio) closed() bool { return s.closedWithin(0) }
+
+// closedWithin says that Close was called, or is within a time. A signal may
+// shorten that.
+func (s *stdio) closedWithin(d time.Duration) bool {
 	fds := []unix.PollFd{{Fd: int32(s.closeFD)}}
-	n, _ := unix.Poll(fds, 0)
+	n, _ := unix.Poll(fds, int(d.Milliseconds()))
 	return n > 0
 }
 
@@ -133,15 +150,24 @@ func (s *stdio) help() {
 	unix.Write(fd, []byte(text)) // if it fails nobody is there to help
 }
 
-// read reads the input. A terminal that went away is the end of it.
+// read reads the input. A terminal that went away is the end of it. In the
+// background of a terminal nothing is read: what is typed there is the shell's,
+// and to try would stop the process, or, with SIGTTIN ignored, be EIO.
 func (s *stdio) read(p []byte) (int, error) {
 	for {
 		if err := s.wait(s.inFD, unix.POLLIN); err != nil {
 			return 0, err
 		}
+		if s.term != nil && !foreground(s.inFD) {
+			if !s.awaitForeground() {
+				return 0, io.EOF
+			}
+			continue // it was another's input
+		}
 		n, err := unix.Read(s.inFD, p)
 		switch {
 		case err == unix.EINTR || err == unix.EAGAIN:
+		case err == unix.EIO && s.term != nil && !foreground(s.inFD): // just now
 		case err == unix.EIO && s.term != nil, err == nil && n == 0:
 			return 0, io.EOF
 		case err != nil:

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
@@ -21,8 +22,13 @@ type terminal struct {
 	cont  chan os.Signal
 }
 
-// newTerminal makes the terminal raw, and again whenever the process continues
-// after a stop, as the shell has used the terminal meanwhile.
+// background is how often a process in the background looks whether it still is:
+// a shell's fg tells nobody but by SIGCONT, and that only those that were stopped.
+const background = 200 * time.Millisecond
+
+// newTerminal makes the terminal raw whenever the process has it: at once, after a
+// stop, for the shell has used the terminal meanwhile, and when it comes to the
+// foreground.
 func newTerminal(fd int) (*terminal, error) {
 	t := &terminal{fd: fd, cont: make(chan os.Signal, 1)}
 	signal.Notify(t.cont, unix.SIGCONT)
@@ -30,16 +36,28 @@ func newTerminal(fd int) (*terminal, error) {
 		t.restore()
 		return nil, fmt.Errorf("console: terminal: %w", err)
 	}
-	go func() {
-		for range t.cont {
-			t.raw() // if it fails the terminal is gone; Read will say so
-		}
-	}()
+	go t.follow()
 	return t, nil
 }
 
-// raw does nothing in the background: changing the terminal there would stop
-// the process, and coming to the foreground is a SIGCONT.
+func (t *terminal) follow() {
+	for {
+		var look <-chan time.Time
+		if !foreground(t.fd) {
+			look = time.After(background)
+		}
+		select {
+		case _, open := <-t.cont:
+			if !open {
+				return
+			}
+		case <-look:
+		}
+		t.raw() // if it fails the terminal is gone; Read will say so
+	}
+}
+
+// raw does nothing in the background: the terminal is the shell's there.
 func (t *terminal) raw() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -72,7 +90,7 @@ func (t *terminal) restore() {
 	t.done = true
 	signal.Stop(t.cont)
 	close(t.cont)
-	if t.found != nil {
+	if t.found != nil && foreground(t.fd) { // else the shell has done so
 		term.Restore(t.fd, t.found)
 	}
 }

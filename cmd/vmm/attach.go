@@ -31,6 +31,7 @@ const leaveLimit = time.Second
 // attach connects the terminal, or whatever the standard streams are, with the
 // guest's console until one of them ends, or ctx does.
 func attach(ctx context.Context, g *client.Guest) error {
+	standInBackground()
 	ctx, leave := context.WithCancel(ctx)
 	defer leave()
 	end := func() {

@@ -45,7 +45,7 @@ func (p *program) detach(cmd *cobra.Command, name string) error {
 		return host(err)
 	}
 	defer ready.Close()
-	child := exec.Command("/proc/self/exe", os.Args[1:]...)
+	child := exec.Command(executable(), os.Args[1:]...)
 	child.Args[0] = os.Args[0]
 	child.Env = append(os.Environ(), detachedVariable+"=1")
 	child.ExtraFiles = []*os.File{w}
@@ -58,7 +58,9 @@ func (p *program) detach(cmd *cobra.Command, name string) error {
 	if err != nil {
 		return host(err)
 	}
-	io.Copy(cmd.ErrOrStderr(), said) // until it has its log, or has ended
+	if _, err := io.Copy(cmd.ErrOrStderr(), said); err != nil { // until it has its log, or has ended
+		io.Copy(io.Discard, said) // nobody reads here; it is not to wait for that
+	}
 	if b, _ := io.ReadAll(ready); len(b) > 0 {
 		fmt.Fprint(cmd.OutOrStdout(), string(b))
 		return nil
@@ -70,6 +72,25 @@ func (p *program) detach(cmd *cobra.Command, name string) error {
 		return host(err)
 	}
 	return &statusError{exitBug, errors.New("the background: it ended without a word")}
+}
+
+// executable is the path of this program. A process has its name from the path that
+// it was started by, and /proc/self/exe would make that exe; it is for a file that
+// was replaced meanwhile.
+func executable() string {
+	const self = "/proc/self/exe"
+	path, err := os.Executable()
+	if err != nil {
+		return self
+	}
+	now, err := os.Stat(path)
+	if err != nil {
+		return self
+	}
+	if this, err := os.Stat(self); err != nil || !os.SameFile(this, now) {
+		return self
+	}
+	return path
 }
 
 // started returns what is called when the guest's first life begins: in the

@@ -19,11 +19,12 @@ type foreground struct {
 }
 
 // handleSignals makes the first SIGINT, SIGTERM or SIGHUP press the power
-// button and the second one stop the guest at once. The function that it
+// button and the second one stop the guest at once, but for those that the process
+// was started to ignore. The function that it
 // returns undoes that.
 func (g *foreground) handleSignals(con *console.Console) (undo func()) {
 	c := make(chan os.Signal, 2)
-	signal.Notify(c, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(c, unignored(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)...)
 	go func() {
 		defer rescue(con)
 		for s := range c {

@@ -84,7 +84,7 @@ func (p *program) names(cmd *cobra.Command, most int) *cobra.Command {
 // each does something with each guest that is named, and prints the names of
 // those for which it worked.
 func (p *program) each(cmd *cobra.Command, names []string, f func(ctx context.Context, name string) error) error {
-	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(cmd.Context(), unignored(os.Interrupt, syscall.SIGTERM)...)
 	defer stop()
 	var failed error
 	for _, name := range names {

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"unicode"
 
 	"github.com/spf13/cobra"
@@ -18,6 +20,7 @@ import (
 )
 
 func main() {
+	inherit()
 	p := &program{in: os.Stdin, out: os.Stdout, err: os.Stderr, kvm: machine.KVMDevice, cpuinfo: machine.CPUInfo}
 	os.Exit(p.execute(os.Args[1:]))
 }
@@ -51,12 +54,20 @@ func (p *program) executeRoot(root *cobra.Command, args []string) int {
 	var internal *machine.PanicError
 	switch {
 	case status.err == nil:
+	case readerGone(status.err):
+		return exitSignal + int(syscall.SIGPIPE) // without a word, as a signal would
 	case errors.As(status.err, &internal):
 		fmt.Fprintf(p.err, "vmm: %v\n", status.err) // with its stack
 	default:
 		fmt.Fprintf(p.err, "vmm: %s\n", oneLine(status.err.Error()))
 	}
 	return status.code
+}
+
+// readerGone says that nobody reads standard output any more.
+func readerGone(err error) bool {
+	var path *fs.PathError
+	return errors.As(err, &path) && path.Path == os.Stdout.Name() && errors.Is(err, syscall.EPIPE)
 }
 
 // oneLine escapes what would break a line or reach the terminal as a command:

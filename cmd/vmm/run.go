@@ -177,6 +177,7 @@ func (o *runOptions) complete(stderr io.Writer) error {
 }
 
 func (o *runOptions) run(cmd *cobra.Command, runtimeDir string) error {
+	standInBackground()
 	g := &foreground{timeout: o.stopTimeout}
 	con, err := console.Open(o.serial, console.Options{Quit: g.quit, Break: g.sendBreak})
 	if err != nil {

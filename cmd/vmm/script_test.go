@@ -27,11 +27,14 @@ func TestMain(m *testing.M) {
 		"terminal": terminalMain,
 		"talk":     talkMain,
 		"crash":    crashMain,
+		"job":      jobMain,
+		"jobshell": jobShellMain,
 	})
 }
 
 // vmm is main on a host that $KVM and $CPUINFO may stand for.
 func vmm() {
+	inherit()
 	p := &program{in: os.Stdin, out: os.Stdout, err: os.Stderr,
 		kvm: cmp.Or(os.Getenv("KVM"), machine.KVMDevice), cpuinfo: cmp.Or(os.Getenv("CPUINFO"), machine.CPUInfo)}
 	os.Exit(p.execute(os.Args[1:]))

@@ -261,7 +261,7 @@ func (p *program) one(cmd *cobra.Command, name string, f func(ctx context.Contex
 		return err
 	}
 	defer g.Close()
-	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(cmd.Context(), unignored(os.Interrupt, syscall.SIGTERM)...)
 	defer stop()
 	return apiStatus(f(ctx, g))
 }

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestCloseOnExec: also where the kernel has no close_range.
+func TestCloseOnExec(t *testing.T) {
+	for name, f := range map[string]func(first int){
+		"close_range": closeOnExec,
+		"a list":      func(first int) { eachDescriptor(first, unix.CloseOnExec) },
+	} {
+		var fds [2]int // one that is to go, behind one that stays
+		if err := unix.Pipe2(fds[:], 0); err != nil {
+			t.Fatal(err)
+		}
+		low, high := min(fds[0], fds[1]), max(fds[0], fds[1])
+		f(high)
+		for fd, want := range map[int]int{low: 0, high: unix.FD_CLOEXEC} {
+			if got, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || got != want {
+				t.Errorf("%s: descriptor %d, from %d on: flags %d, %v; want %d", name, fd, high, got, err, want)
+			}
+			unix.Close(fd)
+		}
+	}
+}
+
+// TestReaderGone: whose reader has left writes no more, says nothing about it if it
+// was to print something, and does the rest of what it was to do otherwise.
+func TestReaderGone(t *testing.T) {
+	dir := t.TempDir()
+	for _, test := range []struct {
+		args   []string
+		out    bool // standard output has no reader; else standard error
+		status int
+		says   string
+	}{
+		{[]string{"ps"}, true, 141, ""},
+		{[]string{"ps", "--format", "json"}, true, 0, ""}, // nothing to print
+		{[]string{"help"}, true, 0, ""},
+		{[]string{"pause", "no-one"}, false, exitNotFound, ""},
+		{[]string{"run", "--kernel", filepath.Join(dir, "none"), "--log-level", "debug"}, false, exitInput, ""},
+	} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+		var said bytes.Buffer
+		cmd := exec.CommandContext(t.Context(), "vmm", append(test.args, "--runtime-dir", dir)...)
+		if cmd.Stderr = w; test.out {
+			cmd.Stdout, cmd.Stderr = w, &said
+		}
+		err = cmd.Run()
+		w.Close()
+		var exit *exec.ExitError
+		if err != nil && !errors.As(err, &exit) {
+			t.Fatal(err)
+		}
+		if got := cmd.ProcessState.ExitCode(); got != test.status || said.String() != test.says {
+			t.Errorf("%v: status %d (%v), says %q; want %d, %q", test.args, got, cmd.ProcessState, &said, test.status, test.says)
+		}
+	}
+}
