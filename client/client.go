@@ -160,7 +160,7 @@ func (g *Guest) End(ctx context.Context) (api.End, error) {
 	if !errors.Is(err, ErrEnded) {
 		return end, err
 	}
-	about, err := Describe(roster.Entry{Name: g.Name, Dir: g.Dir})
+	about, err := Describe(roster.Entry{Name: g.Name, Dir: g.Dir}) // not alive any more
 	if err != nil {
 		return api.End{}, err
 	}

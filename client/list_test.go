@@ -16,7 +16,7 @@ import (
 
 func newRoster(t *testing.T) *roster.Roster {
 	t.Helper()
-	r, err := roster.Open(filepath.Join(t.TempDir(), "r"))
+	r, err := roster.Create(filepath.Join(t.TempDir(), "r"))
 	if err != nil {
 		t.Fatal(err)
 	}

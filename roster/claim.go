@@ -3,8 +3,8 @@ package roster
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,66 +14,165 @@ import (
 // keeps it.
 type Claim struct {
 	Entry
-	roster *Roster
-	lock   *os.File
-	keep   bool
+	roster    *Roster
+	root      *os.Root // the folder
+	held, pid *os.File // both locked
+	keep      bool
+}
+
+// InUseError says that a name is taken.
+type InUseError struct {
+	Entry   Entry
+	Foreign bool // by something that is no guest's
+}
+
+func (e *InUseError) Error() string {
+	switch {
+	case e.Foreign:
+		return fmt.Sprintf("name %q: %s is there, and vmm did not make it; choose another name", e.Entry.Name, e.Entry.Dir)
+	case e.Entry.Alive:
+		return fmt.Sprintf("name %q: a guest that runs has it; choose another, or end that one with: vmm kill %[1]s", e.Entry.Name)
+	}
+	return fmt.Sprintf("name %q: a guest that has ended has it; choose another, or remove that one with: vmm rm %[1]s", e.Entry.Name)
 }
 
 // Claim takes a name, or returns an *InUseError. With keep the guest stays in the
-// roster when its process has ended, until it is removed.
+// roster when its process has ended, until it is removed. The directory must have
+// been opened by Create.
 func (r *Roster) Claim(name string, keep bool) (*Claim, error) {
 	if err := CheckName(name); err != nil {
 		return nil, err
 	}
-	c := &Claim{Entry{name, filepath.Join(r.dir, name), true}, r, nil, keep}
+	c := &Claim{Entry: Entry{Name: name, Dir: r.path(name), Alive: true}, roster: r, keep: keep}
 	if most := len(unix.RawSockaddrUnix{}.Path) - 1; len(c.Socket()) > most {
 		return nil, fmt.Errorf("%s: the path is longer than the %d bytes that a socket's may have; choose a shorter name or --runtime-dir", c.Socket(), most)
 	}
-	defer r.exclusive()()
-	if e, ok := r.entry(name); ok {
-		return nil, &InUseError{e}
+	if r.root == nil {
+		return nil, fmt.Errorf("runtime directory %s: %w", r.dir, fs.ErrNotExist)
 	}
-	if err := errors.Join(os.RemoveAll(c.Dir), os.Mkdir(c.Dir, 0o700)); err != nil {
+	release, err := r.exclusive()
+	if err != nil {
 		return nil, err
 	}
-	var err error
-	if c.lock, err = os.OpenFile(c.Path(lockFile), os.O_CREATE|os.O_RDWR, 0o600); err == nil {
-		err = lock(c.lock, false)
+	defer release()
+	switch e, is, err := r.entry(name); {
+	case errors.Is(err, errForeign):
+		return nil, &InUseError{e, true}
+	case err != nil:
+		return nil, err
+	case is:
+		return nil, &InUseError{Entry: e}
 	}
-	if err == nil && keep {
-		err = os.WriteFile(c.Path(keepFile), nil, 0o600)
+	r.sweepAll()
+	if _, err := r.root.Lstat(name); err == nil { // it has what is not ours
+		if err := r.sweep(name); err != nil {
+			return nil, err
+		}
 	}
-	if err != nil {
-		os.RemoveAll(c.Dir)
+	if err := r.clear(comes); err != nil {
+		return nil, err
+	}
+	if err := c.make(); err != nil {
+		c.close()
+		r.clear(comes)
 		return nil, err
 	}
 	return c, nil
 }
 
-// SetRecord replaces the guest's record, whole or not at all.
-func (c *Claim) SetRecord(b []byte) error {
-	next := c.Path(recordFile + ".new")
-	if err := os.WriteFile(next, b, 0o600); err != nil {
+// make makes the folder and takes its locks, and only then gives it its name.
+func (c *Claim) make() (err error) {
+	r := c.roster
+	if err := r.root.Mkdir(comes, 0o700); err != nil {
 		return err
 	}
-	return os.Rename(next, c.Path(recordFile))
+	if c.root, err = openDir(r.root, comes); err != nil {
+		return err
+	}
+	if c.held, err = c.create(lockFile, mark); err != nil {
+		return err
+	}
+	if c.pid, err = c.create(pidFile, ""); err != nil {
+		return err
+	}
+	if err := errors.Join(lock(c.held), lockProcess(c.pid)); err != nil {
+		return err
+	}
+	if c.Entry.lock, err = c.held.Stat(); err != nil {
+		return err
+	}
+	if c.keep {
+		f, err := c.create(keepFile, "")
+		if err != nil {
+			return err
+		}
+		f.Close()
+	}
+	return r.root.Rename(comes, c.Name)
+}
+
+// create makes a file of the folder.
+func (c *Claim) create(name, text string) (*os.File, error) {
+	f, err := c.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := f.WriteString(text); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// close gives up the locks, and what else is open.
+func (c *Claim) close() (err error) {
+	for _, f := range []*os.File{c.held, c.pid} {
+		if f != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}
+	if c.root != nil {
+		err = errors.Join(err, c.root.Close())
+	}
+	return err
+}
+
+// SetRecord replaces the guest's record, whole or not at all.
+func (c *Claim) SetRecord(b []byte) error {
+	const next = recordFile + ".new"
+	if err := remove(c.root, next); err != nil { // of another life of this process
+		return err
+	}
+	f, err := c.create(next, string(b))
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), c.root.Rename(next, recordFile))
+}
+
+func remove(root *os.Root, name string) error {
+	if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // Abandon gives the name up as if it had never been claimed.
 func (c *Claim) Abandon() error {
 	c.keep = false
-	return c.Release()
+	return errors.Join(remove(c.root, keepFile), c.Release())
 }
 
 // Release ends the claim in order.
 func (c *Claim) Release() error {
-	defer c.roster.exclusive()()
-	err := os.Remove(c.Socket())
-	if errors.Is(err, os.ErrNotExist) {
-		err = nil
+	err := remove(c.root, socketFile)
+	if c.keep {
+		return errors.Join(err, c.close())
 	}
-	if !c.keep {
-		err = os.RemoveAll(c.Dir)
+	release, lockErr := c.roster.exclusive()
+	if lockErr == nil {
+		defer release()
+		lockErr = c.roster.sweep(c.Name)
 	}
-	return errors.Join(err, c.lock.Close())
+	return errors.Join(err, lockErr, c.close())
 }

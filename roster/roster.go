@@ -9,6 +9,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -17,58 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Files in a guest's folder.
-const (
-	socketFile = "api.sock"
-	lockFile   = "lock"
-	recordFile = "guest.json"
-	keepFile   = "keep" // the folder outlives the process
-)
-
 // maxName is a DNS label's, because names become host names.
 const maxName = 63
-
-// Roster is one runtime directory.
-type Roster struct{ dir string }
-
-// Dir returns the runtime directory that is used unless told otherwise:
-// VMM_RUNTIME_DIR, or vmm in XDG_RUNTIME_DIR, or one of the user's own in /run
-// (root) or in the directory of temporary files.
-func Dir() string {
-	if dir := os.Getenv("VMM_RUNTIME_DIR"); dir != "" {
-		return dir
-	}
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
-		return filepath.Join(dir, "vmm")
-	}
-	if os.Geteuid() == 0 {
-		return "/run/vmm"
-	}
-	return filepath.Join(os.TempDir(), fmt.Sprintf("vmm-%d", os.Geteuid()))
-}
-
-// Open opens a runtime directory, which it makes if there is none. One that
-// others may write to is refused: they could put sockets of theirs there.
-func Open(dir string) (*Roster, error) {
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("runtime directory: %w", err)
-	}
-	var s unix.Stat_t
-	if err := unix.Stat(dir, &s); err != nil {
-		return nil, fmt.Errorf("runtime directory %s: %w", dir, err)
-	}
-	if int(s.Uid) != os.Geteuid() || s.Mode&0o022 != 0 {
-		return nil, fmt.Errorf("runtime directory %s: others may write there; make it yours alone with: chmod 700 %[1]s", dir)
-	}
-	return &Roster{dir}, nil
-}
-
-// Dir is the directory's absolute path.
-func (r *Roster) Dir() string { return r.dir }
 
 // CheckName says what is wrong with the name of a guest: it is a folder's, and
 // a word of command lines and logs.
@@ -91,19 +42,72 @@ type Entry struct {
 	Name  string
 	Dir   string // its folder
 	Alive bool   // its process lives
+
+	lock fs.FileInfo // of that process, or the last one
 }
 
 // Socket is the path of its API.
-func (e Entry) Socket() string { return filepath.Join(e.Dir, socketFile) }
-
-// Record returns what the guest's process last said of it.
-func (e Entry) Record() ([]byte, error) { return os.ReadFile(filepath.Join(e.Dir, recordFile)) }
-
-// Alive looks again whether the guest's process lives.
-func Alive(e Entry) bool { return held(e.Path(lockFile)) }
+func (e Entry) Socket() string { return e.Path(socketFile) }
 
 // Path is that of a file in its folder.
 func (e Entry) Path(name string) string { return filepath.Join(e.Dir, name) }
+
+// maxRecord bounds what is read of a guest's record.
+const maxRecord = 1 << 20
+
+// Record returns what the guest's process last said of it.
+func (e Entry) Record() ([]byte, error) {
+	root, lock, err := e.open()
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	defer lock.Close()
+	f, err := openFile(root, recordFile, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxRecord+1))
+	if err == nil && len(b) > maxRecord {
+		err = &fs.PathError{Op: "read", Path: e.Path(recordFile), Err: unix.EFBIG}
+	}
+	return b, err
+}
+
+// Alive looks again whether the guest's process lives.
+func Alive(e Entry) bool {
+	root, lock, err := e.open()
+	if err != nil { // a host that does not let one look has not ended it
+		return !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errForeign)
+	}
+	defer root.Close()
+	defer lock.Close()
+	return held(lock)
+}
+
+// open opens the guest's folder and its lock. It fails if the folder is another
+// one by now, as when another process has the name.
+func (e Entry) open() (root *os.Root, lock *os.File, err error) {
+	above, err := os.OpenRoot(filepath.Dir(e.Dir))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer above.Close()
+	if root, lock, err = openFolder(above, filepath.Base(e.Dir)); err != nil {
+		return nil, nil, err
+	}
+	if info, err := lock.Stat(); err != nil || e.lock != nil && !same(info, e.lock) {
+		root.Close()
+		lock.Close()
+		return nil, nil, fs.ErrNotExist
+	}
+	return root, lock, nil
+}
+
+// same reports whether two looks were at one file, and not at a later one that has
+// its number.
+func same(a, b fs.FileInfo) bool { return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) }
 
 // NotFoundError says that no guest has the name.
 type NotFoundError struct{ Name string }
@@ -117,113 +121,110 @@ func (r *Roster) Find(name string) (Entry, error) {
 	if err := CheckName(name); err != nil {
 		return Entry{}, err
 	}
-	e, ok := r.entry(name)
-	if !ok {
+	e, is, err := r.entry(name)
+	if err != nil && !errors.Is(err, errForeign) {
+		return Entry{}, err
+	}
+	if !is {
 		return Entry{}, &NotFoundError{name}
 	}
 	return e, nil
 }
 
-// List returns all guests, by name. It removes what those left behind whose
-// process was killed and that nobody asked to keep.
+// List returns all guests, by name. It looks, and changes nothing: a folder that
+// no guest has any more is swept by the next that comes.
 func (r *Roster) List() ([]Entry, error) {
-	files, err := os.ReadDir(r.dir)
-	if err != nil {
-		return nil, err
-	}
 	var all []Entry
-	for _, f := range files {
-		if !f.IsDir() || CheckName(f.Name()) != nil {
+	err := r.folders(func(e Entry, is bool) error {
+		if is {
+			all = append(all, e)
+		}
+		return nil
+	})
+	slices.SortFunc(all, func(a, b Entry) int { return cmp.Compare(a.Name, b.Name) })
+	return all, err
+}
+
+// folders calls f with each folder that a guest has, or has had.
+func (r *Roster) folders(f func(e Entry, is bool) error) error {
+	if r.root == nil {
+		return nil
+	}
+	files, err := readDir(r.root)
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		if !file.IsDir() || CheckName(file.Name()) != nil {
 			continue
 		}
-		if e, ok := r.entry(f.Name()); ok {
-			all = append(all, e)
-		} else {
-			r.sweep(f.Name())
+		e, is, err := r.entry(file.Name())
+		if err == nil {
+			err = f(e, is)
+		}
+		if err != nil && !errors.Is(err, errForeign) && !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
 	}
-	slices.SortFunc(all, func(a, b Entry) int { return cmp.Compare(a.Name, b.Name) })
-	return all, nil
+	return nil
 }
 
 // entry looks at a folder. One that nobody lives in and that is not to be kept
-// is no guest.
-func (r *Roster) entry(name string) (Entry, bool) {
-	e := Entry{Name: name, Dir: filepath.Join(r.dir, name)}
-	e.Alive = held(e.Path(lockFile))
-	if e.Alive {
-		return e, true
+// is no guest. An error that is errForeign says that it is not ours.
+func (r *Roster) entry(name string) (e Entry, is bool, err error) {
+	e = Entry{Name: name, Dir: r.path(name)}
+	if r.root == nil {
+		return e, false, nil
 	}
-	_, err := os.Stat(e.Path(keepFile))
-	return e, err == nil
+	root, lock, err := openFolder(r.root, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return e, false, nil
+	} else if err != nil {
+		return e, false, err
+	}
+	defer root.Close()
+	defer lock.Close()
+	if e.lock, err = lock.Stat(); err != nil {
+		return e, false, err
+	}
+	if e.Alive = held(lock); e.Alive {
+		return e, true, nil
+	}
+	_, err = root.Lstat(keepFile)
+	return e, err == nil, nil
 }
 
-// sweep removes the folder of a process that is gone, unless a new one has just
-// taken the name.
-func (r *Roster) sweep(name string) {
-	defer r.exclusive()()
-	if _, ok := r.entry(name); !ok {
-		os.RemoveAll(filepath.Join(r.dir, name))
-	}
-}
-
-// InUseError says that a guest has the name already.
-type InUseError struct{ Entry Entry }
-
-func (e *InUseError) Error() string {
-	if e.Entry.Alive {
-		return fmt.Sprintf("name %q: a guest that runs has it; choose another, or end that one with: vmm kill %[1]s", e.Entry.Name)
-	}
-	return fmt.Sprintf("name %q: a guest that has ended has it; choose another, or remove that one with: vmm rm %[1]s", e.Entry.Name)
-}
-
-// Remove removes a guest that has ended, and all files of its folder.
+// Remove removes a guest that has ended, and its folder.
 func (r *Roster) Remove(name string) error {
-	defer r.exclusive()()
-	e, err := r.Find(name)
+	e, err := r.Find(name) // before the lock: looking makes none
 	if err != nil {
+		return err
+	}
+	release, err := r.exclusive()
+	if err != nil {
+		return err
+	}
+	defer release()
+	if e, err = r.Find(name); err != nil {
 		return err
 	}
 	if e.Alive {
 		return fmt.Errorf("guest %s runs; end it first, or use: vmm rm --force %[1]s", name)
 	}
-	return os.RemoveAll(e.Dir)
+	if err := r.sweep(name); err != nil {
+		return err
+	}
+	r.sweepAll()
+	return nil
 }
 
-// exclusive is held while folders come and go.
-func (r *Roster) exclusive() (release func()) {
-	f, err := os.OpenFile(filepath.Join(r.dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return func() {} // then nothing can be made there either
-	}
-	lock(f, true)
-	return func() { f.Close() }
-}
-
-// lock takes the lock on a file, which is its open description's (fcntl(2), OFD
-// locks): no other descriptor of the process loses it by being closed.
-func lock(f *os.File, wait bool) error {
-	command := unix.F_OFD_SETLK
-	if wait {
-		command = unix.F_OFD_SETLKW
-	}
-	for {
-		err := unix.FcntlFlock(f.Fd(), command, &unix.Flock_t{Type: unix.F_WRLCK})
-		if err != unix.EINTR {
-			return err
+// sweepAll removes what those left behind whose process was killed and that nobody
+// asked to keep. What cannot be removed stays. r's lock is held.
+func (r *Roster) sweepAll() {
+	r.folders(func(e Entry, is bool) error {
+		if !is {
+			r.sweep(e.Name)
 		}
-	}
-}
-
-// held reports whether some process has the lock, without taking it.
-func held(path string) bool {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false
-	} else if err != nil {
-		return true // so that nobody removes it
-	}
-	defer f.Close()
-	l := unix.Flock_t{Type: unix.F_WRLCK}
-	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &l) != nil || l.Type != unix.F_UNLCK
+		return nil
+	})
 }

@@ -116,7 +116,7 @@ type fixture struct {
 
 func newFixture(t *testing.T, o Options) *fixture {
 	t.Helper()
-	r, err := roster.Open(filepath.Join(t.TempDir(), "r"))
+	r, err := roster.Create(filepath.Join(t.TempDir(), "r"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -148,7 +148,7 @@ func New(c machine.Config, o Options) (*Guest, error) {
 }
 
 // ConsoleLog is the file of a guest's folder in which ReadLog finds its output.
-const ConsoleLog = "console.log"
+const ConsoleLog = roster.ConsoleLog
 
 // configJSON is the Config as the API shows it.
 func configJSON(c machine.Config) (m map[string]any, err error) {

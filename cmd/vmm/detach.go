@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"vmm/roster"
 	"vmm/service"
 )
 
@@ -26,12 +27,6 @@ import (
 const (
 	detachedVariable = "VMM_DETACHED"
 	readyFD          = 3
-)
-
-// Files of a guest's folder besides the console's log.
-const (
-	logFile    = "vmm.log"    // what vmm says of it, bounded
-	stderrFile = "stderr.log" // what Go's runtime says when vmm itself goes wrong
 )
 
 func detached() bool { return os.Getenv(detachedVariable) != "" }
@@ -110,11 +105,11 @@ func (o *runOptions) started(g *service.Guest) func() {
 }
 
 func (o *runOptions) leaveParent(g *service.Guest) error {
-	log, err := g.OpenLog(logFile)
+	log, err := g.OpenLog(roster.Log)
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(g.Path(stderrFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	f, err := os.OpenFile(g.Path(roster.StderrLog), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}

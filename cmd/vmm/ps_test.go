@@ -19,7 +19,7 @@ import (
 func twenty(tb testing.TB, kernel string) (dir string) {
 	tb.Helper()
 	dir = filepath.Join(tb.TempDir(), "r")
-	r, err := roster.Open(dir)
+	r, err := roster.Create(dir)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -221,7 +221,7 @@ func (o *runOptions) run(cmd *cobra.Command, runtimeDir string) error {
 // register gives the guest its name. One that nobody has named runs without if
 // the host has no place for that.
 func (o *runOptions) register(options service.Options, runtimeDir string) (*service.Guest, error) {
-	r, err := roster.Open(runtimeDir)
+	r, err := roster.Create(runtimeDir)
 	if err == nil {
 		options.Roster = r
 		var g *service.Guest

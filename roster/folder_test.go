@@ -1,0 +1,229 @@
+package roster
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// picture is all that is in a directory: names, kinds, times, contents.
+func picture(t *testing.T, dir string) (all []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil && !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		var text []byte
+		if info.Mode().IsRegular() {
+			if text, err = os.ReadFile(path); err != nil {
+				return err
+			}
+		}
+		all = append(all, fmt.Sprint(path, info.Mode(), info.ModTime(), sha256.Sum256(text)))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// photos are things of the user's, some named as this program's are.
+func photos(t *testing.T, dir string) {
+	t.Helper()
+	tree(t, dir, "photos/2024/a.jpg", "empty/", "file", "link->photos", "kept/keep", "kept/photo", "locked/lock", "locked/guest.json", "logs/console.log",
+		".hidden/a", "looped->looped", "web/api.sock", "mixed/lock/lock", "linked/lock->../file")
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "marked"), []byte(mark), 0o600), os.Mkdir(filepath.Join(dir, "hard"), 0o700), os.Link(filepath.Join(dir, "marked"), filepath.Join(dir, "hard", lockFile)),
+		os.Mkdir(filepath.Join(dir, "soft"), 0o700), os.Symlink("../marked", filepath.Join(dir, "soft", lockFile)),
+		os.Mkdir(filepath.Join(dir, "piped"), 0o700), unix.Mkfifo(filepath.Join(dir, "piped", lockFile), 0o600), os.Mkdir(filepath.Join(dir, "closed"), 0)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Chmod(filepath.Join(dir, "closed"), 0o700) })
+}
+
+// TestLooking: to look changes nothing, whatever is in the directory.
+func TestLooking(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "dir")
+	photos(t, dir)
+	before := picture(t, dir)
+	r, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all, err := r.List(); len(all) != 0 || err != nil {
+		t.Errorf("%+v, %v", all, err)
+	}
+	for _, name := range []string{"photos", "empty", "file", "link", "kept", "locked", "hard", "soft", "piped", "mixed", "linked", "closed", "none"} {
+		if e, err := r.Find(name); !errors.As(err, new(*NotFoundError)) {
+			t.Errorf("%s: %+v, %v", name, e, err)
+		}
+		if err := r.Remove(name); !errors.As(err, new(*NotFoundError)) {
+			t.Errorf("remove %s: %v", name, err)
+		}
+	}
+	if after := picture(t, dir); !slices.Equal(before, after) {
+		t.Errorf("before:\n%s\nafter:\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
+	}
+}
+
+// TestClaimForeign: no name is taken from what is not ours, and guests that come
+// and go beside it touch nothing of it.
+func TestClaimForeign(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "dir")
+	photos(t, dir)
+	before := picture(t, dir)
+	r, err := Create(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"photos", "empty", "file", "link", "kept", "locked", "hard", "soft", "piped", "mixed", "linked", "closed", "looped"} {
+		var taken *InUseError
+		if _, err := r.Claim(name, true); !errors.As(err, &taken) || !taken.Foreign || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for range 2 {
+		c := claim(t, r, "guest", false)
+		if err := c.Release(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := claim(t, r, "guest", true).Abandon(); err != nil {
+		t.Error(err)
+	}
+	if err := os.Remove(filepath.Join(dir, dirLock)); err != nil {
+		t.Error(err)
+	}
+	if after := picture(t, dir); !slices.Equal(before[1:], after[1:]) { // but for the directory's own time
+		t.Errorf("before:\n%s\nafter:\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
+	}
+}
+
+// TestStranger: a file in a guest's folder that vmm did not make keeps the folder,
+// whole, and who wants it away is told.
+func TestStranger(t *testing.T) {
+	for _, stranger := range []string{"notes.txt", "below/photo", "console.log->../../secret", "guest.json.new->/etc/passwd", "api.sock", "vmm.log/x", "keep.1->x"} {
+		t.Run(strings.ReplaceAll(stranger, "/", "_"), func(t *testing.T) {
+			r := open(t)
+			for _, kept := range []bool{true, false} {
+				name := "web" + map[bool]string{true: "", false: "-passing"}[kept]
+				c := claim(t, r, name, kept)
+				if err := c.SetRecord([]byte("{}")); err != nil {
+					t.Fatal(err)
+				}
+				tree(t, c.Dir, stranger)
+				c.close() // as by a kill
+				before := picture(t, c.Dir)
+				want := new(*StrangerError)
+				_, err := r.Claim(name, false)
+				if kept {
+					err = r.Remove(name)
+				}
+				if !errors.As(err, want) || !strings.Contains(err.Error(), "move that away") {
+					t.Errorf("%v", err)
+				}
+				if after := picture(t, c.Dir); !slices.Equal(before, after) {
+					t.Errorf("before:\n%s\nafter:\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
+				}
+			}
+			if err := claim(t, r, "other", false).Release(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestHalf: folders that a process was killed over, in all states that it may have
+// left, are swept; those in their place that are not ours are not.
+func TestHalf(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		files map[string]string
+		stays bool
+	}{
+		{"empty", nil, false},
+		{"begun", map[string]string{lockFile: ""}, false},
+		{"half a mark", map[string]string{lockFile: mark[:10]}, false},
+		{"whole", map[string]string{lockFile: mark, pidFile: "", keepFile: ""}, false},
+		{"another lock", map[string]string{lockFile: "mine"}, true},
+		{"unmarked", map[string]string{lockFile: "", ConsoleLog: "x"}, true},
+		{"no lock", map[string]string{ConsoleLog: "x"}, true},
+		{"more", map[string]string{lockFile: mark, "photo": "x"}, true},
+	} {
+		for _, name := range []string{comes, goes} {
+			t.Run(test.name+name, func(t *testing.T) {
+				r := open(t)
+				c := claim(t, r, "web", false) // needs comes
+				if err := os.Mkdir(r.path(name), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				for file, text := range test.files {
+					if err := os.WriteFile(r.path(name, file), []byte(text), 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				before := picture(t, r.path(name))
+				_, claimErr := r.Claim("db", false)
+				err := errors.Join(c.Release(), claimErr) // needs goes
+				if (err != nil) != test.stays {
+					t.Errorf("%v", err)
+				}
+				if test.stays {
+					if after := picture(t, r.path(name)); !slices.Equal(before, after) {
+						t.Errorf("%s", strings.Join(after, "\n"))
+					}
+				} else if _, err := os.Lstat(r.path(name)); !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("it is still there: %v", err)
+				}
+			})
+		}
+	}
+}
+
+// TestDirLock: a process that holds the directory's lock and does not go on is an
+// error in time, not a wait for ever; and a lock that is a link is not followed.
+func TestDirLock(t *testing.T) {
+	r := open(t)
+	c := claim(t, r, "web", true)
+	other, err := Create(r.Dir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	release, err := other.exclusive()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.patience = 10 * time.Millisecond
+	if _, err := r.Claim("db", false); err == nil || !strings.Contains(err.Error(), "has held its lock") {
+		t.Errorf("%v", err)
+	}
+	if got := names(t, r); got != "+web" {
+		t.Errorf("%s", got)
+	}
+	release()
+	if err := c.Release(); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(os.Remove(r.path(dirLock)), os.Symlink("elsewhere", r.path(dirLock))); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Remove("web"); !errors.Is(err, errForeign) {
+		t.Errorf("%v", err)
+	}
+}

@@ -1,0 +1,88 @@
+package roster
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestKill: a guest's process is ended though it is stopped, and no other.
+func TestKill(t *testing.T) {
+	if dir := os.Getenv("VMM_TEST_KILL"); dir != "" {
+		r, err := Create(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := r.Claim("web", true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		os.Stdout.WriteString("CLAIMED\n")
+		io.Copy(io.Discard, os.Stdin)
+		c.Release()
+		return
+	}
+	r := open(t)
+	ours := claim(t, r, "ours", true)
+	if err := Kill(ours.Entry); !errors.Is(err, errGone) { // which would be we
+		t.Errorf("of this process: %v", err)
+	}
+	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKill$")
+	child.Env = append(os.Environ(), "VMM_TEST_KILL="+r.Dir())
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := child.StdinPipe(); err != nil { // it waits for its end
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "CLAIMED\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	if err := child.Process.Signal(unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	e, err := r.Find("web")
+	if err != nil || !e.Alive {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	if err := Kill(e); err != nil {
+		t.Error(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- child.Wait() }()
+	select {
+	case err := <-ended:
+		if err == nil || !strings.Contains(err.Error(), "killed") {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it lives")
+	}
+	if Alive(e) {
+		t.Error("its name is held")
+	}
+	if err := Kill(e); !errors.Is(err, errGone) {
+		t.Errorf("again: %v", err)
+	}
+	if err := r.Remove("web"); err != nil {
+		t.Error(err)
+	}
+	next := claim(t, r, "web", true)
+	if Alive(e) || !Alive(next.Entry) {
+		t.Error("another guest of the name is taken for the one that has gone")
+	}
+	if err := Kill(e); err == nil {
+		t.Error("and killed for it")
+	}
+}
