@@ -31,6 +31,17 @@ func tree(t *testing.T, dir string, names ...string) {
 	}
 }
 
+// put makes a directory of an owner, none if the mode is 0.
+func put(t *testing.T, path string, mode fs.FileMode, owner int) {
+	t.Helper()
+	if mode == 0 {
+		return
+	}
+	if err := errors.Join(os.Mkdir(path, 0o700), os.Chown(path, owner, -1), os.Chmod(path, mode)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestOpen: which directories may be the runtime directory.
 func TestOpen(t *testing.T) {
 	const us, root, stranger = -1, 0, 12345
@@ -64,15 +75,8 @@ func TestOpen(t *testing.T) {
 			}
 			parent := filepath.Join(t.TempDir(), "parent")
 			dir := filepath.Join(parent, "vmm")
-			put := func(path string, mode fs.FileMode, of int) {
-				if mode != 0 {
-					if err := errors.Join(os.Mkdir(path, 0o700), os.Chown(path, of, -1), os.Chmod(path, mode)); err != nil {
-						t.Fatal(err)
-					}
-				}
-			}
-			put(parent, test.parent, test.parentOf)
-			put(dir, test.dir, test.of)
+			put(t, parent, test.parent, test.parentOf)
+			put(t, dir, test.dir, test.of)
 			if test.link {
 				if err := errors.Join(os.Rename(dir, dir+"2"), os.Symlink(dir+"2", dir)); err != nil {
 					t.Fatal(err)

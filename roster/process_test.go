@@ -1,11 +1,9 @@
 package roster
 
 import (
-	"bufio"
 	"errors"
 	"io"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -34,21 +32,7 @@ func TestKill(t *testing.T) {
 	if err := Kill(ours.Entry); !errors.Is(err, errGone) { // which would be we
 		t.Errorf("of this process: %v", err)
 	}
-	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKill$")
-	child.Env = append(os.Environ(), "VMM_TEST_KILL="+r.Dir())
-	out, err := child.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := child.StdinPipe(); err != nil { // it waits for its end
-		t.Fatal(err)
-	}
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if line, err := bufio.NewReader(out).ReadString('\n'); line != "CLAIMED\n" {
-		t.Fatalf("%q, %v", line, err)
-	}
+	child := another(t, r, "TestKill", "VMM_TEST_KILL")
 	if err := child.Process.Signal(unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}

@@ -128,6 +128,28 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// another runs a test of this binary in another process, with the runtime directory
+// in a variable, and returns when that has claimed its names. It ends with the test.
+func another(t *testing.T, r *Roster, test, variable string) *exec.Cmd {
+	t.Helper()
+	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+test+"$")
+	child.Env = append(os.Environ(), variable+"="+r.Dir())
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := child.StdinPipe(); err != nil { // it waits for its end
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "CLAIMED\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	return child
+}
+
 // TestKilled: processes that are killed while they have names leave none that
 // lives, and those that nobody asked to keep are gone.
 func TestKilled(t *testing.T) {
@@ -146,21 +168,7 @@ func TestKilled(t *testing.T) {
 		return
 	}
 	r := open(t)
-	child := exec.Command(os.Args[0], "-test.run=^TestKilled$")
-	child.Env = append(os.Environ(), "VMM_TEST_CLAIM="+r.Dir())
-	out, err := child.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := child.StdinPipe(); err != nil { // it waits for its end
-		t.Fatal(err)
-	}
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if line, err := bufio.NewReader(out).ReadString('\n'); line != "CLAIMED\n" {
-		t.Fatalf("%q, %v", line, err)
-	}
+	child := another(t, r, "TestKilled", "VMM_TEST_CLAIM")
 	if got := names(t, r); got != "+kept+passing" {
 		t.Errorf("while it lives: %s", got)
 	}
