@@ -24,7 +24,7 @@ func (d *Dir) stat(n *node, out *fuse.AttrOut) fuse.Status {
 	}
 	*out = fuse.AttrOut{}
 	out.SetTimeout(timeout)
-	d.attr(&st, &out.Attr)
+	d.attr(n, &st, &out.Attr)
 	return fuse.OK
 }
 
@@ -38,7 +38,7 @@ func (d *Dir) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) 
 		return s
 	}
 	defer d.done(n)
-	for _, set := range []func(*node, *fuse.SetAttrIn) fuse.Status{d.setOwner, d.setMode, d.setSize, d.setTimes} {
+	for _, set := range []func(*node, *fuse.SetAttrIn) fuse.Status{d.setPermissions, d.setSize, d.setTimes} {
 		if s := set(n, in); !s.Ok() {
 			return s
 		}
@@ -46,38 +46,64 @@ func (d *Dir) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) 
 	return d.stat(n, out)
 }
 
-// setOwner succeeds where nothing would change: a file cannot be given to others.
-func (d *Dir) setOwner(n *node, in *fuse.SetAttrIn) fuse.Status {
-	if in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) == 0 {
+// setPermissions sets owner and mode.
+func (d *Dir) setPermissions(n *node, in *fuse.SetAttrIn) fuse.Status {
+	chown := in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) != 0
+	chmod := in.Valid&fuse.FATTR_MODE != 0
+	kill := in.Valid&fuse.FATTR_KILL_SUIDGID != 0 && in.Valid&fuse.FATTR_SIZE != 0
+	switch {
+	case !chown && !chmod && !kill:
 		return fuse.OK
+	case chmod && n.kind == unix.S_IFLNK:
+		return fuse.Status(unix.EOPNOTSUPP)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(n.fd, &st); err != nil {
 		return status(err)
 	}
-	uid, gid := d.owner.shown(&st)
-	if in.Valid&fuse.FATTR_UID != 0 && in.Uid != uid || in.Valid&fuse.FATTR_GID != 0 && in.Gid != gid {
-		return fuse.EPERM
+	now := d.shown(n, &st)
+	want := now
+	if (chown || kill) && n.kind != unix.S_IFDIR {
+		want.Mode = without(want.Mode)
 	}
-	return fuse.OK
+	if chmod {
+		want.Mode = in.Mode & permissions
+	}
+	if in.Valid&fuse.FATTR_UID != 0 {
+		want.UID = in.Uid
+	}
+	if in.Valid&fuse.FATTR_GID != 0 {
+		want.GID = in.Gid
+	}
+	switch {
+	case want.UID == invalidID || want.GID == invalidID:
+		return fuse.EINVAL
+	case d.hostOwner || st.Uid != d.owner.uid:
+		return d.setHost(n, now, want, chmod)
+	case want == now:
+		return fuse.OK
+	}
+	return status(d.settle(n, want))
 }
 
-// mode is which bits of a mode the guest may set.
+// setHost sets the host's mode, and cannot give a file to others: it succeeds
+// where the owner would not change.
+func (d *Dir) setHost(n *node, now, want override, chmod bool) fuse.Status {
+	if want.UID != now.UID || want.GID != now.GID {
+		return fuse.EPERM
+	}
+	if !chmod {
+		return fuse.OK
+	}
+	return status(d.chmod(n.fd, mode(n.kind, want.Mode)))
+}
+
+// mode is which bits of a mode the guest may set of the host's.
 func mode(kind, bits uint32) uint32 {
 	if kind == unix.S_IFDIR {
 		return bits & (0o1777 | unix.S_ISGID) // entries take the directory's group, no more
 	}
 	return bits & 0o1777
-}
-
-func (d *Dir) setMode(n *node, in *fuse.SetAttrIn) fuse.Status {
-	switch {
-	case in.Valid&fuse.FATTR_MODE == 0:
-		return fuse.OK
-	case n.kind == unix.S_IFLNK:
-		return fuse.Status(unix.EOPNOTSUPP)
-	}
-	return status(unix.Fchmodat(d.proc, strconv.Itoa(n.fd), mode(n.kind, in.Mode), 0))
 }
 
 func (d *Dir) setSize(n *node, in *fuse.SetAttrIn) fuse.Status {

@@ -67,6 +67,12 @@ func (d *Dir) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 	if !s.Ok() {
 		return s
 	}
+	if flags&unix.O_TRUNC != 0 && in.Mode&fuse.OPEN_KILL_SUIDGID != 0 {
+		if err := d.dropSpecial(n); err != nil {
+			unix.Close(fd)
+			return status(err)
+		}
+	}
 	return d.opened(n, fd, flags, out)
 }
 
@@ -118,33 +124,36 @@ func (d *Dir) unchanged(n *node, st *unix.Stat_t) bool {
 }
 
 // create makes a regular file, or opens the one that there is if flags do not
-// have O_EXCL.
-func (d *Dir) create(parent *node, name string, flags int, bits uint32) (int, fuse.Status) {
-	fd, err := unix.Openat(parent.fd, name, flags|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NOCTTY|unix.O_NONBLOCK, bits)
+// have O_EXCL. made says which.
+func (d *Dir) create(b *birth, flags int) (fd int, made bool, _ fuse.Status) {
+	fd, err := d.openNew(b.parent.fd, b.name, flags|unix.O_EXCL, d.birthMode(b))
 	switch {
 	case err == nil:
-		if bits&d.umask != 0 { // the guest has one of its own
-			err = unix.Fchmod(fd, bits)
-		}
-		if err != nil {
-			unix.Close(fd)
-			return -1, status(err)
-		}
-		return fd, fuse.OK
+		return fd, true, fuse.OK
 	case err != unix.EEXIST || flags&unix.O_EXCL != 0:
-		return -1, status(err)
+		return -1, false, status(err)
 	}
 	// It came into being since the guest looked. Whatever it is, look first.
-	path, err := handleAt(parent.fd, name)
+	path, err := handleAt(b.parent.fd, b.name)
 	if err != nil {
-		return -1, status(err)
+		return -1, false, status(err)
 	}
 	defer unix.Close(path)
 	var st unix.Stat_t
 	if err := unix.Fstat(path, &st); err != nil {
-		return -1, status(err)
+		return -1, false, status(err)
 	}
-	return d.openFile(&node{fd: path, kind: st.Mode & unix.S_IFMT}, flags)
+	fd, s := d.openFile(&node{fd: path, kind: st.Mode & unix.S_IFMT}, flags)
+	return fd, false, s
+}
+
+// openNew opens a name that there may not be yet.
+func (d *Dir) openNew(dir int, name string, flags int, mode uint32) (fd int, err error) {
+	err = again(func() error {
+		fd, err = unix.Openat(dir, name, flags|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NOCTTY|unix.O_NONBLOCK, mode)
+		return err
+	})
+	return fd, err
 }
 
 // Create implements fuse.RawFileSystem.
@@ -158,11 +167,21 @@ func (d *Dir) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fus
 	if !s.Ok() {
 		return s
 	}
-	fd, s := d.create(parent, name, flags|int(in.Flags)&unix.O_EXCL, in.Mode&0o777)
+	b := birth{parent, name, in.Owner, unix.S_IFREG, in.Mode & permissions}
+	fd, made, s := d.create(&b, flags|int(in.Flags)&unix.O_EXCL)
 	if !s.Ok() {
 		return s
 	}
-	return d.created(fd, flags, out)
+	if made {
+		return d.created(&b, fd, flags, out)
+	}
+	if flags&unix.O_TRUNC != 0 && in.OpenFlags&fuse.OPEN_KILL_SUIDGID != 0 {
+		if err := d.dropSpecialOf(fd); err != nil {
+			unix.Close(fd)
+			return status(err)
+		}
+	}
+	return d.created(nil, fd, flags, out)
 }
 
 // Tmpfile implements fuse.RawFileSystem: a file without a name, until it is linked.
@@ -179,27 +198,33 @@ func (d *Dir) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut)
 	if !s.Ok() {
 		return s
 	}
-	bits := in.Mode & 0o777
-	fd, err := unix.Openat(d.proc, strconv.Itoa(parent.fd), flags|int(in.Flags)&unix.O_EXCL|unix.O_TMPFILE|unix.O_CLOEXEC, bits)
-	if err == nil && bits&d.umask != 0 {
-		err = unix.Fchmod(fd, bits)
-	}
+	b := birth{parent, "", in.Owner, unix.S_IFREG, in.Mode & permissions}
+	fd := -1
+	err := again(func() (err error) {
+		fd, err = unix.Openat(d.proc, strconv.Itoa(parent.fd), flags|int(in.Flags)&unix.O_EXCL|unix.O_TMPFILE|unix.O_CLOEXEC, d.birthMode(&b))
+		return err
+	})
 	if err != nil {
-		closeFD(fd)
 		return status(err)
 	}
-	return d.created(fd, flags, out)
+	return d.created(&b, fd, flags, out)
 }
 
-// created tells the guest of a file that it made and opened. It takes the
-// descriptor.
-func (d *Dir) created(fd, flags int, out *fuse.CreateOut) fuse.Status {
-	path, err := unix.Openat(d.proc, strconv.Itoa(fd), unix.O_PATH|unix.O_CLOEXEC, 0)
+// created tells the guest of a file that it has opened, and made if there is a
+// birth. It takes the descriptor.
+func (d *Dir) created(b *birth, fd, flags int, out *fuse.CreateOut) fuse.Status {
+	path, err := d.pathTo(fd)
 	if err != nil {
 		unix.Close(fd)
 		return status(err)
 	}
-	if s := d.tell(path, &out.EntryOut); !s.Ok() {
+	s := fuse.OK
+	if b != nil {
+		s = d.born(b, path, &out.EntryOut)
+	} else {
+		s = d.tell(path, &out.EntryOut)
+	}
+	if !s.Ok() {
 		unix.Close(fd)
 		return s
 	}
@@ -214,6 +239,15 @@ func (d *Dir) created(fd, flags int, out *fuse.CreateOut) fuse.Status {
 		return s
 	}
 	return fuse.OK
+}
+
+// pathTo returns an O_PATH descriptor of what another has open.
+func (d *Dir) pathTo(fd int) (path int, err error) {
+	err = again(func() error {
+		path, err = unix.Openat(d.proc, strconv.Itoa(fd), unix.O_PATH|unix.O_CLOEXEC, 0)
+		return err
+	})
+	return path, err
 }
 
 // Release implements fuse.RawFileSystem.
@@ -277,8 +311,11 @@ func (d *Dir) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fus
 		return s
 	}
 	defer d.doneHandle(h)
-	at, err := unix.Seek(h.fd, int64(in.Offset), int(in.Whence))
-	out.Offset = uint64(at)
+	err := again(func() error {
+		at, err := unix.Seek(h.fd, int64(in.Offset), int(in.Whence))
+		out.Offset = uint64(at)
+		return err
+	})
 	return status(err)
 }
 
@@ -289,6 +326,9 @@ func (d *Dir) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 		return s
 	}
 	defer d.doneHandle(h)
+	if err := d.dropSpecialOf(h.fd); err != nil { // whether who asks has privilege, is not said
+		return status(err)
+	}
 	return status(again(func() error {
 		return unix.Fallocate(h.fd, in.Mode, int64(in.Offset), int64(in.Length))
 	}))
@@ -313,6 +353,9 @@ func (d *Dir) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32
 	off, at := int64(in.OffIn), int64(in.OffOut)
 	if off < 0 || at < 0 || in.Flags != 0 {
 		return 0, fuse.EINVAL
+	}
+	if err := d.dropSpecialOf(to.fd); err != nil {
+		return 0, status(err)
 	}
 	n, err := unix.CopyFileRange(from.fd, &off, to.fd, &at, int(min(in.Len, maxCopy)), 0)
 	if err != nil {

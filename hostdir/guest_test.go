@@ -148,7 +148,7 @@ func (g *guest) content(handle uint64) string {
 
 func (g *guest) put(handle uint64, text string, off uint64) {
 	g.Helper()
-	n, s := g.WriteFrom(handle, [][]byte{[]byte(text)[:1], []byte(text)[1:]}, off)
+	n, s := g.WriteFrom(handle, [][]byte{[]byte(text)[:1], []byte(text)[1:]}, off, false)
 	g.must("write", s)
 	if n != len(text) {
 		g.Errorf("%d bytes were written of %d", n, len(text))

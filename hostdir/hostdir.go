@@ -21,6 +21,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -30,6 +31,11 @@ import (
 // Options say what a guest may do.
 type Options struct {
 	ReadOnly bool
+	// HostOwner has the guest see and set the host's modes, and nothing else: no
+	// override is read or written.
+	HostOwner bool
+	// Owner is who in the guest owns the files of the user who runs this.
+	Owner fuse.Owner
 	// Files is how many descriptors the directory may hold open: one for each
 	// file that the guest remembers, and one for each that it has open. 0 is
 	// DefaultFiles.
@@ -51,23 +57,28 @@ type Dir struct {
 	root     int // O_PATH
 	proc     int // /proc/self/fd, O_PATH
 	dev      uint64
+	rootKey  key
 	path     string
 	readOnly bool
-	local    bool // the file system is of this host
-	memory   bool // and has no medium
-	umask    uint32
-	owner    owner
-	most     int // descriptors
+	// hostOwner: see Options. noXattr: the file system has no user attributes.
+	hostOwner, noXattr bool
+	specials           atomic.Bool // a file has been seen that has special bits for the guest
+	local              bool        // the file system is of this host
+	memory             bool        // and has no medium
+	umask              uint32
+	owner              owner
+	most               int // descriptors
 
 	closing sync.WaitGroup // of what a guest had before a reset
 
-	mu      sync.Mutex
-	nodes   map[uint64]*node   // guarded by mu
-	keys    map[key]*node      // guarded by mu; the same ones
-	handles map[uint64]*handle // guarded by mu
-	last    uint64             // guarded by mu; the last number given to a node or handle
-	open    int                // guarded by mu; descriptors of nodes and handles
-	dirs    int                // guarded by mu; handles of directories
+	mu       sync.Mutex
+	nodes    map[uint64]*node   // guarded by mu
+	keys     map[key]*node      // guarded by mu; the same ones
+	handles  map[uint64]*handle // guarded by mu
+	last     uint64             // guarded by mu; the last number given to a node or handle
+	open     int                // guarded by mu; descriptors of nodes and handles
+	dirs     int                // guarded by mu; handles of directories
+	memories int                // guarded by mu; nodes that have one
 }
 
 var _ fuse.RawFileSystem = (*Dir)(nil)
@@ -78,7 +89,7 @@ func Open(path string, o Options) (*Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("share %s: %w%s", path, err, advice(path, err))
 	}
-	d := &Dir{root: root, proc: -1, path: path, readOnly: o.ReadOnly, owner: invoker(), most: o.Files}
+	d := &Dir{root: root, proc: -1, path: path, readOnly: o.ReadOnly, hostOwner: o.HostOwner, owner: invoker(o.Owner), most: o.Files}
 	if d.most <= 0 {
 		d.most = DefaultFiles
 	}
@@ -122,7 +133,10 @@ func (d *Dir) prepare() (err error) {
 	if err := unix.Fstat(d.root, &st); err != nil {
 		return err
 	}
-	d.dev = st.Dev
+	d.dev, d.rootKey = st.Dev, key{st.Dev, st.Ino}
+	var value [maxOverride]byte
+	_, err = readOverride(d.root, &value)
+	d.noXattr = err == unix.EOPNOTSUPP
 	if d.readOnly {
 		return nil
 	}
@@ -173,9 +187,9 @@ func (d *Dir) Reset() {
 	d.drop()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	root := &node{id: fuse.FUSE_ROOT_ID, fd: d.root, kind: unix.S_IFDIR, lookups: 1}
+	root := &node{id: fuse.FUSE_ROOT_ID, fd: d.root, key: d.rootKey, kind: unix.S_IFDIR, lookups: 1}
 	d.nodes, d.keys, d.handles = map[uint64]*node{root.id: root}, map[key]*node{}, map[uint64]*handle{}
-	d.last, d.open, d.dirs = root.id, 0, 0
+	d.last, d.open, d.dirs, d.memories = root.id, 0, 0, 0
 }
 
 // drop closes all descriptors but the root's, without waiting for that: there may
@@ -184,6 +198,11 @@ func (d *Dir) drop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	nodes, handles := d.nodes, d.handles
+	for _, n := range d.keys {
+		if n.lookups == 0 && nodes != nil { // kept for its memory
+			nodes[n.id] = n
+		}
+	}
 	d.nodes, d.keys, d.handles = nil, nil, nil
 	if len(nodes)+len(handles) <= 1 {
 		return // the root

@@ -27,8 +27,8 @@ func TestFiles(t *testing.T) {
 	if out.Uid != 0 || out.Gid != 0 || out.Mode != unix.S_IFREG|0o666 {
 		t.Errorf("owner %d:%d, mode %o", out.Uid, out.Gid, out.Mode)
 	}
-	if mode := g.hostMode("new"); mode&0o777 != 0o666 {
-		t.Errorf("the host sees mode %o: its umask is not the guest's", mode)
+	if mode := g.hostMode("new"); mode&0o777 != 0o644 {
+		t.Errorf("the host sees mode %o: others of the host may not write", mode)
 	}
 	write(t, filepath.Join(g.host, "new"), "changed")
 	if got := g.content(out.Fh); got != "changed" {
@@ -115,7 +115,7 @@ func TestTmpfile(t *testing.T) {
 	g.must("tmpfile", s)
 	g.put(out.Fh, "linked later", 0)
 	g.must("link", g.link(out.NodeId, root, "name"))
-	if g.hostContent("name") != "linked later" || g.hostMode("name")&0o777 != 0o666 {
+	if g.hostContent("name") != "linked later" || g.hostMode("name")&0o777 != 0o644 {
 		t.Errorf("%q, %o", g.hostContent("name"), g.hostMode("name"))
 	}
 }
@@ -194,10 +194,11 @@ func TestXattr(t *testing.T) {
 	}
 }
 
-// TestOwner: files of the user's are the guest's root's, those of others nobody's,
-// and neither can be given away.
-func TestOwner(t *testing.T) {
-	g := share(t, Options{})
+// TestHostOwner: where the host's owners are shown, files of the user's are the
+// guest's root's, those of others nobody's, neither can be given away, and modes
+// are the host's.
+func TestHostOwner(t *testing.T) {
+	g := share(t, Options{HostOwner: true})
 	f, s := g.createFile(root, "f", rdwr, 0o600)
 	g.must("create", s)
 	chown := func(uid, gid uint32) fuse.Status {
@@ -207,6 +208,16 @@ func TestOwner(t *testing.T) {
 	g.want("chown to root", chown(0, 0), fuse.OK)
 	g.want("chown to another", chown(1000, 0), fuse.EPERM)
 	g.want("chgrp to another", chown(0, 1000), fuse.EPERM)
+	dir := g.makeDir(root, "dir")
+	for _, node := range []uint64{f.NodeId, dir} {
+		_, s = g.set(node, fuse.FATTR_MODE, func(in *fuse.SetAttrIn) { in.Mode = 0o666 })
+		g.must("chmod", s)
+	}
+	for _, name := range []string{"f", "dir"} {
+		if mode := g.hostMode(name); mode&0o7777 != 0o666 {
+			t.Errorf("%s has mode %o", name, mode)
+		}
+	}
 	g.owner.uid++ // as if somebody else shared it
 	g.owner.groups = nil
 	if a := g.getAttr(f.NodeId); a.Uid != nobody || a.Gid != nobody {
@@ -252,7 +263,7 @@ func TestReadOnly(t *testing.T) {
 	if g.must("open", s); g.content(out.Fh) != "text" {
 		t.Error("not readable")
 	}
-	_, s = g.WriteFrom(out.Fh, [][]byte{[]byte("x")}, 0)
+	_, s = g.WriteFrom(out.Fh, [][]byte{[]byte("x")}, 0, false)
 	g.want("write", s, fuse.EBADF)
 	g.want("fallocate", g.Fallocate(nil, &fuse.FallocateIn{Fh: out.Fh, Length: 100}), fuse.EBADF)
 	_, s = g.set(f.NodeId, fuse.FATTR_SIZE|fuse.FATTR_FH, func(in *fuse.SetAttrIn) { in.Fh = out.Fh })

@@ -65,13 +65,19 @@ func (d *Dir) ends(fd int, off uint64) bool {
 	return n == 0 && err == nil
 }
 
-// WriteFrom writes bufs to an open file, and returns how much was written.
-func (d *Dir) WriteFrom(id uint64, bufs [][]byte, off uint64) (int, fuse.Status) {
+// WriteFrom writes bufs to an open file, and returns how much was written. kill
+// says that who writes has no privilege: a program loses its special bits.
+func (d *Dir) WriteFrom(id uint64, bufs [][]byte, off uint64, kill bool) (int, fuse.Status) {
 	h, s := d.useHandle(id, false)
 	if !s.Ok() {
 		return 0, s
 	}
 	defer d.doneHandle(h)
+	if kill {
+		if err := d.dropSpecialOf(h.fd); err != nil {
+			return 0, status(err)
+		}
+	}
 	return move(unix.SYS_PWRITEV, h.fd, bufs, off)
 }
 
@@ -113,12 +119,12 @@ func (d *Dir) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadRes
 // Write implements fuse.RawFileSystem.
 func (d *Dir) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	one := [1][]byte{data}
-	n, s := d.WriteFrom(in.Fh, one[:], in.Offset)
+	n, s := d.WriteFrom(in.Fh, one[:], in.Offset, in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0)
 	return uint32(n), s
 }
 
 // Writev implements fuse.RawFileSystem.
 func (d *Dir) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32, fuse.Status) {
-	n, s := d.WriteFrom(in.Fh, data, in.Offset)
+	n, s := d.WriteFrom(in.Fh, data, in.Offset, in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0)
 	return uint32(n), s
 }

@@ -1,7 +1,6 @@
 package hostdir
 
 import (
-	"os"
 	"strconv"
 	"strings"
 
@@ -77,6 +76,7 @@ func (d *Dir) lookup(dir int, name string, out *fuse.EntryOut) fuse.Status {
 	}
 	if n := d.known(key{st.Dev, st.Ino}); n != nil {
 		d.entry(n, &st, out)
+		d.done(n)
 		return fuse.OK
 	}
 	fd, err := handleAt(dir, name)
@@ -88,72 +88,44 @@ func (d *Dir) lookup(dir int, name string, out *fuse.EntryOut) fuse.Status {
 
 // tell tells the guest of an inode, of which it takes an O_PATH descriptor.
 func (d *Dir) tell(fd int, out *fuse.EntryOut) fuse.Status {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		unix.Close(fd)
-		return status(err)
-	}
-	n, s := d.add(fd, &st)
+	n, st, s := d.addPath(fd)
 	if s.Ok() {
-		d.entry(n, &st, out)
+		d.entry(n, st, out)
+		d.done(n)
 	}
 	return s
+}
+
+// addPath is add of an O_PATH descriptor of whatever.
+func (d *Dir) addPath(fd int) (*node, *unix.Stat_t, fuse.Status) {
+	st := new(unix.Stat_t)
+	if err := unix.Fstat(fd, st); err != nil {
+		unix.Close(fd)
+		return nil, nil, status(err)
+	}
+	n, s := d.add(fd, st)
+	return n, st, s
 }
 
 func (d *Dir) entry(n *node, st *unix.Stat_t, out *fuse.EntryOut) {
 	*out = fuse.EntryOut{NodeId: n.id}
 	out.SetEntryTimeout(timeout)
 	out.SetAttrTimeout(timeout)
-	d.attr(st, &out.Attr)
+	d.attr(n, st, &out.Attr)
 }
 
-// An owner is whose files are the guest's root's: the user who runs this.
-type owner struct {
-	uid    uint32
-	groups map[uint32]bool
-}
-
-func invoker() owner {
-	o := owner{uint32(os.Geteuid()), map[uint32]bool{uint32(os.Getegid()): true}}
-	ids, _ := os.Getgroups() // without them fewer files look like the guest's
-	for _, id := range ids {
-		o.groups[uint32(id)] = true
-	}
-	return o
-}
-
-// nobody is who owns what belongs to others.
-const nobody = 65534
-
-func (o *owner) shown(st *unix.Stat_t) (uid, gid uint32) {
-	uid, gid = nobody, nobody
-	if st.Uid == o.uid {
-		uid = 0
-	}
-	if o.groups[st.Gid] {
-		gid = 0
-	}
-	return uid, gid
-}
-
-// special are the bits by which a program gets rights of its owner. On a host
-// they would be this user's, so a guest neither sees nor sets them on files.
-const special = unix.S_ISUID | unix.S_ISGID
-
-// attr is what the guest is told of an inode. Device numbers are not: a device of
-// the host would be some other of the guest's.
-func (d *Dir) attr(st *unix.Stat_t, out *fuse.Attr) {
+// attr is what the guest is told of an inode, whose node the caller uses. Device
+// numbers are not: a device of the host would be some other of the guest's.
+func (d *Dir) attr(n *node, st *unix.Stat_t, out *fuse.Attr) {
+	shown := d.shown(n, st)
 	*out = fuse.Attr{
 		Ino: d.inode(st), Size: uint64(st.Size), Blocks: uint64(st.Blocks), Blksize: uint32(st.Blksize),
 		Atime: uint64(st.Atim.Sec), Atimensec: uint32(st.Atim.Nsec),
 		Mtime: uint64(st.Mtim.Sec), Mtimensec: uint32(st.Mtim.Nsec),
 		Ctime: uint64(st.Ctim.Sec), Ctimensec: uint32(st.Ctim.Nsec),
-		Mode: st.Mode, Nlink: uint32(st.Nlink),
+		Mode: st.Mode&unix.S_IFMT | shown.Mode, Nlink: uint32(st.Nlink),
+		Owner: fuse.Owner{Uid: shown.UID, Gid: shown.GID},
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		out.Mode &^= special
-	}
-	out.Uid, out.Gid = d.owner.shown(st)
 }
 
 // inode is the number that the guest sees. Without a mount in between an inode

@@ -19,6 +19,7 @@ import (
 // guest keeps the number and is told ESTALE.
 type state struct {
 	Last    uint64
+	Owner   *override     `json:",omitempty"` // of the root, if that has no attribute
 	Nodes   []nodeState   `json:",omitempty"` // without the root
 	Handles []handleState `json:",omitempty"`
 }
@@ -28,6 +29,7 @@ type nodeState struct {
 	Path    []byte `json:",omitempty"` // nil: it has none
 	Kind    uint32
 	Lookups uint64
+	Owner   *override `json:",omitempty"` // what is remembered of it
 }
 
 type handleState struct {
@@ -46,10 +48,18 @@ func (d *Dir) Save() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("share %s: %w", d.path, err)
 	}
-	s := state{Last: d.last}
+	s := state{Last: d.last, Owner: d.nodes[fuse.FUSE_ROOT_ID].memory}
+	save := func(n *node) {
+		s.Nodes = append(s.Nodes, nodeState{n.id, d.pathOf(n.fd, root), n.kind, n.lookups, n.memory})
+	}
 	for _, n := range d.nodes {
 		if n.id != fuse.FUSE_ROOT_ID {
-			s.Nodes = append(s.Nodes, nodeState{n.id, d.pathOf(n.fd, root), n.kind, n.lookups})
+			save(n)
+		}
+	}
+	for _, n := range d.keys {
+		if n.lookups == 0 { // kept for its memory
+			save(n)
 		}
 	}
 	for _, h := range d.handles {
@@ -109,6 +119,9 @@ func (d *Dir) Load(b []byte) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.last = s.Last
+	if d.nodes[fuse.FUSE_ROOT_ID].memory = s.Owner; s.Owner != nil {
+		d.memories++
+	}
 	for _, n := range s.Nodes {
 		d.loadNode(n)
 	}
@@ -132,10 +145,16 @@ func (d *Dir) check(s *state) error {
 	case len(s.Nodes)+len(s.Handles) > d.most:
 		return fmt.Errorf("%d files, more than %d", len(s.Nodes)+len(s.Handles), d.most)
 	}
-	dirs := 0
+	dirs, memories := 0, 0
+	if s.Owner != nil {
+		memories++
+	}
 	for _, n := range s.Nodes {
-		if !take(n.ID) || n.Lookups == 0 {
+		if !take(n.ID) || n.Lookups == 0 && n.Owner == nil || !n.Owner.valid() {
 			return errors.New("nodes that make no sense")
+		}
+		if n.Owner != nil {
+			memories++
 		}
 	}
 	for _, h := range s.Handles {
@@ -145,6 +164,9 @@ func (d *Dir) check(s *state) error {
 		if h.Dir {
 			dirs++
 		}
+	}
+	if !s.Owner.valid() || memories > d.maxMemories() {
+		return fmt.Errorf("owners of %d files, more than %d, or none that make sense", memories, d.maxMemories())
 	}
 	if dirs > maxDirs {
 		return fmt.Errorf("%d directories are open, more than %d", dirs, maxDirs)
@@ -176,13 +198,23 @@ func (d *Dir) loadNode(s nodeState) {
 		fd = -1
 	}
 	n := &node{id: s.ID, kind: s.Kind, fd: fd, lookups: s.Lookups}
-	d.nodes[n.id] = n
-	if fd >= 0 {
-		n.key = key{st.Dev, st.Ino}
-		d.open++
-		if d.keys[n.key] == nil {
-			d.keys[n.key] = n
-		}
+	if s.Lookups > 0 {
+		d.nodes[n.id] = n
+	}
+	if fd < 0 {
+		return
+	}
+	n.key = key{st.Dev, st.Ino}
+	switch {
+	case d.keys[n.key] == nil:
+		d.keys[n.key] = n
+	case s.Lookups == 0: // it would be in no table
+		unix.Close(fd)
+		return
+	}
+	d.open++
+	if n.memory = s.Owner; n.memory != nil {
+		d.memories++
 	}
 }
 

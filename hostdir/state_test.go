@@ -68,7 +68,7 @@ func TestState(t *testing.T) {
 		t.Errorf("read %q", got)
 	}
 	h.put(f.Fh, "more", 4)
-	_, s = h.WriteFrom(ro.Fh, [][]byte{[]byte("x")}, 0)
+	_, s = h.WriteFrom(ro.Fh, [][]byte{[]byte("x")}, 0, false)
 	h.want("write to what was open for reading", s, fuse.EBADF)
 	if h.lookupName(sub, "f").NodeId != f.NodeId || h.lookupName(root, "l").NodeId != l.NodeId {
 		t.Error("other nodes than before")
@@ -117,7 +117,7 @@ func TestStateReadOnly(t *testing.T) {
 	g.must("create", s)
 	r := g.elsewhere(g.save(), Options{ReadOnly: true})
 	r.want("read", second(r.ReadInto(f.Fh, nil, 0)), fuse.Status(unix.ESTALE))
-	_, s = r.WriteFrom(f.Fh, [][]byte{[]byte("x")}, 0)
+	_, s = r.WriteFrom(f.Fh, [][]byte{[]byte("x")}, 0, false)
 	r.want("write", s, fuse.Status(unix.ESTALE))
 }
 

@@ -14,9 +14,10 @@ type node struct {
 	fd   int    // O_PATH; -1: it was gone when the state was loaded
 
 	// Guarded by Dir.mu.
-	lookups uint64 // how often the guest was told of it, less what it forgot
-	users   int    // calls that use fd
-	seen    stamp  // as it was when the guest opened it last
+	lookups uint64    // how often the guest was told of it, less what it forgot
+	memory  *override // where there can be no attribute; such a node stays when it is forgotten
+	users   int       // calls that use fd
+	seen    stamp     // as it was when the guest opened it last
 }
 
 // A key is what inode it is. While a descriptor holds the inode no other gets
@@ -67,7 +68,7 @@ func (d *Dir) done(n *node) {
 // loose returns the descriptor that must be closed if nobody has the node any
 // more, or -1. The caller holds mu.
 func (d *Dir) loose(n *node) int {
-	if n.users > 0 || n.lookups > 0 || n.fd < 0 {
+	if n.users > 0 || n.lookups > 0 || n.fd < 0 || n.memory != nil {
 		return -1
 	}
 	fd := n.fd
@@ -76,19 +77,29 @@ func (d *Dir) loose(n *node) int {
 	return fd
 }
 
-// known returns a node by its inode, told of once more, or nil.
+// known returns a node by its inode, told of once more and in use, or nil. done
+// must follow.
 func (d *Dir) known(k key) *node {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n := d.keys[k]
 	if n != nil {
-		n.lookups++
+		d.told(n)
 	}
 	return n
 }
 
+// told counts that the guest is told of a node. The caller holds mu.
+func (d *Dir) told(n *node) {
+	if n.lookups == 0 {
+		d.nodes[n.id] = n // it was kept for its memory
+	}
+	n.lookups++
+	n.users++
+}
+
 // add makes a node of a descriptor, which it takes, or finds the one that there
-// is already.
+// is already. done must follow.
 func (d *Dir) add(fd int, st *unix.Stat_t) (*node, fuse.Status) {
 	k := key{st.Dev, st.Ino}
 	d.mu.Lock()
@@ -96,12 +107,12 @@ func (d *Dir) add(fd int, st *unix.Stat_t) (*node, fuse.Status) {
 	s := fuse.OK
 	switch {
 	case n != nil:
-		n.lookups++
+		d.told(n)
 	case d.open >= d.most:
 		s = fuse.Status(unix.ENFILE)
 	default:
 		d.last++
-		n = &node{id: d.last, key: k, kind: st.Mode & unix.S_IFMT, fd: fd, lookups: 1}
+		n = &node{id: d.last, key: k, kind: st.Mode & unix.S_IFMT, fd: fd, lookups: 1, users: 1}
 		d.nodes[n.id], d.keys[k] = n, n
 		d.open++
 		fd = -1
@@ -128,15 +139,27 @@ func (d *Dir) Forget(id, times uint64) {
 	fd := -1
 	if n := d.nodes[id]; n != nil {
 		if n.lookups -= min(times, n.lookups); n.lookups == 0 {
-			delete(d.nodes, id)
-			if d.keys[n.key] == n {
-				delete(d.keys, n.key)
-			}
-			fd = d.loose(n)
+			fd = d.forgotten(n)
 		}
 	}
 	d.mu.Unlock()
 	closeFD(fd)
+}
+
+// forgotten takes a node out of the tables, and returns the descriptor that must
+// be closed, or -1. One with a memory stays known by its inode as long as that has
+// a name. The caller holds mu.
+func (d *Dir) forgotten(n *node) int {
+	delete(d.nodes, n.id)
+	var st unix.Stat_t
+	if n.memory != nil && unix.Fstat(n.fd, &st) == nil && st.Nlink > 0 {
+		return -1
+	}
+	d.forgetMemory(n)
+	if d.keys[n.key] == n {
+		delete(d.keys, n.key)
+	}
+	return d.loose(n)
 }
 
 // addHandle makes a handle of a descriptor, which it takes.

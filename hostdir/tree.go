@@ -19,14 +19,6 @@ func (d *Dir) change(dir uint64, name string) (*node, fuse.Status) {
 	return d.useDir(dir)
 }
 
-// made tells the guest of what it has just made.
-func (d *Dir) made(parent *node, name string, err error, out *fuse.EntryOut) fuse.Status {
-	if err != nil {
-		return status(err)
-	}
-	return d.lookup(parent.fd, name, out)
-}
-
 // Mknod implements fuse.RawFileSystem. Devices are not made: what they are on
 // the host is not the guest's to say.
 func (d *Dir) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
@@ -35,19 +27,36 @@ func (d *Dir) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.
 		return s
 	}
 	defer d.done(parent)
-	kind, bits := in.Mode&unix.S_IFMT, in.Mode&0o777
-	switch kind {
+	b := birth{parent, name, in.Owner, in.Mode & unix.S_IFMT, in.Mode & permissions}
+	switch b.kind {
 	case 0, unix.S_IFREG:
-		fd, s := d.create(parent, name, unix.O_WRONLY|unix.O_EXCL, bits)
+		b.kind = unix.S_IFREG
+		fd, _, s := d.create(&b, unix.O_WRONLY|unix.O_EXCL)
 		if !s.Ok() {
 			return s
 		}
-		unix.Close(fd)
-		return d.lookup(parent.fd, name, out)
+		defer unix.Close(fd)
+		path, err := d.pathTo(fd)
+		if err != nil {
+			return status(err)
+		}
+		return d.born(&b, path, out)
 	case unix.S_IFIFO, unix.S_IFSOCK:
-		return d.made(parent, name, unix.Mknodat(parent.fd, name, kind|bits, 0), out)
+		return d.named(&b, unix.Mknodat(parent.fd, name, b.kind|d.birthMode(&b), 0), out)
 	}
 	return fuse.EPERM
+}
+
+// named is born of what was made by name.
+func (d *Dir) named(b *birth, err error, out *fuse.EntryOut) fuse.Status {
+	if err != nil {
+		return status(err)
+	}
+	fd, err := handleAt(b.parent.fd, b.name)
+	if err != nil {
+		return status(err)
+	}
+	return d.born(b, fd, out)
 }
 
 // Mkdir implements fuse.RawFileSystem.
@@ -57,24 +66,8 @@ func (d *Dir) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.
 		return s
 	}
 	defer d.done(parent)
-	bits := mode(unix.S_IFDIR, in.Mode)
-	if err := unix.Mkdirat(parent.fd, name, bits); err != nil {
-		return status(err)
-	}
-	fd, err := handleAt(parent.fd, name)
-	if err != nil {
-		return status(err)
-	}
-	// Its mode is what the guest says: this process's umask is not the guest's.
-	var st unix.Stat_t
-	if bits&d.umask != 0 && unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		err = unix.Fchmodat(d.proc, strconv.Itoa(fd), bits|st.Mode&unix.S_ISGID, 0)
-	}
-	if err != nil {
-		unix.Close(fd)
-		return status(err)
-	}
-	return d.tell(fd, out)
+	b := birth{parent, name, in.Owner, unix.S_IFDIR, in.Mode & permissions}
+	return d.named(&b, unix.Mkdirat(parent.fd, name, d.birthMode(&b)), out)
 }
 
 // Symlink implements fuse.RawFileSystem. The text is the guest's: nobody here
@@ -85,7 +78,8 @@ func (d *Dir) Symlink(_ <-chan struct{}, in *fuse.InHeader, text, name string, o
 		return s
 	}
 	defer d.done(parent)
-	return d.made(parent, name, unix.Symlinkat(text, parent.fd, name), out)
+	b := birth{parent, name, in.Owner, unix.S_IFLNK, 0o777}
+	return d.named(&b, unix.Symlinkat(text, parent.fd, name), out)
 }
 
 // Readlink implements fuse.RawFileSystem.
@@ -122,7 +116,10 @@ func (d *Dir) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.En
 		return fuse.EPERM
 	}
 	// What is followed is the entry of /proc, which leads to the inode.
-	return d.made(parent, name, unix.Linkat(d.proc, strconv.Itoa(n.fd), parent.fd, name, unix.AT_SYMLINK_FOLLOW), out)
+	if err := unix.Linkat(d.proc, strconv.Itoa(n.fd), parent.fd, name, unix.AT_SYMLINK_FOLLOW); err != nil {
+		return status(err)
+	}
+	return d.lookup(parent.fd, name, out)
 }
 
 // Unlink implements fuse.RawFileSystem.

@@ -32,12 +32,19 @@ func (d *Dir) useXattr(id uint64, name string) (*node, fuse.Status) {
 
 // GetXAttr implements fuse.RawFileSystem.
 func (d *Dir) GetXAttr(_ <-chan struct{}, in *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
+	if name == overrideXattr {
+		return 0, fuse.ENODATA // the guest has it as owner and mode
+	}
 	n, s := d.useXattr(in.NodeId, name)
 	if !s.Ok() {
 		return 0, s
 	}
 	defer d.done(n)
-	size, err := unix.Getxattr(procPath(n.fd), name, dest)
+	size := 0
+	err := again(func() (err error) {
+		size, err = unix.Getxattr(procPath(n.fd), name, dest)
+		return err
+	})
 	if err != nil {
 		return 0, status(err)
 	}
@@ -58,7 +65,11 @@ func (d *Dir) ListXAttr(_ <-chan struct{}, in *fuse.InHeader, dest []byte) (uint
 		return 0, fuse.OK
 	}
 	all := make([]byte, maxXattr)
-	size, err := unix.Listxattr(procPath(n.fd), all)
+	size := 0
+	err := again(func() (err error) {
+		size, err = unix.Listxattr(procPath(n.fd), all)
+		return err
+	})
 	if err == unix.EOPNOTSUPP {
 		return 0, fuse.OK
 	}
@@ -67,7 +78,7 @@ func (d *Dir) ListXAttr(_ <-chan struct{}, in *fuse.InHeader, dest []byte) (uint
 	}
 	var list []byte
 	for name := range bytes.SplitAfterSeq(all[:size], []byte{0}) {
-		if bytes.HasPrefix(name, []byte(userXattr)) {
+		if bytes.HasPrefix(name, []byte(userXattr)) && string(name) != overrideXattr+"\x00" {
 			list = append(list, name...)
 		}
 	}
@@ -83,6 +94,9 @@ func (d *Dir) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, data
 	if s := d.writable(); !s.Ok() {
 		return s
 	}
+	if name == overrideXattr {
+		return fuse.EPERM
+	}
 	n, s := d.useXattr(in.NodeId, name)
 	if !s.Ok() {
 		return s
@@ -91,7 +105,9 @@ func (d *Dir) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, data
 	if in.Flags&^(unix.XATTR_CREATE|unix.XATTR_REPLACE) != 0 {
 		return fuse.EINVAL
 	}
-	return status(unix.Setxattr(procPath(n.fd), name, data[:min(len(data), int(in.Size))], int(in.Flags)))
+	return status(again(func() error {
+		return unix.Setxattr(procPath(n.fd), name, data[:min(len(data), int(in.Size))], int(in.Flags))
+	}))
 }
 
 // RemoveXAttr implements fuse.RawFileSystem.
@@ -99,10 +115,13 @@ func (d *Dir) RemoveXAttr(_ <-chan struct{}, in *fuse.InHeader, name string) fus
 	if s := d.writable(); !s.Ok() {
 		return s
 	}
+	if name == overrideXattr {
+		return fuse.ENODATA
+	}
 	n, s := d.useXattr(in.NodeId, name)
 	if !s.Ok() {
 		return s
 	}
 	defer d.done(n)
-	return status(unix.Removexattr(procPath(n.fd), name))
+	return status(again(func() error { return unix.Removexattr(procPath(n.fd), name) }))
 }

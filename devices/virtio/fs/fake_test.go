@@ -18,6 +18,8 @@ type fake struct {
 	mu      sync.Mutex
 	forgot  map[uint64]uint64 // guarded by mu
 	written []byte            // guarded by mu
+	killed  bool              // guarded by mu; the last write was to take special bits away
+	made    fuse.Owner        // guarded by mu; who made the last directory
 	names   []string          // guarded by mu; that were asked for
 	resets  int               // guarded by mu
 	synced  int               // guarded by mu
@@ -42,6 +44,13 @@ func (f *fake) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fu
 	defer f.mu.Unlock()
 	f.names = append(f.names, name)
 	out.NodeId = uint64(len(name))
+	return fuse.OK
+}
+
+func (f *fake) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.made = in.Owner
 	return fuse.OK
 }
 
@@ -117,13 +126,13 @@ func (f *fake) ReadInto(handle uint64, bufs [][]byte, off uint64) (n int, _ fuse
 	return n, fuse.OK
 }
 
-func (f *fake) WriteFrom(handle uint64, bufs [][]byte, off uint64) (n int, _ fuse.Status) {
+func (f *fake) WriteFrom(handle uint64, bufs [][]byte, off uint64, kill bool) (n int, _ fuse.Status) {
 	if handle != fakeHandle {
 		return 0, fuse.EBADF
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.written = f.written[:0]
+	f.written, f.killed = f.written[:0], kill
 	for _, b := range bufs {
 		f.written = append(f.written, b...)
 	}

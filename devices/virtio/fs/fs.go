@@ -31,9 +31,10 @@ type FileSystem interface {
 	Quick() bool
 
 	// ReadInto and WriteFrom are Read and Write with buffers that are guest memory:
-	// nothing of them may be kept, and what was written may change meanwhile.
+	// nothing of them may be kept, and what was written may change meanwhile. kill:
+	// a program that is written to loses what gives it rights.
 	ReadInto(handle uint64, bufs [][]byte, off uint64) (int, fuse.Status)
-	WriteFrom(handle uint64, bufs [][]byte, off uint64) (int, fuse.Status)
+	WriteFrom(handle uint64, bufs [][]byte, off uint64, kill bool) (int, fuse.Status)
 
 	// TryRead is ReadInto if that need not wait; else done is false, and the
 	// buffers hold anything.

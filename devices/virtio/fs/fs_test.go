@@ -86,6 +86,26 @@ func TestContent(t *testing.T) {
 	}
 }
 
+// TestCaller: the file system is told who makes what, and who writes without
+// privilege.
+func TestCaller(t *testing.T) {
+	f := newFake()
+	d := start(t, newDevice(t, f))
+	b := ask(opMkdir, 1, 1, join(make([]byte, 8), str("name"))...)
+	le.PutUint32(b[24:], 1000)
+	le.PutUint32(b[28:], 100)
+	if got := reply(d.do(b, nil, 144, nil)); got.errno != 0 || f.made != (fuse.Owner{Uid: 1000, Gid: 100}) {
+		t.Errorf("%v, made by %+v", got.errno, f.made)
+	}
+	for _, flags := range []uint32{0, fuse.WRITE_KILL_SUIDGID, 1} {
+		b := ask(opWrite, 1, 1, join(rw(fakeHandle, 0, 1), []byte("x"))...)
+		le.PutUint32(b[headerIn+20:], flags)
+		if got := reply(d.do(b, nil, 24, nil)); got.errno != 0 || f.killed != (flags&fuse.WRITE_KILL_SUIDGID != 0) {
+			t.Errorf("flags %d: %v, kill %v", flags, got.errno, f.killed)
+		}
+	}
+}
+
 // TestUnanswered: what has no answer, or no room for one, is used with a length
 // of 0.
 func TestUnanswered(t *testing.T) {

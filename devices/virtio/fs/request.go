@@ -30,10 +30,12 @@ type request struct {
 	// Of struct fuse_in_header.
 	length, opcode uint32
 	unique, node   uint64
+	caller         fuse.Owner // who makes what this makes
 
 	// Of struct fuse_read_in and fuse_write_in.
 	handle, off uint64
 	size        uint32
+	flags       uint32   // of WRITE
 	front       [][]byte // of READ: room for the header of the answer
 }
 
@@ -48,6 +50,7 @@ func (d *Device) parse(r *request) (n uint32, done bool) {
 		return d.refuse(r, fuse.EINVAL), true
 	}
 	r.length, r.opcode, r.unique, r.node = le.Uint32(in[0:]), le.Uint32(in[4:]), le.Uint64(in[8:]), le.Uint64(in[16:])
+	r.caller = fuse.Owner{Uid: le.Uint32(in[24:]), Gid: le.Uint32(in[28:])}
 	switch {
 	case uint64(r.length) != total:
 		return d.refuse(r, fuse.EINVAL), true
@@ -75,7 +78,7 @@ func (r *request) parseIO() bool {
 	if !c.ReadFull(b[:]) {
 		return false
 	}
-	r.handle, r.off, r.size = le.Uint64(b[0:]), le.Uint64(b[8:]), le.Uint32(b[16:])
+	r.handle, r.off, r.size, r.flags = le.Uint64(b[0:]), le.Uint64(b[8:]), le.Uint32(b[16:]), le.Uint32(b[20:])
 	if r.size > maxIO {
 		return false
 	}
@@ -206,7 +209,7 @@ const writeOut = 8 // struct fuse_write_out
 
 // write writes straight from the guest's memory.
 func (d *Device) write(r *request) uint32 {
-	n, s := d.files.WriteFrom(r.handle, r.chain.Readable, r.off)
+	n, s := d.files.WriteFrom(r.handle, r.chain.Readable, r.off, r.flags&fuse.WRITE_KILL_SUIDGID != 0)
 	if !s.Ok() {
 		return d.refuse(r, s)
 	}
@@ -239,14 +242,16 @@ func (d *Device) call(r *request, w *scratch) uint32 {
 	return d.handle(r, w, in, fixed, payload)
 }
 
-// putHeader writes struct fuse_in_header again, with what is used of it: who asks
-// is none of the host's business, and no extensions were negotiated.
+// putHeader writes struct fuse_in_header again, with what is used of it: of who
+// asks, user and group; no extensions were negotiated.
 func (r *request) putHeader(b []byte) {
 	clear(b[:headerIn])
 	le.PutUint32(b[0:], r.length)
 	le.PutUint32(b[4:], r.opcode)
 	le.PutUint64(b[8:], r.unique)
 	le.PutUint64(b[16:], r.node)
+	le.PutUint32(b[24:], r.caller.Uid)
+	le.PutUint32(b[28:], r.caller.Gid)
 }
 
 // answer returns the sizes of an answer, as go-fuse must be given them. What the
