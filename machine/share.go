@@ -1,10 +1,13 @@
 package machine
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"path"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -75,9 +78,15 @@ func (s *Share) tag(i int) string {
 }
 
 // shareWords are what the kernel's command line says to the guest's init
-// (docs/fs.md): vmm.share=TAG:PATH or vmm.share=TAG:PATH:ro.
+// (docs/fs.md): vmm.share=TAG:PATH or vmm.share=TAG:PATH:ro. Those that are deeper
+// come later: what is mounted above them would hide them.
 func (c *Config) shareWords() (words []string) {
-	for i := range c.Shares {
+	order := make([]int, len(c.Shares))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(depth(c.Shares[i].Mount), depth(c.Shares[j].Mount)) })
+	for _, i := range order {
 		s := &c.Shares[i]
 		if s.Mount == "" {
 			continue
@@ -89,6 +98,42 @@ func (c *Config) shareWords() (words []string) {
 		words = append(words, word)
 	}
 	return words
+}
+
+// depth is how many directories a path goes down.
+func depth(mount string) int { return strings.Count(path.Clean(mount), "/") }
+
+// mountable sees that a share inside one that is read-only has a directory there:
+// the guest cannot make it.
+func (c *Config) mountable() error {
+	for i := range c.Shares {
+		inner := &c.Shares[i]
+		outer, below := c.outer(inner)
+		if outer == nil || !outer.ReadOnly {
+			continue
+		}
+		dir := filepath.Join(outer.Dir, below)
+		if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+			return fmt.Errorf("share %s: %s is inside %s, which is read-only and has no such directory; create it with: mkdir -p %s", inner.Dir, inner.Mount, outer.Mount, dir)
+		}
+	}
+	return nil
+}
+
+// outer returns the share in which another is mounted, and the path below it, or
+// nil.
+func (c *Config) outer(inner *Share) (outer *Share, below string) {
+	at := path.Clean(inner.Mount)
+	for i := range c.Shares {
+		s := &c.Shares[i]
+		if s.Mount == "" || inner.Mount == "" || outer != nil && depth(s.Mount) <= depth(outer.Mount) {
+			continue
+		}
+		if rest, ok := strings.CutPrefix(at, path.Clean(s.Mount)+"/"); ok {
+			outer, below = s, rest
+		}
+	}
+	return outer, below
 }
 
 // escape writes a path with %XX for what means something in the word, on the
@@ -114,6 +159,9 @@ func (m *Machine) openShares() error {
 	shares := m.config.Shares
 	if len(shares) > 0 {
 		raiseFiles()
+	}
+	if err := m.config.mountable(); err != nil {
+		return &ShareError{err}
 	}
 	for i := range shares {
 		s := &shares[i]

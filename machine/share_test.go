@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -44,6 +45,50 @@ func TestShareWords(t *testing.T) {
 	}
 	if line := c.cmdline(0, []string{"device"}); line != DefaultCmdline+" device "+strings.Join(want, " ") {
 		t.Errorf("command line %q", line)
+	}
+}
+
+// TestShareOrder: a share inside another is mounted after it, in whatever order
+// they are given.
+func TestShareOrder(t *testing.T) {
+	c := Config{Shares: []Share{
+		{Dir: "a", Mount: "/mnt/b/../b/c"}, {Dir: "b", Mount: "//srv//x/"}, {Dir: "c", Mount: "/mnt/b"}, {Dir: "d", Mount: "/mnt"}, {Dir: "e", Mount: "/a"},
+	}}
+	want := []string{"vmm.share=share3:/mnt", "vmm.share=share4:/a", "vmm.share=share1:/srv/x", "vmm.share=share2:/mnt/b", "vmm.share=share0:/mnt/b/c"}
+	if got := c.shareWords(); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// TestShareInside: where a share is inside another that is read-only, there must be
+// a directory.
+func TestShareInside(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(dir+"/b/c", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir+"/file", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	outer := Share{Dir: dir, Mount: "/mnt", ReadOnly: true}
+	for _, test := range []struct {
+		shares []Share
+		ok     bool
+	}{
+		{[]Share{{Dir: "x", Mount: "/mnt/b"}, outer}, true},
+		{[]Share{outer, {Dir: "x", Mount: "/mnt/b/c/"}}, true},
+		{[]Share{outer, {Dir: "x", Mount: "/mnt/d"}}, false},
+		{[]Share{outer, {Dir: "x", Mount: "/mnt/file"}}, false},
+		{[]Share{outer, {Dir: "x", Mount: "/mntd"}}, true},
+		{[]Share{outer, {Dir: "x"}}, true},
+		{[]Share{{Dir: dir, Mount: "/mnt"}, {Dir: "x", Mount: "/mnt/d"}}, true},
+		{[]Share{outer, {Dir: "x", Mount: "/mnt/b"}, {Dir: "y", Mount: "/mnt/b/d"}}, true},
+	} {
+		c := Config{Shares: test.shares}
+		err := c.mountable()
+		if (err == nil) != test.ok || err != nil && !strings.Contains(err.Error(), "mkdir -p "+dir+"/") {
+			t.Errorf("%+v: %v", test.shares, err)
+		}
 	}
 }
 
