@@ -135,41 +135,44 @@ func TestUser(t *testing.T) {
 	})
 }
 
+// hostModes are what becomes of the host's mode, and of the attribute.
+var hostModes = []struct {
+	kind           string
+	had, mode      uint32 // of the host before, and of the guest
+	host           uint32
+	attribute      string
+	who            fuse.Owner
+	beforeOverride string
+}{
+	{kind: "file", mode: 0o644, host: 0o644},
+	{kind: "file", mode: 0o755, host: 0o755},
+	{kind: "file", mode: 0o600, host: 0o600},
+	{kind: "file", mode: 0o666, host: 0o644, attribute: "0:0:0666"},
+	{kind: "file", mode: 0o444, host: 0o644, attribute: "0:0:0444"},
+	{kind: "file", mode: 0, host: 0o600, attribute: "0:0:00"},
+	{kind: "file", mode: 0o4755, host: 0o755, attribute: "0:0:04755"},
+	{kind: "file", mode: 0o2755, host: 0o755, attribute: "0:0:02755"},
+	{kind: "file", mode: 0o1644, host: 0o644, attribute: "0:0:01644"},
+	{kind: "file", had: 0o664, mode: 0o666, host: 0o664, attribute: "0:0:0666"},
+	{kind: "file", had: 0o666, mode: 0o664, host: 0o664},
+	{kind: "file", had: 0o400, mode: 0o444, host: 0o644, attribute: "0:0:0444"},
+	{kind: "file", had: 0o644, mode: 0o600, host: 0o600, beforeOverride: "0:0:0777"},
+	{kind: "file", had: 0o644, mode: 0o600, host: 0o600, beforeOverride: "7:8:0777", attribute: "7:8:0600"},
+	{kind: "dir", mode: 0o755, host: 0o755},
+	{kind: "dir", mode: 0o700, host: 0o700},
+	{kind: "dir", mode: 0, host: 0o700, attribute: "0:0:00"},
+	{kind: "dir", mode: 0o1777, host: 0o755, attribute: "0:0:01777"},
+	{kind: "dir", mode: 0o2775, host: 0o755, attribute: "0:0:02775"},
+	{kind: "dir", had: 0o1777, mode: 0o1777, host: 0o1777},
+	{kind: "dir", had: 0o1777, mode: 0o755, host: 0o755},
+	{kind: "file", mode: 0o644, host: 0o644, who: user, attribute: "1000:100:0644"},
+	{kind: "dir", mode: 0o755, host: 0o755, who: user, attribute: "1000:100:0755"},
+}
+
 // TestHostMode: the host's mode gives no more than the guest's, and lets this user
 // read and write; an override is there only if the host's mode does not say all.
 func TestHostMode(t *testing.T) {
-	for _, test := range []struct {
-		kind           string
-		had, mode      uint32 // of the host before, and of the guest
-		host           uint32
-		attribute      string
-		who            fuse.Owner
-		beforeOverride string
-	}{
-		{kind: "file", mode: 0o644, host: 0o644},
-		{kind: "file", mode: 0o755, host: 0o755},
-		{kind: "file", mode: 0o600, host: 0o600},
-		{kind: "file", mode: 0o666, host: 0o644, attribute: "0:0:0666"},
-		{kind: "file", mode: 0o444, host: 0o644, attribute: "0:0:0444"},
-		{kind: "file", mode: 0, host: 0o600, attribute: "0:0:00"},
-		{kind: "file", mode: 0o4755, host: 0o755, attribute: "0:0:04755"},
-		{kind: "file", mode: 0o2755, host: 0o755, attribute: "0:0:02755"},
-		{kind: "file", mode: 0o1644, host: 0o644, attribute: "0:0:01644"},
-		{kind: "file", had: 0o664, mode: 0o666, host: 0o664, attribute: "0:0:0666"},
-		{kind: "file", had: 0o666, mode: 0o664, host: 0o664},
-		{kind: "file", had: 0o400, mode: 0o444, host: 0o644, attribute: "0:0:0444"},
-		{kind: "file", had: 0o644, mode: 0o600, host: 0o600, beforeOverride: "0:0:0777"},
-		{kind: "file", had: 0o644, mode: 0o600, host: 0o600, beforeOverride: "7:8:0777", attribute: "7:8:0600"},
-		{kind: "dir", mode: 0o755, host: 0o755},
-		{kind: "dir", mode: 0o700, host: 0o700},
-		{kind: "dir", mode: 0, host: 0o700, attribute: "0:0:00"},
-		{kind: "dir", mode: 0o1777, host: 0o755, attribute: "0:0:01777"},
-		{kind: "dir", mode: 0o2775, host: 0o755, attribute: "0:0:02775"},
-		{kind: "dir", had: 0o1777, mode: 0o1777, host: 0o1777},
-		{kind: "dir", had: 0o1777, mode: 0o755, host: 0o755},
-		{kind: "file", mode: 0o644, host: 0o644, who: user, attribute: "1000:100:0644"},
-		{kind: "dir", mode: 0o755, host: 0o755, who: user, attribute: "1000:100:0755"},
-	} {
+	for _, test := range hostModes {
 		g := share(t, Options{})
 		if g.noXattr {
 			t.Skip("the host's file system has no attributes")
