@@ -68,6 +68,7 @@ type core struct {
 
 	broken     atomic.Bool // the driver broke a queue, §2.1.2: DEVICE_NEEDS_RESET
 	generation atomic.Uint32
+	told       atomic.Bool   // since its last reset the driver was told of a change
 	logged     atomic.Int64  // when fail wrote to the log, Unix time in ns; 0 is never
 	unlogged   atomic.Uint32 // how often it has not since
 
@@ -149,6 +150,7 @@ func (c *core) clear() {
 		c.regs.Queues = append(c.regs.Queues, c.freshQueue(i))
 	}
 	c.broken.Store(false)
+	c.told.Store(false)
 	if d, ok := c.dev.(Resetter); ok {
 		d.Reset()
 	}
@@ -289,6 +291,7 @@ func (h host) Wake(queue int) { h.kicks[queue].Signal() }
 
 func (h host) ConfigChanged() {
 	h.generation.Add(1)
+	h.told.Store(true)
 	h.notify(configChange)
 }
 

@@ -249,7 +249,7 @@ func (c *core) resume() {
 			c.notify(i)
 		}
 	}
-	if c.broken.Load() {
+	if c.broken.Load() || c.told.Load() {
 		c.notify(configChange)
 	}
 }
@@ -266,15 +266,18 @@ func (c *core) Close(limit time.Duration) error {
 // snapshot is the state of a device, its transport's included.
 type snapshot struct {
 	Registers Registers
-	Broken    bool            `json:",omitempty"`
-	Device    json.RawMessage `json:",omitempty"` // of a Saver
+	Broken    bool `json:",omitempty"`
+	// The driver compares two values of Generation, which may be of two processes.
+	Generation uint32          `json:",omitempty"`
+	Told       bool            `json:",omitempty"`
+	Device     json.RawMessage `json:",omitempty"` // of a Saver
 }
 
 // save returns the state of a paused device.
 func (c *core) save() ([]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := snapshot{Registers: c.regs, Broken: c.broken.Load()}
+	s := snapshot{Registers: c.regs, Broken: c.broken.Load(), Generation: c.generation.Load(), Told: c.told.Load()}
 	if d, ok := c.dev.(Saver); ok {
 		var err error
 		if s.Device, err = d.Save(); err != nil {
@@ -307,6 +310,8 @@ func (c *core) load(b []byte) error {
 	defer c.mu.Unlock()
 	c.regs, c.held = s.Registers, true
 	c.broken.Store(s.Broken)
+	c.generation.Store(s.Generation)
+	c.told.Store(s.Told)
 	if d, ok := c.dev.(Saver); ok {
 		return d.Load(s.Device)
 	}

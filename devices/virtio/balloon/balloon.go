@@ -76,6 +76,7 @@ type Device struct {
 
 	mu     sync.Mutex
 	host   virtio.Host      // guarded by mu; nil: stopped
+	notice virtio.Notice    // guarded by mu; of config
 	config [configSize]byte // guarded by mu
 	poll   poll             // guarded by mu
 }
@@ -138,6 +139,7 @@ func (d *Device) Start(features uint64, h virtio.Host) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.host = h
+	d.notice.Start(h)
 	d.poll.start()
 	return nil
 }
@@ -147,6 +149,7 @@ func (d *Device) Stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.host = nil
+	d.notice.Stop()
 	d.poll.timer.Stop()
 }
 
@@ -156,6 +159,7 @@ func (d *Device) Reset() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	clear(d.config[configActual:])
+	d.notice.Reset()
 	d.poll.forget()
 }
 
@@ -175,7 +179,8 @@ func (d *Device) Serve(queue int, q *virtq.Queue) {
 }
 
 // SetTarget says how large the balloon shall be, in bytes, rounded down to
-// pages. The driver sees to it in its own time, as far as it can.
+// pages. The driver sees to it in its own time, as far as it can; one that is
+// paused, once it goes on.
 func (d *Device) SetTarget(bytes uint64) {
 	pages := uint32(min(bytes/mem.PageSize, 1<<32-1))
 	d.mu.Lock()
@@ -184,19 +189,20 @@ func (d *Device) SetTarget(bytes uint64) {
 		return
 	}
 	le.PutUint32(d.config[configTarget:], pages)
-	if d.host != nil {
-		d.host.ConfigChanged()
-	}
+	d.notice.Changed()
 }
 
 // saved is the state of a balloon, for a Saver.
-type saved struct{ Target, Actual, Poison uint32 }
+type saved struct {
+	Target, Actual, Poison uint32
+	virtio.Notice
+}
 
 // Save implements virtio.Saver.
 func (d *Device) Save() ([]byte, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return json.Marshal(saved{d.field(configTarget), d.field(configActual), d.field(configPoison)})
+	return json.Marshal(saved{d.field(configTarget), d.field(configActual), d.field(configPoison), d.notice})
 }
 
 // Load implements virtio.Saver: no value is a wrong one.
@@ -210,5 +216,6 @@ func (d *Device) Load(b []byte) error {
 	le.PutUint32(d.config[configTarget:], s.Target)
 	le.PutUint32(d.config[configActual:], s.Actual)
 	le.PutUint32(d.config[configPoison:], s.Poison)
+	d.notice.Due = s.Due
 	return nil
 }

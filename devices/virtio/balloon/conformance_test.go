@@ -64,3 +64,13 @@ func testRequest(queue, i int) virtiotest.Request {
 	}
 	return r
 }
+
+// TestNotice: the driver hears of a target that is set while it is paused.
+func TestNotice(t *testing.T) {
+	m := &still{Memory: mem.New(mem.Region{Base: 0, Bytes: make([]byte, 64*mem.PageSize)})}
+	target := uint64(0)
+	virtiotest.Notice(t, func() virtio.Device { return New(m, nil) }, func(d virtio.Device) {
+		target += mem.PageSize
+		d.(*Device).SetTarget(target)
+	}, nil)
+}

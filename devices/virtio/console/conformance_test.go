@@ -69,3 +69,19 @@ func testRequest(flood bool, queue, i int) virtiotest.Request {
 func message(id uint32, event, value uint16) []byte {
 	return le.AppendUint16(le.AppendUint16(le.AppendUint32(nil, id), event), value)
 }
+
+// TestNotice: the driver hears of a size that changes while it is paused.
+func TestNotice(t *testing.T) {
+	rows := uint16(24)
+	change := func(d virtio.Device) {
+		rows++
+		d.(*Device).SetSize(80, rows)
+	}
+	virtiotest.Notice(t, func() virtio.Device { return NewTerminal(Stream{}) }, change, nil)
+	virtiotest.Notice(t, func() virtio.Device { return NewTerminal(Stream{Await: true}) }, change, func(d *virtiotest.Driver) {
+		q := d.Queues[1]
+		ticket := q.Submit(virtiotest.Request{Out: []byte("$ ")})
+		q.Kick()
+		q.Wait(ticket)
+	})
+}

@@ -202,7 +202,7 @@ func (d *Device) Serve(queue int, q *virtq.Queue) {
 }
 
 // SetSize says how large the terminal is, in characters; 0 is not known. The
-// driver is told of a change.
+// driver is told of a change; one that is paused, once it goes on.
 func (d *Device) SetSize(cols, rows uint16) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

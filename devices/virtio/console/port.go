@@ -32,11 +32,12 @@ type port struct {
 	control control // guarded by Device.mu
 
 	mu        sync.Mutex
-	idle      sync.Cond    // of sending
-	host      virtio.Host  // guarded by mu, as is all below; nil: stopped
-	open      bool         // the guest takes input: a program has the port open
-	awaited   bool         // it is taken to, once it writes
-	sized     bool         // the driver wants to know the size
+	idle      sync.Cond   // of sending
+	host      virtio.Host // guarded by mu, as is all below; nil: stopped
+	open      bool        // the guest takes input: a program has the port open
+	awaited   bool        // it is taken to, once it writes
+	sized     bool        // the driver wants to know the size
+	notice    virtio.Notice
 	input     []byte       // for the guest
 	buf       []byte       // what input is a slice of
 	receiving bool         // there is a goroutine that reads
@@ -75,39 +76,38 @@ func (p *port) start(h virtio.Host, features uint64) {
 	p.host, p.full, p.queue = h, false, nil
 	multiport := features&featureMultiport != 0
 	p.awaited, p.sized = !multiport && p.stream.Await, features&featureSize != 0
-	if p.awaited && p.open {
-		p.tellSize() // it may have changed over a pause
-	}
+	p.notice.Due = p.notice.Due && p.tellable()
+	p.notice.Start(h)
 	p.open = p.open || !multiport && !p.stream.Await
 }
 
-// tellSize has the driver look at the size. Linux does not at its start, but only
-// when it is told to; and not too early, for before its port is there that is the
-// end of it. The caller holds mu.
-func (p *port) tellSize() {
-	if p.host != nil && p.sized && (p.open || !p.awaited) {
-		p.host.ConfigChanged()
-	}
-}
+// tellable says whether the driver may be told of the size. Linux does not look at
+// it at its start, but only when it is told to; and not too early, for before its
+// port is there that is the end of it. The caller holds mu.
+func (p *port) tellable() bool { return p.sized && (p.open || !p.awaited) }
 
-// resized is tellSize for a change.
+// resized says that the size has changed.
 func (p *port) resized() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.tellSize()
+	if p.host == nil || p.tellable() {
+		p.notice.Changed()
+	}
 }
 
 func (p *port) stop() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.host = nil
+	p.notice.Stop()
 }
 
 // reset forgets the queue, but no byte.
 func (p *port) reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.open, p.skip, p.full = false, 0, false
+	p.open, p.sized, p.skip, p.full = false, false, 0, false
+	p.notice.Reset()
 }
 
 // setOpen says whether the guest takes input.
@@ -204,7 +204,9 @@ func (p *port) transmitQueue(q *virtq.Queue) {
 		if p.awaited && !p.open {
 			p.open = true
 			p.host.Wake(p.queueIn())
-			p.tellSize()
+			if p.tellable() {
+				p.notice.Changed()
+			}
 		}
 	}
 }

@@ -3,6 +3,8 @@ package console
 import (
 	"encoding/json"
 	"fmt"
+
+	"vmm/devices/virtio"
 )
 
 // saved is the state of a console, for a Saver: what the guest has been told, and
@@ -19,6 +21,7 @@ type savedPort struct {
 	Open  bool   `json:",omitempty"`
 	Input []byte `json:",omitempty"`
 	Skip  uint64 `json:",omitempty"` // of the chain at the front of its queue
+	virtio.Notice
 }
 
 // Save implements virtio.Saver.
@@ -28,7 +31,7 @@ func (d *Device) Save() ([]byte, error) {
 	s := saved{Cols: d.cols, Rows: d.rows, Ready: d.ready}
 	for _, p := range d.ports {
 		p.mu.Lock()
-		s.Ports = append(s.Ports, savedPort{control: p.control, Open: p.open, Input: append([]byte(nil), p.input...), Skip: p.skip})
+		s.Ports = append(s.Ports, savedPort{control: p.control, Open: p.open, Input: append([]byte(nil), p.input...), Skip: p.skip, Notice: p.notice})
 		p.mu.Unlock()
 	}
 	return json.Marshal(s)
@@ -57,7 +60,7 @@ func (d *Device) Load(b []byte) error {
 	for i, p := range d.ports {
 		p.control = s.Ports[i].control
 		p.mu.Lock()
-		p.open, p.input, p.skip = s.Ports[i].Open, s.Ports[i].Input, s.Ports[i].Skip
+		p.open, p.input, p.skip, p.notice.Due = s.Ports[i].Open, s.Ports[i].Input, s.Ports[i].Skip, s.Ports[i].Due
 		p.mu.Unlock()
 	}
 	return nil

@@ -92,3 +92,15 @@ func testRequest(w *wire, queue, i int) virtiotest.Request {
 		return nil
 	}}
 }
+
+// TestNotice: the driver hears of a cable that is plugged in or out while it is
+// paused.
+func TestNotice(t *testing.T) {
+	virtiotest.Notice(t, func() virtio.Device {
+		d, err := New(newWire(ethernet.Info{Pairs: 1, Offload: testOffload}), testMAC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}, func(d virtio.Device) { d.(*Device).SetUp(!d.(*Device).up.Load()) }, nil)
+}

@@ -42,7 +42,7 @@ type Device struct {
 	tx      []*transmitter
 
 	mu         sync.Mutex
-	host       virtio.Host   // guarded by mu; nil: stopped
+	notice     virtio.Notice // guarded by mu
 	mode       ethernet.Mode // guarded by mu; no pairs: not the driver's yet
 	negotiated uint64        // guarded by mu
 }
@@ -85,6 +85,7 @@ func (d *Device) Reset() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.mode = ethernet.Mode{}
+	d.notice.Reset()
 }
 
 // Start implements virtio.Device.
@@ -94,7 +95,8 @@ func (d *Device) Start(features uint64, h virtio.Host) error {
 		d.mode = ethernet.Mode{Pairs: 1, Offload: offload(guestOffloads, features)}
 	}
 	mode := d.mode
-	d.host, d.negotiated = h, features
+	d.negotiated = features
+	d.notice.Start(h)
 	d.mu.Unlock()
 	for i := range d.rx {
 		d.rx[i].start(features, h)
@@ -114,7 +116,7 @@ func (d *Device) Stop() {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.host = nil
+	d.notice.Stop()
 }
 
 // guest is what the link sees of d while it is started.
@@ -153,17 +155,15 @@ func (d *Device) controlQueue() int {
 	return 2 * d.info.Pairs
 }
 
-// SetUp plugs the cable in, or out: the driver is told, and a card that is not
-// up loses all frames both ways.
+// SetUp plugs the cable in, or out: the driver is told, one that is paused once it
+// goes on, and a card that is not up loses all frames both ways.
 func (d *Device) SetUp(up bool) {
 	if d.up.Swap(up) == up {
 		return
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.host != nil {
-		d.host.ConfigChanged()
-	}
+	d.notice.Changed()
 }
 
 // saved is the state of a card, for a Saver.
@@ -171,6 +171,7 @@ type saved struct {
 	Filter filterState
 	Mode   ethernet.Mode
 	Down   bool `json:",omitempty"`
+	virtio.Notice
 }
 
 // Save implements virtio.Saver.
@@ -179,7 +180,7 @@ func (d *Device) Save() ([]byte, error) {
 	defer d.mu.Unlock()
 	d.filter.mu.RLock()
 	defer d.filter.mu.RUnlock()
-	return json.Marshal(saved{d.filter.s, d.mode, !d.up.Load()})
+	return json.Marshal(saved{d.filter.s, d.mode, !d.up.Load(), d.notice})
 }
 
 // Load implements virtio.Saver.
@@ -200,6 +201,6 @@ func (d *Device) Load(b []byte) error {
 	d.up.Store(!s.Down)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.mode = s.Mode
+	d.mode, d.notice.Due = s.Mode, s.Due
 	return nil
 }
