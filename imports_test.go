@@ -21,6 +21,7 @@ import (
 // the end for any number of them.
 var arrows = []struct{ pkg, may string }{
 	// What stands on nothing of ours.
+	{"task", ""},
 	{"bus", ""},
 	{"eventfd", ""},
 	{"disk", ""},
@@ -65,6 +66,9 @@ var arrows = []struct{ pkg, may string }{
 
 	{".", ""}, // this file
 }
+
+// below is what everybody may import, because it starts goroutines.
+const below = "task"
 
 // testsMay is what tests may import besides their own package and what it may.
 const testsMay = "bus client eventfd hostsock mem guest/** test/** devices/virtio/virtiotest"
@@ -144,7 +148,7 @@ func TestArrows(t *testing.T) {
 			may += " " + testsMay + " " + s.pkg()
 		}
 		s.imports(func(imp string) {
-			if ours, ok := strings.CutPrefix(imp, "vmm/"); ok && !matchAny(may, ours) {
+			if ours, ok := strings.CutPrefix(imp, "vmm/"); ok && ours != below && !matchAny(may, ours) {
 				t.Errorf("%s imports %s: the arrows point downwards only", s.name, imp)
 			}
 		})
@@ -191,6 +195,50 @@ func TestUnsafe(t *testing.T) {
 		case !uses && s.unsafe():
 			t.Errorf("%s does not import unsafe: give it another name", s.name)
 		}
+	}
+}
+
+// TestGoroutines: goroutines are started by package task, so that a panic on
+// one has an owner.
+func TestGoroutines(t *testing.T) {
+	for _, s := range sources(t) {
+		if s.test() || s.pkg() == below || matchAny("guest/** test/** devices/virtio/virtiotest", s.pkg()) {
+			continue // the last are other programs', and tests'
+		}
+		for _, what := range starts(s.ast) {
+			t.Errorf("%s: %s: start it by package task", s.name, what)
+		}
+	}
+}
+
+// starts returns what in f starts a goroutine, or serves to.
+func starts(f *ast.File) (found []string) {
+	ast.Inspect(f, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.GoStmt:
+			found = append(found, "a go statement")
+		case *ast.SelectorExpr:
+			if x, ok := n.X.(*ast.Ident); ok {
+				switch name := x.Name + "." + n.Sel.Name; name {
+				case "time.AfterFunc", "context.AfterFunc", "sync.WaitGroup", "errgroup.Group":
+					found = append(found, name)
+				}
+			}
+		}
+		return true
+	})
+	return found
+}
+
+// TestStarts holds starts to what it says.
+func TestStarts(t *testing.T) {
+	const text = "package p\nfunc f() { go g(); time.AfterFunc(0, g); defer context.AfterFunc(c, g)(); var w sync.WaitGroup; w.Go(g); new(errgroup.Group); o.Go(g) }"
+	f, err := parser.ParseFile(token.NewFileSet(), "p.go", text, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found := starts(f); len(found) != 5 {
+		t.Errorf("found %q", found)
 	}
 }
 

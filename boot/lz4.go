@@ -1,12 +1,15 @@
 package boot
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"runtime"
+	"sync/atomic"
 
 	"github.com/pierrec/lz4/v4"
-	"golang.org/x/sync/errgroup"
+
+	"vmm/task"
 )
 
 // The legacy frame of lz4, which Linux packs kernels with: a magic, then blocks
@@ -19,21 +22,23 @@ const (
 // unpackLZ4 unpacks all blocks at once, each to its own place: they do not
 // depend on one another.
 func unpackLZ4(dst, src []byte) error {
-	var g errgroup.Group
-	g.SetLimit(runtime.GOMAXPROCS(0))
-	err := eachLZ4Block(dst, src, func(out, block []byte) {
-		g.Go(func() error {
-			n, err := lz4.UncompressBlock(block, out)
-			if err == nil && n < len(out) {
+	var outs, blocks [][]byte
+	err := eachLZ4Block(dst, src, func(out, block []byte) { outs, blocks = append(outs, out), append(blocks, block) })
+	if err != nil {
+		return err
+	}
+	var next atomic.Int64 // block
+	errs := make([]error, len(blocks))
+	task.Each(min(runtime.GOMAXPROCS(0), len(blocks)), func(int) {
+		for i := next.Add(1) - 1; i < int64(len(blocks)); i = next.Add(1) - 1 {
+			n, err := lz4.UncompressBlock(blocks[i], outs[i])
+			if err == nil && n < len(outs[i]) {
 				err = errTooFew
 			}
-			return err
-		})
+			errs[i] = err
+		}
 	})
-	if e := g.Wait(); e != nil {
-		return e
-	}
-	return err
+	return cmp.Or(errs...)
 }
 
 // eachLZ4Block calls unpack with every block and its part of dst.

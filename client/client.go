@@ -16,12 +16,15 @@ import (
 
 	"vmm/api"
 	"vmm/roster"
+	"vmm/task"
 )
 
 // Guest is a guest of this host. It may end at any time: then calls return an
 // error that is ErrEnded.
 type Guest struct {
 	roster.Entry
+	Owner task.Owner // of its goroutines
+
 	http *http.Client
 	api  *api.Client
 }

@@ -54,7 +54,7 @@ func (g *Guest) Console(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, g.lost(err)
 	}
-	defer context.AfterFunc(ctx, func() { c.Close() })()
+	defer g.Owner.ContextFunc(ctx, func() { c.Close() })()
 	request, err := http.NewRequest(http.MethodGet, base+"/v1/guest/console", nil)
 	if err != nil {
 		c.Close()

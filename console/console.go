@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"vmm/task"
 )
 
 // Specs lists what Open understands.
@@ -29,6 +31,7 @@ type Options struct {
 	// Stdin and Stdout are used by stdio; nil means the process's own. They are
 	// not closed.
 	Stdin, Stdout *os.File
+	Owner         task.Owner // of its goroutines
 }
 
 // Console is one opened console. One goroutine may read while another writes.
@@ -63,7 +66,7 @@ func Open(spec string, o Options) (*Console, error) {
 	case kind == "file" && hasPath:
 		return openFile(path)
 	case kind == "unix" && hasPath:
-		return openSocket(path)
+		return openSocket(path, o.Owner)
 	}
 	return nil, fmt.Errorf("console %q: want %s", spec, Specs)
 }

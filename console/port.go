@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"vmm/task"
 	"vmm/unixsock"
 )
 
@@ -25,9 +26,9 @@ var ErrSpec = errors.New("want " + PortSpecs)
 //	unix:PATH  a listening socket with mode 0600, for one client after another
 //	pty        a new pseudo-terminal, whose name is Name
 //
-// connected is called when somebody comes or leaves, not concurrently and not
+// owner is that of its goroutines. connected is called when somebody comes or leaves, not concurrently and not
 // after Close; at first nobody is there, but with a file.
-func OpenPort(spec string, connected func(bool)) (*Console, error) {
+func OpenPort(spec string, owner task.Owner, connected func(bool)) (*Console, error) {
 	kind, path, hasPath := strings.Cut(spec, ":")
 	switch {
 	case spec == "pty":
@@ -36,13 +37,13 @@ func OpenPort(spec string, connected func(bool)) (*Console, error) {
 			connected(false)
 			p := &portPTY{pty: c.end.(*pty)}
 			c.end = p
-			go p.watch(connected)
+			owner.Go(func() { p.watch(connected) })
 		}
 		return c, err
 	case kind == "file" && path != "":
 		return openFile(path)
 	case kind == "unix" && path != "":
-		return openPortSocket(path, connected)
+		return openPortSocket(path, owner, connected)
 	case hasPath && path == "" && (kind == "file" || kind == "unix"):
 		return nil, fmt.Errorf("%q: the path is missing; %w", spec, ErrSpec)
 	}
@@ -87,7 +88,7 @@ func (p *portPTY) Write(b []byte) (int, error) {
 // portSocket is a socket for a program, which loses nothing.
 type portSocket struct{ clients }
 
-func openPortSocket(path string, connected func(bool)) (*Console, error) {
+func openPortSocket(path string, owner task.Owner, connected func(bool)) (*Console, error) {
 	l, err := unixsock.Listen(path)
 	if err != nil {
 		return nil, fmt.Errorf("unix:%s: %w", path, err)
@@ -107,7 +108,7 @@ func openPortSocket(path string, connected func(bool)) (*Console, error) {
 			connected(false)
 		}
 	}
-	go s.serve(greet, left)
+	owner.Go(func() { s.serve(greet, left) })
 	return &Console{end: s, name: path}, nil
 }
 

@@ -28,7 +28,7 @@ func openTestPort(t *testing.T, spec string) *port {
 	t.Helper()
 	p := &port{t: t, there: make(chan bool, 16)}
 	var err error
-	if p.Console, err = OpenPort(spec, func(v bool) { p.there <- v }); err != nil {
+	if p.Console, err = OpenPort(spec, nil, func(v bool) { p.there <- v }); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.Close() })
@@ -202,12 +202,12 @@ func TestPortFile(t *testing.T) {
 
 func TestPortSpecs(t *testing.T) {
 	for _, spec := range []string{"", "stdio", "none", "file", "file:", "unix:", "pty:", "tcp:1"} {
-		if _, err := OpenPort(spec, nil); !errors.Is(err, ErrSpec) || !strings.Contains(err.Error(), "file:PATH") {
+		if _, err := OpenPort(spec, nil, nil); !errors.Is(err, ErrSpec) || !strings.Contains(err.Error(), "file:PATH") {
 			t.Errorf("%q: %v", spec, err)
 		}
 	}
 	for _, spec := range []string{"file:/nowhere/at/all", "unix:/nowhere/at/all"} {
-		if _, err := OpenPort(spec, func(bool) {}); err == nil || errors.Is(err, ErrSpec) {
+		if _, err := OpenPort(spec, nil, func(bool) {}); err == nil || errors.Is(err, ErrSpec) {
 			t.Errorf("%q: %v", spec, err)
 		}
 	}

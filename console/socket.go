@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync"
 
+	"vmm/task"
 	"vmm/unixsock"
 )
 
@@ -17,14 +18,14 @@ type socket struct {
 	recent recent     // guarded by write
 }
 
-func openSocket(path string) (*Console, error) {
+func openSocket(path string, owner task.Owner) (*Console, error) {
 	l, err := unixsock.Listen(path)
 	if err != nil {
 		return nil, fmt.Errorf("console unix:%s: %w", path, err)
 	}
 	s := &socket{}
 	s.init(l)
-	go s.serve(s.greet, func() {})
+	owner.Go(func() { s.serve(s.greet, func() {}) })
 	return &Console{end: s, name: path}, nil
 }
 

@@ -7,6 +7,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
+
+	"vmm/task"
 )
 
 // stdio reads and writes descriptors that are not ours alone: a shell may have
@@ -47,23 +49,29 @@ func openStdio(o Options) (*Console, error) {
 	}
 	s.closeFD, _ = descriptor(s.closing)
 	if term.IsTerminal(s.inFD) {
-		if s.term, err = newTerminal(s.inFD); err != nil {
+		o.Owner = s.restoring(o.Owner)
+		if s.term, err = newTerminal(s.inFD, o.Owner); err != nil {
 			s.closing.Close()
 			s.closer.Close()
 			return nil, err
 		}
 		s.keys = newKeyboard(o, s.help)
-		go func() {
-			defer func() {
-				if r := recover(); r != nil {
-					s.term.restore()
-					panic(r)
-				}
-			}()
-			s.keys.run(s.read)
-		}()
+		o.Owner.Go(func() { s.keys.run(s.read) })
 	}
 	return &Console{end: s, term: s.term}, nil
+}
+
+// restoring returns owner, which then finds the terminal as it was.
+func (s *stdio) restoring(owner task.Owner) task.Owner {
+	if owner == nil {
+		return nil
+	}
+	return func(p *task.PanicError) {
+		if s.term != nil {
+			s.term.restore()
+		}
+		owner(p)
+	}
 }
 
 // descriptor is f.Fd without its side effect on the blocking mode.

@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
+
+	"vmm/task"
 )
 
 // terminal is a terminal in raw mode: every key goes to the guest, Ctrl-c and
@@ -29,14 +31,14 @@ const background = 200 * time.Millisecond
 // newTerminal makes the terminal raw whenever the process has it: at once, after a
 // stop, for the shell has used the terminal meanwhile, and when it comes to the
 // foreground.
-func newTerminal(fd int) (*terminal, error) {
+func newTerminal(fd int, owner task.Owner) (*terminal, error) {
 	t := &terminal{fd: fd, cont: make(chan os.Signal, 1)}
 	signal.Notify(t.cont, unix.SIGCONT)
 	if err := t.raw(); err != nil {
 		t.restore()
 		return nil, fmt.Errorf("console: terminal: %w", err)
 	}
-	go t.follow()
+	owner.Go(t.follow)
 	return t, nil
 }
 

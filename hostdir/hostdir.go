@@ -26,6 +26,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"vmm/task"
 )
 
 // Options say what a guest may do.
@@ -40,6 +42,7 @@ type Options struct {
 	// file that the guest remembers, and one for each that it has open. 0 is
 	// DefaultFiles.
 	Files int
+	Tasks task.Owner // of its goroutines
 }
 
 // DefaultFiles is a bound that suits the usual limit of descriptors.
@@ -69,7 +72,7 @@ type Dir struct {
 	owner              owner
 	most               int // descriptors
 
-	closing sync.WaitGroup // of what a guest had before a reset
+	closing task.Group // of what a guest had before a reset
 
 	mu       sync.Mutex
 	nodes    map[uint64]*node   // guarded by mu
@@ -89,7 +92,7 @@ func Open(path string, o Options) (*Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("share %s: %w%s", path, err, advice(path, err))
 	}
-	d := &Dir{root: root, proc: -1, path: path, readOnly: o.ReadOnly, hostOwner: o.HostOwner, owner: invoker(o.Owner), most: o.Files}
+	d := &Dir{root: root, proc: -1, path: path, readOnly: o.ReadOnly, hostOwner: o.HostOwner, owner: invoker(o.Owner), most: o.Files, closing: task.Group{Owner: o.Tasks}}
 	if d.most <= 0 {
 		d.most = DefaultFiles
 	}

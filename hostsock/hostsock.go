@@ -20,6 +20,7 @@ import (
 
 	"vmm/eventfd"
 	"vmm/stream"
+	"vmm/task"
 	"vmm/unixsock"
 )
 
@@ -43,6 +44,8 @@ const (
 
 // Host is a path with what connects there. It implements stream.Host.
 type Host struct {
+	Owner task.Owner // of its goroutines; set before Serve
+
 	path     string
 	log      *slog.Logger
 	l        *net.UnixListener
@@ -51,7 +54,7 @@ type Host struct {
 	stop     *eventfd.FD   // for poll
 	done     chan struct{} // closed by Close
 	greeting chan struct{} // has an element for each caller that greets
-	work     sync.WaitGroup
+	work     task.Group
 
 	mu     sync.Mutex
 	conns  map[uint64]*conn      // guarded by mu
@@ -110,7 +113,7 @@ func (h *Host) free() {
 
 // Serve implements stream.Host.
 func (h *Host) Serve(g stream.Guest) {
-	h.guest = g
+	h.guest, h.work.Owner = g, h.Owner
 	h.work.Go(h.poll)
 	h.work.Go(h.accept)
 }

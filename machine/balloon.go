@@ -13,6 +13,7 @@ func (m *Machine) addBalloon() error {
 		return nil
 	}
 	d := balloon.New(m.mem, m.log)
+	d.Owner = m.panicked
 	d.SetTarget(m.config.Balloon)
 	m.devices.balloon = d
 	return m.addVirtio(d, classOther)

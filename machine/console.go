@@ -83,7 +83,7 @@ func (m *Machine) addConsoles() error {
 			out = m.devices.screen
 		}
 		c.terminal = console.NewTerminal(console.Stream{In: in, Out: out, Await: true})
-		c.terminal.Rescue = m.rescue
+		c.terminal.Owner = m.panicked
 		if s := m.config.ConsoleSize; s != nil {
 			c.forget = append(c.forget, s.watch(c.terminal.SetSize))
 		}
@@ -98,7 +98,7 @@ func (m *Machine) addConsoles() error {
 	for _, p := range m.config.Ports {
 		s := console.Stream{Name: p.Name}
 		if p.Stream != nil {
-			t := p.Stream.open()
+			t := p.Stream.open(m.panicked)
 			c.turns = append(c.turns, t)
 			s.In, s.Out = t, p.Stream.out
 		}
@@ -108,7 +108,7 @@ func (m *Machine) addConsoles() error {
 	if c.ports, err = console.NewPorts(list...); err != nil {
 		return err
 	}
-	c.ports.Rescue = m.rescue
+	c.ports.Owner = m.panicked
 	for i, p := range m.config.Ports {
 		if p.Stream != nil {
 			c.forget = append(c.forget, p.Stream.watch(func(connected bool) { c.ports.SetConnected(i, connected) }))

@@ -94,7 +94,7 @@ func TestScreen(t *testing.T) {
 func TestStream(t *testing.T) {
 	r, w := io.Pipe()
 	s := NewStream(r, nil)
-	first := s.open()
+	first := s.open(nil)
 	p := make([]byte, 3)
 	type result struct {
 		text string
@@ -131,7 +131,7 @@ func TestStream(t *testing.T) {
 	}
 	first.close()
 	expect(c, result{"", io.EOF})
-	second := s.open()
+	second := s.open(nil)
 	io.WriteString(w, "gh")
 	expect(read(second), result{"gh", nil})
 	expect(read(first), result{"", io.EOF})
@@ -140,7 +140,7 @@ func TestStream(t *testing.T) {
 	if got := <-c; got.err == nil || got.err == io.EOF {
 		t.Errorf("%+v", got)
 	}
-	expect(read(NewStream(nil, nil).open()), result{"", io.EOF})
+	expect(read(NewStream(nil, nil).open(nil)), result{"", io.EOF})
 }
 
 func TestWatch(t *testing.T) {

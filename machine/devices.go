@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync"
 	"time"
 
 	"vmm/boot/acpi"
@@ -19,6 +18,7 @@ import (
 	"vmm/hostdir"
 	"vmm/hostsock"
 	"vmm/kvm"
+	"vmm/task"
 )
 
 // devices is everything on the machine's two buses.
@@ -48,7 +48,7 @@ func (m *Machine) addDevices() error {
 	d := &m.devices
 	in, out := m.serialConsole()
 	d.com1 = serial.New(m.line(gsiCOM1), in, out)
-	d.com1.Rescue = m.rescue
+	d.com1.Owner = m.panicked
 	d.powerButton = &button{m.line(gsiPowerButton)}
 	reset := func() { m.end(End{Reason: Reset}) }
 	d.reset = &pc.ResetControl{Reset: reset}
@@ -84,7 +84,9 @@ func (m *Machine) addRNG() error {
 	if m.config.NoRNG {
 		return nil
 	}
-	return m.addVirtio(rng.New(nil, 0), classOther)
+	d := rng.New(nil, 0)
+	d.Owner = m.panicked
+	return m.addVirtio(d, classOther)
 }
 
 // writeACPI tells the guest of the devices.
@@ -131,11 +133,7 @@ func (d *devices) release() {
 // pause stops the devices that work on their own; no vCPU runs.
 func (d *devices) pause() error {
 	errs := make([]error, len(d.virtio))
-	var calls sync.WaitGroup
-	for i, t := range d.virtio {
-		calls.Go(func() { errs[i] = t.Pause(drainLimit) })
-	}
-	calls.Wait()
+	task.Each(len(errs), func(i int) { errs[i] = d.virtio[i].Pause(drainLimit) })
 	return errors.Join(errs...)
 }
 

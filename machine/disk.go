@@ -47,7 +47,7 @@ func (m *Machine) openDisks() error {
 			return &DiskError{err}
 		}
 		m.devices.images = append(m.devices.images, image)
-		d, err := blk.New(image, blk.Config{Serial: c.Serial, Queues: c.Queues})
+		d, err := blk.New(image, blk.Config{Serial: c.Serial, Queues: c.Queues, Owner: m.panicked})
 		if err != nil {
 			return err
 		}

@@ -40,14 +40,3 @@ func (e End) String() string {
 type endError struct{ end End }
 
 func (e *endError) Error() string { return e.end.String() }
-
-// PanicError is a fault of this program, found while it ran a guest. The guest
-// is gone; what else the program does goes on, and can restore a terminal.
-type PanicError struct {
-	Value any    // of the panic
-	Stack []byte // as runtime/debug.Stack prints it
-}
-
-func (e *PanicError) Error() string {
-	return fmt.Sprintf("internal error: %v\n%s", e.Value, e.Stack)
-}

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"vmm/boot"
 	"vmm/kvm"
 	"vmm/mem"
+	"vmm/task"
 )
 
 // Machine is one virtual machine. Its methods may be called from any goroutine.
@@ -221,12 +221,11 @@ func (m *Machine) Run(ctx context.Context) (End, error) {
 	defer reserve(m.waiters())()
 	m.devices.start()
 	m.log.Debug("the guest starts") // the bench harness times this line
-	var threads sync.WaitGroup
+	threads := task.Group{Owner: m.panicked}
 	for id := range m.vcpus {
 		threads.Go(func() { m.runCPU(id) })
 	}
 	threads.Go(func() {
-		defer m.rescue()
 		if err := m.entry.Finish(); err != nil {
 			m.log.Warn("the unpacked kernel is not cached", "err", err)
 		}
@@ -291,7 +290,6 @@ func (m *Machine) setEnded() {
 
 // runCPU is the goroutine, and the thread, of one vCPU.
 func (m *Machine) runCPU(id int) {
-	defer m.rescue()
 	runtime.LockOSThread() // as the loop does again; the thread ends with it
 	nameThread(fmt.Sprintf("vcpu %d", id))
 	err := m.vcpus[id].loop()
@@ -314,13 +312,9 @@ func (m *Machine) runCPU(id int) {
 	m.finish(ending{err: err})
 }
 
-// rescue makes a panic of the goroutine that defers it the machine's end, and
+// panicked makes a panic on one of the machine's goroutines the machine's end, and
 // not the whole program's: that may have a terminal to restore.
-func (m *Machine) rescue() {
-	if r := recover(); r != nil {
-		m.finish(ending{err: &PanicError{r, debug.Stack()}})
-	}
-}
+func (m *Machine) panicked(p *task.PanicError) { m.finish(ending{err: p}) }
 
 // end ends the machine in order. Devices call it, from a vCPU's thread: no
 // guest instruction follows on that vCPU.
@@ -380,11 +374,7 @@ func (m *Machine) Resume() error {
 // the machine with it.
 func (m *Machine) all(f func(*vcpu) error) error {
 	errs := make([]error, len(m.vcpus))
-	var calls sync.WaitGroup
-	for i, v := range m.vcpus {
-		calls.Go(func() { errs[i] = f(v) })
-	}
-	calls.Wait()
+	task.Each(len(errs), func(i int) { errs[i] = f(m.vcpus[i]) })
 	err := errors.Join(errs...)
 	if errors.Is(err, errEnded) {
 		return &StateError{stateText[ended]}

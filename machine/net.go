@@ -117,7 +117,9 @@ func (m *Machine) openNet(n *nic, i int) (err error) {
 	}
 	link := ethernet.Link(n.link)
 	if c.BytesPerSecond > 0 || c.FramesPerSecond > 0 {
-		link = limit.New(link, limit.Rate{Bytes: float64(c.BytesPerSecond), Frames: float64(c.FramesPerSecond), Burst: c.Burst})
+		bounded := limit.New(link, limit.Rate{Bytes: float64(c.BytesPerSecond), Frames: float64(c.FramesPerSecond), Burst: c.Burst})
+		bounded.Owner = m.panicked
+		link = bounded
 	}
 	if c.PCAP != "" {
 		if n.file, err = os.Create(c.PCAP); err != nil {
@@ -126,6 +128,7 @@ func (m *Machine) openNet(n *nic, i int) (err error) {
 		if n.pcap, err = pcap.New(link, n.file, m.log); err != nil {
 			return &NetError{err}
 		}
+		n.pcap.Owner = m.panicked
 		link = n.pcap
 	}
 	mac := defaultMAC(m.config.Name, i)
@@ -144,9 +147,10 @@ func (m *Machine) openLink(c Net) (closer, error) {
 		if err != nil {
 			return nil, err
 		}
+		t.Owner = m.panicked
 		return t, nil
 	}
-	u := usernet.Config{HostLoopback: c.HostLoopback, Log: m.log}
+	u := usernet.Config{HostLoopback: c.HostLoopback, Log: m.log, Owner: m.panicked}
 	for _, f := range c.Forwards {
 		u.Forwards = append(u.Forwards, usernet.Forward(f))
 	}

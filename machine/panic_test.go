@@ -12,6 +12,7 @@ import (
 
 	"vmm/console"
 	"vmm/guest/payload"
+	"vmm/task"
 )
 
 // broken is a device with a bug.
@@ -60,7 +61,7 @@ func TestPanic(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = m.Run(t.Context())
-	var bug *PanicError
+	var bug *task.PanicError
 	if !errors.As(err, &bug) || bug.Value != "broken device" || !strings.Contains(string(bug.Stack), "broken.Write") {
 		t.Fatalf("the end: %v", err)
 	}

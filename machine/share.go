@@ -165,12 +165,12 @@ func (m *Machine) openShares() error {
 	}
 	for i := range shares {
 		s := &shares[i]
-		dir, err := hostdir.Open(s.Dir, hostdir.Options{ReadOnly: s.ReadOnly, Files: filesEach(len(shares))})
+		dir, err := hostdir.Open(s.Dir, hostdir.Options{ReadOnly: s.ReadOnly, Files: filesEach(len(shares)), Tasks: m.panicked})
 		if err != nil {
 			return &ShareError{err}
 		}
 		m.devices.shares = append(m.devices.shares, dir)
-		d, err := fs.New(dir, fs.Config{Tag: s.tag(i), Queues: min(m.config.CPUs, maxShareQueues)})
+		d, err := fs.New(dir, fs.Config{Tag: s.tag(i), Queues: min(m.config.CPUs, maxShareQueues), Owner: m.panicked})
 		if err != nil {
 			return err
 		}

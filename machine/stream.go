@@ -3,6 +3,8 @@ package machine
 import (
 	"io"
 	"sync"
+
+	"vmm/task"
 )
 
 // TerminalSize is the size of the terminal that a guest's console is shown on. It
@@ -52,12 +54,15 @@ func (s *Stream) watch(f func(connected bool)) (forget func()) { return s.there.
 
 // turn is the time in which one machine has a Stream: its Read ends when that of
 // another begins.
-type turn struct{ s *Stream }
+type turn struct {
+	s     *Stream
+	owner task.Owner
+}
 
-func (s *Stream) open() *turn {
+func (s *Stream) open(owner task.Owner) *turn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.current = &turn{s}
+	s.current = &turn{s, owner}
 	s.changed.Broadcast()
 	return s.current
 }
@@ -80,7 +85,7 @@ func (t *turn) Read(p []byte) (int, error) {
 	for s.current == t && len(s.data) == 0 && s.err == nil && s.in != nil {
 		if !s.reading {
 			s.reading = true
-			go s.read()
+			t.owner.Go(s.read)
 		}
 		s.changed.Wait()
 	}

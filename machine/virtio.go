@@ -51,7 +51,7 @@ const drainLimit = 30 * time.Second
 
 // addVirtio puts a device behind the transport of the Config.
 func (m *Machine) addVirtio(d virtio.Device, class uint32) error {
-	cfg := virtio.Config{Mem: m.mem, Doorbells: doorbells{m.vm}, Log: m.log}
+	cfg := virtio.Config{Mem: m.mem, Doorbells: doorbells{m.vm}, Log: m.log, Owner: m.panicked}
 	m.devices.queues += len(d.QueueSizes())
 	if m.config.Transport != PCI && m.config.Transport != "" {
 		return m.addMMIO(d, cfg)

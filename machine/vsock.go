@@ -43,7 +43,10 @@ func (m *Machine) addVsock() (err error) {
 	if cid == 0 {
 		cid = DefaultCID
 	}
-	return m.addVirtio(vsock.New(cid, m.devices.sockets), classOther)
+	m.devices.sockets.Owner = m.panicked
+	d := vsock.New(cid, m.devices.sockets)
+	d.Owner = m.panicked
+	return m.addVirtio(d, classOther)
 }
 
 // closeVsock removes the socket, once the device has ended.

@@ -17,6 +17,7 @@ import (
 	"vmm/api"
 	"vmm/machine"
 	"vmm/roster"
+	"vmm/task"
 )
 
 // Options are what a guest has besides its machine. All may be left out.
@@ -37,8 +38,8 @@ type Options struct {
 	// Status is the exit status of this process for an end, by which others
 	// will know it.
 	Status func(End) int
-	// Rescue is deferred at the top of every goroutine.
-	Rescue func()
+	// Owner is that of the goroutines that outlive a machine.
+	Owner task.Owner
 
 	boot func(machine.Config) (vm, error) // nil is machine.New
 }
@@ -107,9 +108,6 @@ func New(c machine.Config, o Options) (*Guest, error) {
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}
-	if g.o.Rescue == nil {
-		g.o.Rescue = func() {}
-	}
 	if g.o.boot == nil {
 		g.o.boot = boot
 	}
@@ -139,10 +137,7 @@ func New(c machine.Config, o Options) (*Guest, error) {
 		}
 	}
 	if o.Input != nil {
-		go func() {
-			defer g.o.Rescue()
-			g.in.fill(o.Input)
-		}()
+		o.Owner.Go(func() { g.in.fill(o.Input) })
 	}
 	return g, nil
 }

@@ -43,10 +43,7 @@ func (g *Guest) serve(path string) (*server, error) {
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ErrorLog:          nil,
 	}
-	go func() {
-		defer g.o.Rescue()
-		s.http.Serve(l)
-	}()
+	g.o.Owner.Go(func() { s.http.Serve(l) })
 	return s, nil
 }
 

@@ -39,7 +39,7 @@ func (s *server) handleLogs(w http.ResponseWriter, r *http.Request) {
 	if !follow {
 		output.end()
 	}
-	defer context.AfterFunc(r.Context(), output.end)()
+	defer s.o.Owner.ContextFunc(r.Context(), output.end)()
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.WriteHeader(http.StatusOK)
 	copyFlushing(w, output)
@@ -84,20 +84,19 @@ func (s *server) handleConsole(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: console\r\n\r\n")
 	ctx, gone := context.WithCancel(context.Background())
 	defer gone()
-	defer context.AfterFunc(ctx, s.in.wake)()
+	defer s.o.Owner.ContextFunc(ctx, s.in.wake)()
 	ended := make(chan struct{})
-	go func() {
-		defer s.o.Rescue()
+	s.o.Owner.Go(func() {
 		defer close(ended)
 		s.typed(ctx, buffered)
 		if c, ok := conn.(*net.UnixConn); ok {
 			c.CloseRead()
 		}
-	}()
+	})
 	// A client that has closed its half may still read: it is gone when a write
 	// fails or, at the latest, with the guest. What it has typed then still counts.
 	io.Copy(conn, output)
-	last := time.AfterFunc(lastTyped, func() {
+	last := s.o.Owner.AfterFunc(lastTyped, func() {
 		gone()
 		conn.Close()
 	})

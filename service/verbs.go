@@ -56,8 +56,7 @@ func (g *Guest) Stop(sig syscall.Signal, timeout time.Duration) error {
 		return g.Kill(sig) // not running yet, or not any more
 	}
 	g.log.Info("asked the guest to power off; a second signal stops it at once", "signal", sig, "timeout", timeout)
-	time.AfterFunc(timeout, func() {
-		defer g.o.Rescue()
+	g.o.Owner.AfterFunc(timeout, func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		if g.machine == nil {

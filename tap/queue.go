@@ -2,13 +2,13 @@ package tap
 
 import (
 	"os"
-	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"vmm/ethernet"
 	"vmm/eventfd"
+	"vmm/task"
 )
 
 // queue is one of the tap's, both ways.
@@ -17,7 +17,7 @@ type queue struct {
 	disabled bool // not part of the tap for now; only a multi-queue one can be
 	events   *eventfd.FD
 	stopping atomic.Bool
-	done     sync.WaitGroup
+	done     task.Group
 
 	received, sent vector
 	flat           []byte // for a frame in too many pieces

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmm/ethernet"
+	"vmm/task"
 )
 
 // device is where taps come from.
@@ -22,6 +23,8 @@ const offload = ethernet.Checksum | ethernet.TSO4 | ethernet.TSO6 | ethernet.ECN
 
 // Tap implements ethernet.Link.
 type Tap struct {
+	Owner task.Owner // of its goroutines; set before Start
+
 	name   string
 	mtu    int
 	queues []*queue
@@ -150,6 +153,7 @@ func (t *Tap) Info() ethernet.Info {
 func (t *Tap) Start(g ethernet.Guest) error {
 	for i, q := range t.queues {
 		q.discard()
+		q.done.Owner = t.Owner
 		q.start(func() bool { return g.Readable(i) })
 	}
 	return nil

@@ -10,11 +10,13 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"vmm/ethernet"
+	"vmm/task"
 )
 
 // endpoint is the network as netstack sees it: a stack.LinkEndpoint.
 type endpoint struct {
 	out        *queue
+	owner      task.Owner
 	dispatcher atomic.Pointer[stack.NetworkDispatcher]
 }
 
@@ -67,8 +69,10 @@ func (n *Network) Send(_ int, h *ethernet.Header, frame [][]byte) error {
 	return nil
 }
 
-// WritePackets implements stack.LinkEndpoint.
+// WritePackets implements stack.LinkEndpoint. It runs on netstack's goroutines
+// too.
 func (e *endpoint) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
+	defer e.owner.Rescue()
 	for i, pkt := range pkts.AsSlice() {
 		if !e.out.push(pkt) {
 			return i, &tcpip.ErrNoBufferSpace{}

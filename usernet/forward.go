@@ -95,7 +95,7 @@ func (n *Network) forwardTCP(f *Forward) error {
 				n.forget(c)
 				continue
 			}
-			go n.serveForward(c, guest)
+			n.config.Owner.Go(func() { n.serveForward(c, guest) })
 		}
 	})
 	return nil

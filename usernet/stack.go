@@ -47,7 +47,7 @@ func (n *Network) newStack() error {
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 	})
 	n.stack = s
-	n.link = &endpoint{out: n.out}
+	n.link = &endpoint{out: n.out, owner: n.config.Owner}
 	if err := s.CreateNIC(nicID, n.link); err != nil {
 		return errors.New(err.String())
 	}

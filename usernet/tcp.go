@@ -37,6 +37,7 @@ func (n *Network) newTCP() func(stack.TransportEndpointID, *stack.PacketBuffer) 
 // accept connects to where the guest wants to, and only then answers it. It runs
 // on a goroutine of its own.
 func (n *Network) accept(r *tcp.ForwarderRequest) {
+	defer n.config.Owner.Rescue() // the goroutine is netstack's
 	if !n.begin() {
 		r.Complete(true)
 		return
@@ -72,7 +73,7 @@ func (n *Network) begin() bool {
 		return false
 	}
 	n.connections++
-	n.tasks.Add(1)
+	n.tasks.Add()
 	return true
 }
 
@@ -149,7 +150,7 @@ func (n *Network) dialGuest(port uint16) (*guestConn, error) {
 func (n *Network) relay(g *guestConn, host *net.TCPConn) {
 	g.setOptions(n.many())
 	toHost, fromHost := make(chan struct{}), make(chan struct{})
-	go func() { // ends with g or host, which Close ends
+	n.config.Owner.Go(func() { // ends with g or host, which Close ends
 		defer close(toHost)
 		if err := g.copyTo(host); err != nil {
 			g.ep.Abort()
@@ -161,7 +162,7 @@ func (n *Network) relay(g *guestConn, host *net.TCPConn) {
 		if g.wait(fromHost) {
 			reset(host)
 		}
-	}()
+	})
 	if err := g.copyFrom(host); err != nil {
 		g.ep.Abort()
 		reset(host)

@@ -49,6 +49,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"vmm/ethernet"
+	"vmm/task"
 )
 
 // Addresses of the network.
@@ -83,6 +84,7 @@ type Config struct {
 	Forwards     []Forward
 	HostLoopback bool         // the gateway's address is the host's loopback; its others are reached
 	Log          *slog.Logger // nil discards
+	Owner        task.Owner   // of its goroutines
 }
 
 // Forward has a port of the host lead to one of the guest's. The guest sees the
@@ -113,7 +115,7 @@ type Network struct {
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
-	tasks  sync.WaitGroup // goroutines, added to with mu held
+	tasks  task.Group // goroutines, added to with mu held
 
 	mu          sync.Mutex
 	closed      bool                // guarded by mu, as is all below
@@ -159,6 +161,7 @@ func newNetwork(c Config, s settings) (*Network, error) {
 		queries: make(chan struct{}, maxQueries),
 		echoes:  make(chan struct{}, maxEchoes),
 		sockets: map[socket]struct{}{},
+		tasks:   task.Group{Owner: c.Owner},
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -200,10 +203,10 @@ func (n *Network) Close() error {
 	n.routes.close()
 	n.out.close()
 	done := make(chan struct{})
-	go func() {
+	n.config.Owner.Go(func() {
 		n.tasks.Wait()
 		close(done)
-	}()
+	})
 	// A handshake that began just now is not among what netstack aborts.
 	for retry := time.NewTicker(10 * time.Millisecond); ; {
 		if n.stack != nil {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 
 	"vmm/client"
 	"vmm/console"
+	"vmm/task"
 )
 
 func (p *program) newConsole() *cobra.Command {
@@ -34,32 +34,35 @@ func attach(ctx context.Context, g *client.Guest) error {
 	standInBackground()
 	ctx, leave := context.WithCancel(ctx)
 	defer leave()
+	var r rescuer
+	owner := task.Owner(r.panicked)
+	g.Owner = owner
 	end := func() {
-		go func() { g.Kill(ctx) }() // not on the keyboard's goroutine; its failure is seen
+		owner.Go(func() { g.Kill(ctx) }) // not on the keyboard's goroutine; its failure is seen
 	}
 	// Who leaves has what was typed before delivered, if the guest takes it.
 	var leaving atomic.Bool
 	detach := func() {
 		leaving.Store(true)
-		time.AfterFunc(leaveLimit, leave)
+		owner.AfterFunc(leaveLimit, leave)
 	}
-	con, err := console.Open("stdio", console.Options{Quit: end, Detach: detach, Break: func() { g.SendBreak(ctx) }})
+	con, err := console.Open("stdio", console.Options{Quit: end, Detach: detach, Break: func() { g.SendBreak(ctx) }, Owner: owner})
 	if err != nil {
 		return err
 	}
 	defer con.Close()
-	defer rescue(con)
+	r.con.Store(con)
+	defer owner.Rescue()
 	guest, err := g.Console(ctx)
 	if err != nil {
 		return err
 	}
-	defer context.AfterFunc(ctx, func() { guest.Close() })()
+	defer owner.ContextFunc(ctx, func() { guest.Close() })()
 	if con.Terminal() {
 		fmt.Fprintf(os.Stderr, "vmm: this is the console of %s; Ctrl-a d leaves it, Ctrl-a ? helps\n", g.Name)
 	}
-	var typing sync.WaitGroup
+	typing := task.Group{Owner: owner}
 	typing.Go(func() {
-		defer rescue(con)
 		io.Copy(guest, con)
 		if leaving.Load() {
 			leave()

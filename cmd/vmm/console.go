@@ -11,6 +11,7 @@ import (
 
 	"vmm/console"
 	"vmm/machine"
+	"vmm/task"
 )
 
 // consolePorts is the flag --console-port, which may be given several times:
@@ -52,7 +53,7 @@ func (p consolePorts) config() (list []machine.Port) {
 
 // open opens the host's ends of ports, which are those of config. It tells of
 // names that the host has chosen.
-func (p consolePorts) open(ports []machine.Port, stderr io.Writer) (end func(), err error) {
+func (p consolePorts) open(ports []machine.Port, owner task.Owner, stderr io.Writer) (end func(), err error) {
 	var opened []*console.Console
 	end = func() {
 		for _, c := range opened {
@@ -62,7 +63,7 @@ func (p consolePorts) open(ports []machine.Port, stderr io.Writer) (end func(), 
 	for i, one := range p {
 		late := &struct{ io.ReadWriter }{} // there once OpenPort returns, before it is used
 		ports[i].Stream = machine.NewStream(late, late)
-		c, err := console.OpenPort(one.spec, ports[i].Stream.SetConnected)
+		c, err := console.OpenPort(one.spec, owner, ports[i].Stream.SetConnected)
 		if err != nil {
 			end()
 			return nil, portStatus(one.name, err)
@@ -90,17 +91,16 @@ func portStatus(name string, err error) error {
 
 // followSize returns the size of the console's terminal, as it changes until end
 // is called.
-func followSize(con *console.Console) (size *machine.TerminalSize, end func()) {
+func followSize(con *console.Console, owner task.Owner) (size *machine.TerminalSize, end func()) {
 	size = new(machine.TerminalSize)
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, syscall.SIGWINCH)
 	size.Set(con.Size())
-	go func() {
-		defer rescue(con)
+	owner.Go(func() {
 		for range c {
 			size.Set(con.Size())
 		}
-	}()
+	})
 	return size, func() {
 		signal.Stop(c)
 		close(c)
@@ -109,12 +109,12 @@ func followSize(con *console.Console) (size *machine.TerminalSize, end func()) {
 
 // openConsoles connects what the guest has besides its console's bytes: that
 // one's size, and ports.
-func (o *runOptions) openConsoles(con *console.Console, stderr io.Writer) (end func(), err error) {
-	closePorts, err := o.ports.open(o.config.Ports, stderr)
+func (o *runOptions) openConsoles(con *console.Console, owner task.Owner, stderr io.Writer) (end func(), err error) {
+	closePorts, err := o.ports.open(o.config.Ports, owner, stderr)
 	if err != nil {
 		return nil, err
 	}
-	size, forget := followSize(con)
+	size, forget := followSize(con, owner)
 	o.config.ConsoleSize = size
 	return func() {
 		forget()

@@ -43,7 +43,7 @@ func TestConsolePortOpen(t *testing.T) {
 	p := consolePorts{{"a", "file:" + file}, {"b", "unix:" + filepath.Join(dir, "s")}, {"c", "pty"}}
 	ports := p.config()
 	var stderr bytes.Buffer
-	end, err := p.open(ports, &stderr)
+	end, err := p.open(ports, nil, &stderr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func TestConsolePortOpen(t *testing.T) {
 		{"unix:" + file, exitHost, "not a socket"},
 	} {
 		p := consolePorts{{"first", "file:" + file}, {"x", test.spec}}
-		_, err := p.open(p.config(), &stderr)
+		_, err := p.open(p.config(), nil, &stderr)
 		var status *statusError
 		if !errors.As(err, &status) || status.code != test.code || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v", test.spec, err)

@@ -10,6 +10,7 @@ import (
 	"vmm/boot"
 	"vmm/machine"
 	"vmm/service"
+	"vmm/task"
 )
 
 // Exit statuses; README and 'vmm help exit-status' list them.
@@ -51,7 +52,7 @@ func errorStatus(err error) *statusError {
 		disk     *machine.DiskError
 		share    *machine.ShareError
 		cpu      *machine.CPUError
-		internal *machine.PanicError
+		internal *task.PanicError
 	)
 	code := exitHost
 	switch {

@@ -10,6 +10,7 @@ import (
 
 	"vmm/boot"
 	"vmm/machine"
+	"vmm/task"
 )
 
 func TestErrorStatus(t *testing.T) {
@@ -25,7 +26,7 @@ func TestErrorStatus(t *testing.T) {
 		{&boot.InputError{What: "kernel", Path: "k", Err: errors.New("empty")}, exitInput},
 		{fmt.Errorf("guest: %w", &boot.InputError{What: "initrd"}), exitInput},
 		{&machine.CPUError{}, exitCPU},
-		{&machine.PanicError{Value: "index out of range"}, exitBug},
+		{&task.PanicError{Value: "index out of range"}, exitBug},
 	} {
 		if got := errorStatus(test.err); got.code != test.want || !errors.Is(got, test.err) {
 			t.Errorf("%v: status %d, want %d", test.err, got.code, test.want)

@@ -7,30 +7,30 @@ import (
 	"syscall"
 	"time"
 
-	"vmm/console"
 	"vmm/service"
+	"vmm/task"
 )
 
 // foreground is the guest of this process, as signals and the console's keys see
 // it. The console is there before the guest is.
 type foreground struct {
 	timeout time.Duration
-	guest   atomic.Pointer[service.Guest] // nil at first
+	rescuer
+	guest atomic.Pointer[service.Guest] // nil at first
 }
 
 // handleSignals makes the first SIGINT, SIGTERM or SIGHUP press the power
 // button and the second one stop the guest at once, but for those that the process
 // was started to ignore. The function that it
 // returns undoes that.
-func (g *foreground) handleSignals(con *console.Console) (undo func()) {
+func (g *foreground) handleSignals() (undo func()) {
 	c := make(chan os.Signal, 2)
 	signal.Notify(c, unignored(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)...)
-	go func() {
-		defer rescue(con)
+	task.Owner(g.panicked).Go(func() {
 		for s := range c {
 			g.guest.Load().Stop(s.(syscall.Signal), g.timeout) // fails if it has ended
 		}
-	}()
+	})
 	return func() {
 		signal.Stop(c) // nothing is sent from here on
 		close(c)

@@ -17,6 +17,7 @@ import (
 
 	"vmm/machine"
 	"vmm/roster"
+	"vmm/task"
 )
 
 func main() {
@@ -40,7 +41,7 @@ type program struct {
 func (p *program) execute(args []string) int { return p.executeRoot(p.newRoot(), args) }
 
 func (p *program) executeRoot(root *cobra.Command, args []string) int {
-	defer rescue(nil)
+	defer task.Owner(new(rescuer).panicked).Rescue()
 	root.SetArgs(args)
 	err := root.ExecuteContext(context.Background())
 	if err == nil {
@@ -51,7 +52,7 @@ func (p *program) executeRoot(root *cobra.Command, args []string) int {
 		// What cobra itself finds wrong with a command line.
 		status = &statusError{exitUsage, fmt.Errorf("%w; see 'vmm --help'", err)}
 	}
-	var internal *machine.PanicError
+	var internal *task.PanicError
 	switch {
 	case status.err == nil:
 	case readerGone(status.err):

@@ -3,23 +3,24 @@ package main
 import (
 	"fmt"
 	"os"
-	"runtime/debug"
+	"sync/atomic"
 
 	"vmm/console"
+	"vmm/task"
 )
 
-// rescue is deferred at the top of every goroutine that the command starts, and
-// of main: should vmm itself go wrong there, the terminal is given back as it
-// was found, and the report can be read. con may be nil. (The threads of vCPUs
-// report a *machine.PanicError instead, which ends the machine in order.)
-func rescue(con *console.Console) {
-	r := recover()
-	if r == nil {
-		return
-	}
-	if con != nil {
+// rescuer owns the goroutines of the command, main's too: should vmm itself go
+// wrong there, the terminal is given back as it was found, and the report can be
+// read. (A machine owns its goroutines itself, and ends in order.)
+type rescuer struct {
+	con atomic.Pointer[console.Console] // nil: none is open
+}
+
+// panicked is a task.Owner.
+func (r *rescuer) panicked(p *task.PanicError) {
+	if con := r.con.Load(); con != nil {
 		con.Restore()
 	}
-	fmt.Fprintf(os.Stderr, "vmm: internal error: %v\n%s", r, debug.Stack())
+	fmt.Fprintf(os.Stderr, "vmm: %v", p)
 	os.Exit(exitBug)
 }

@@ -179,15 +179,16 @@ func (o *runOptions) complete(stderr io.Writer) error {
 func (o *runOptions) run(cmd *cobra.Command, runtimeDir string) error {
 	standInBackground()
 	g := &foreground{timeout: o.stopTimeout}
-	con, err := console.Open(o.serial, console.Options{Quit: g.quit, Break: g.sendBreak})
+	con, err := console.Open(o.serial, console.Options{Quit: g.quit, Break: g.sendBreak, Owner: g.panicked})
 	if err != nil {
 		return serialStatus(o.serial, err)
 	}
 	defer con.Close()
+	g.con.Store(con)
 	if o.serial == "pty" {
 		fmt.Fprintf(cmd.ErrOrStderr(), "vmm: the guest's serial port is %s\n", con.Name())
 	}
-	closeConsoles, err := o.openConsoles(con, cmd.ErrOrStderr())
+	closeConsoles, err := o.openConsoles(con, g.panicked, cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}
@@ -197,7 +198,7 @@ func (o *runOptions) run(cmd *cobra.Command, runtimeDir string) error {
 		Policy:      o.restart.Policy,
 		StopTimeout: o.stopTimeout,
 		Status:      exitStatus,
-		Rescue:      func() { rescue(con) },
+		Owner:       g.panicked,
 	}
 	options.Policy.Reboot = o.onReboot == "restart"
 	if !con.None() {
@@ -209,7 +210,7 @@ func (o *runOptions) run(cmd *cobra.Command, runtimeDir string) error {
 	}
 	defer guest.Close()
 	g.guest.Store(guest)
-	defer g.handleSignals(con)()
+	defer g.handleSignals()()
 	o.warn()
 	end := guest.Run(cmd.Context(), o.started(guest))
 	if end.Err != nil {

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmm/console"
+	"vmm/task"
 	"vmm/test/allow"
 )
 
@@ -142,19 +143,19 @@ func talkMain() {
 // which opens the console and goes wrong, in main or in a goroutine that has
 // the console in its care.
 func crashMain() {
-	defer rescue(nil) // as executeRoot does
-	con, err := console.Open("stdio", console.Options{})
+	var r rescuer
+	owner := task.Owner(r.panicked)
+	defer owner.Rescue() // as executeRoot does
+	con, err := console.Open("stdio", console.Options{Owner: owner})
 	if err != nil {
 		panic(err)
 	}
 	defer con.Close()
+	r.con.Store(con)
 	fmt.Println("hello")
 	if slices.Contains(os.Args, "main") {
 		panic("on purpose")
 	}
-	go func() {
-		defer rescue(con)
-		panic("on purpose")
-	}()
+	owner.Go(func() { panic("on purpose") })
 	select {}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"vmm/bus"
+	"vmm/task"
 )
 
 // Size is the number of ports that the device takes.
@@ -25,9 +26,7 @@ const Size = 8
 //	                   |         |
 //	                   +--> Close <
 type Device struct {
-	// Rescue, if set before Start, is deferred by every goroutine of the
-	// device: it may recover a panic.
-	Rescue func()
+	Owner task.Owner // of its goroutines; set before Start
 
 	irq bus.Line
 	in  io.Reader // nil: nothing comes in
@@ -39,21 +38,21 @@ type Device struct {
 	sent chan struct{} // closed by the goroutine that writes to out, at its end
 
 	mu      sync.Mutex
-	uart    uart       // guarded by mu, as all below
-	level   bool       // of irq
-	running bool       // between Start or Resume and Pause or Close
-	started bool       // Start was called
-	closed  bool       // Close was called
-	input   []byte     // from the host, not yet in the receiver's FIFO
-	brk     bool       // there is a break to come
-	ahead   int        // of it, so many bytes of input
-	fed     *sync.Cond // wakes receive: room in the FIFO, RTS, running, closed
-	output  []byte     // from the guest, not yet taken by transmit
-	unsent  int        // bytes that transmit is writing to out
-	room    *sync.Cond // wakes writers of a full output
-	err     error      // the first of out; since then output is dropped
-	timer   *time.Timer
-	armed   bool // the timer will call timeout
+	uart    uart        // guarded by mu, as all below
+	level   bool        // of irq
+	running bool        // between Start or Resume and Pause or Close
+	started bool        // Start was called
+	closed  bool        // Close was called
+	input   []byte      // from the host, not yet in the receiver's FIFO
+	brk     bool        // there is a break to come
+	ahead   int         // of it, so many bytes of input
+	fed     *sync.Cond  // wakes receive: room in the FIFO, RTS, running, closed
+	output  []byte      // from the guest, not yet taken by transmit
+	unsent  int         // bytes that transmit is writing to out
+	room    *sync.Cond  // wakes writers of a full output
+	err     error       // the first of out; since then output is dropped
+	timer   *time.Timer // nil before Start
+	armed   bool        // the timer will call timeout
 }
 
 // New returns a port whose interrupt is irq, which is called with the device's
@@ -72,8 +71,6 @@ func New(irq bus.Line, in io.Reader, out io.Writer) *Device {
 	}
 	d.fed = sync.NewCond(&d.mu)
 	d.room = sync.NewCond(&d.mu)
-	d.timer = time.AfterFunc(time.Hour, func() { d.rescued(d.timeout) })
-	d.timer.Stop()
 	d.uart.Lines = d.carrier()
 	d.uart.reset()
 	return d
@@ -156,22 +153,16 @@ func (d *Device) Reset() {
 func (d *Device) Start() {
 	d.mu.Lock()
 	d.started = true
+	d.timer = d.Owner.AfterFunc(time.Hour, d.timeout)
+	d.timer.Stop()
 	d.mu.Unlock()
 	if d.out != nil {
-		go d.rescued(d.transmit)
+		d.Owner.Go(d.transmit)
 	} else {
 		close(d.sent)
 	}
-	go d.rescued(d.receive)
+	d.Owner.Go(d.receive)
 	d.Resume()
-}
-
-// rescued runs f, a goroutine of the device.
-func (d *Device) rescued(f func()) {
-	if d.Rescue != nil {
-		defer d.Rescue()
-	}
-	f()
 }
 
 // Pause freezes the registers against the host: nothing comes in and no
@@ -209,7 +200,9 @@ func (d *Device) Close(ctx context.Context) error {
 	started := d.started
 	d.room.Broadcast()
 	d.fed.Broadcast()
-	d.timer.Stop()
+	if started {
+		d.timer.Stop()
+	}
 	d.mu.Unlock()
 	if first {
 		close(d.done)

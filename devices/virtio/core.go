@@ -11,6 +11,7 @@ import (
 	"vmm/devices/virtio/virtq"
 	"vmm/eventfd"
 	"vmm/mem"
+	"vmm/task"
 )
 
 // Config is what a transport needs besides the device.
@@ -20,6 +21,7 @@ type Config struct {
 	// nil takes them as exits.
 	Doorbells Doorbells
 	Log       *slog.Logger // nil discards
+	Owner     task.Owner   // of the goroutines that serve queues, and stop them
 }
 
 // Doorbells makes guest writes signal eventfds (KVM's ioeventfd). Only the
@@ -315,7 +317,7 @@ func (c *core) startQueue(i int) {
 	n := &run{q, make(chan struct{})}
 	c.runs[i] = n
 	c.kicks[i].Start() // signals, for what came before
-	go c.serve(i, n)
+	c.cfg.Owner.Go(func() { c.serve(i, n) })
 }
 
 // serve is the goroutine of one queue.

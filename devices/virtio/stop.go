@@ -74,7 +74,7 @@ func (c *core) startReset() <-chan struct{} {
 	}
 	done := make(chan struct{})
 	c.reset = done
-	go func() {
+	c.cfg.Owner.Go(func() {
 		c.ops.Lock()
 		defer c.ops.Unlock()
 		c.mu.Lock()
@@ -83,7 +83,7 @@ func (c *core) startReset() <-chan struct{} {
 		if pending {
 			c.stop()
 		}
-	}()
+	})
 	return done
 }
 
@@ -110,7 +110,7 @@ func (c *core) disableQueue() <-chan struct{} {
 	}
 	q.Resetting = true
 	done := make(chan struct{})
-	go func() {
+	c.cfg.Owner.Go(func() {
 		defer close(done)
 		c.ops.Lock()
 		defer c.ops.Unlock()
@@ -125,7 +125,7 @@ func (c *core) disableQueue() <-chan struct{} {
 		defer c.mu.Unlock()
 		c.runs[i] = nil
 		c.clearQueue(i)
-	}()
+	})
 	return done
 }
 
@@ -198,7 +198,7 @@ func (c *core) Pause(limit time.Duration) error {
 	c.held = true
 	c.mu.Unlock()
 	done := make(chan struct{})
-	go func() {
+	c.cfg.Owner.Go(func() {
 		defer close(done)
 		c.ops.Lock()
 		defer c.ops.Unlock()
@@ -208,7 +208,7 @@ func (c *core) Pause(limit time.Duration) error {
 		if held {
 			c.stop()
 		}
-	}()
+	})
 	select {
 	case <-done:
 		return nil
@@ -227,10 +227,10 @@ func (c *core) Resume() {
 		c.resume()
 		return
 	}
-	go func() {
+	c.cfg.Owner.Go(func() {
 		c.ops.Lock()
 		c.resume()
-	}()
+	})
 }
 
 // resume is Resume once nothing stops any more. It releases ops, which the

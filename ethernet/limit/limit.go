@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"vmm/ethernet"
+	"vmm/task"
 )
 
 // Rate is a bound; 0 is none.
@@ -23,6 +24,8 @@ const DefaultBurst = 100 * time.Millisecond
 // its queue, frames to it in the link's.
 type Link struct {
 	ethernet.Link
+	Owner task.Owner // of its timers; set before Start
+
 	guest    ethernet.Guest
 	tx, rx   bucket
 	now      func() time.Time
@@ -34,7 +37,8 @@ func New(link ethernet.Link, r Rate) *Link {
 	if r.Burst <= 0 {
 		r.Burst = DefaultBurst
 	}
-	l := &Link{Link: link, now: time.Now, schedule: func(d time.Duration, f func()) { time.AfterFunc(d, f) }}
+	l := &Link{Link: link, now: time.Now}
+	l.schedule = func(d time.Duration, f func()) { l.Owner.AfterFunc(d, f) }
 	for _, b := range []*bucket{&l.tx, &l.rx} {
 		b.rate, b.timers = r, make([]bool, link.Info().Pairs)
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"vmm/ethernet"
+	"vmm/task"
 )
 
 const (
@@ -30,7 +31,8 @@ const (
 // Link is a link whose frames are recorded.
 type Link struct {
 	ethernet.Link
-	log *slog.Logger
+	Owner task.Owner // of its timer; set before the first frame
+	log   *slog.Logger
 
 	mu    sync.Mutex
 	w     *bufio.Writer // guarded by mu; nil once writing failed
@@ -100,7 +102,7 @@ func (l *Link) record(bufs [][]byte, n int) {
 	}
 	if !l.dirty {
 		l.dirty = true
-		time.AfterFunc(flushEvery, func() { l.Flush() })
+		l.Owner.AfterFunc(flushEvery, l.Flush)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"vmm/devices/virtio"
 	"vmm/devices/virtio/virtq"
 	"vmm/mem"
+	"vmm/task"
 )
 
 // Feature bits, §5.5.3.
@@ -66,6 +67,8 @@ type Memory interface {
 // page at any time, twice, or one that a ring is in costs nobody else anything.
 // We keep no list of what is in the balloon, and so have none that could grow.
 type Device struct {
+	Owner task.Owner // of its timer; set before the first Start
+
 	memory Memory
 	log    *slog.Logger
 
@@ -86,10 +89,7 @@ func New(m Memory, log *slog.Logger) *Device {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	d := &Device{memory: m, log: log}
-	d.poll.timer = time.AfterFunc(time.Hour, d.tick)
-	d.poll.timer.Stop()
-	return d
+	return &Device{memory: m, log: log}
 }
 
 // ID implements virtio.Device.
@@ -140,6 +140,9 @@ func (d *Device) Start(features uint64, h virtio.Host) error {
 	defer d.mu.Unlock()
 	d.host = h
 	d.notice.Start(h)
+	if d.poll.timer == nil {
+		d.poll.timer = d.Owner.AfterFunc(time.Hour, d.tick)
+	}
 	d.poll.start()
 	return nil
 }

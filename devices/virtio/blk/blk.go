@@ -7,12 +7,12 @@ package blk
 import (
 	"fmt"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"vmm/devices/virtio"
 	"vmm/devices/virtio/virtq"
+	"vmm/task"
 )
 
 // queueSize is the size of each queue, and with it the bound of how many
@@ -25,9 +25,10 @@ const Workers = 16
 
 // Config says what kind of device it is.
 type Config struct {
-	Serial  string // what the guest reads as such, at most 20 bytes
-	Queues  int    // one a vCPU is best; 0 is 1
-	Workers int    // 0 is Workers
+	Serial  string     // what the guest reads as such, at most 20 bytes
+	Queues  int        // one a vCPU is best; 0 is 1
+	Workers int        // 0 is Workers
+	Owner   task.Owner // of the workers
 }
 
 // Device is a disk. It has no state of its own that a guest can change, so
@@ -56,13 +57,13 @@ type Device struct {
 	// Between Start and Stop.
 	features uint64
 	jobs     chan request // has room for all that can be in flight
-	wg       sync.WaitGroup
+	wg       task.Group
 	reported atomic.Bool // that the host has failed
 }
 
 // New returns a device that shows image to the guest.
 func New(image Image, c Config) (*Device, error) {
-	d := &Device{image: image, queues: max(c.Queues, 1), workers: c.Workers}
+	d := &Device{image: image, queues: max(c.Queues, 1), workers: c.Workers, wg: task.Group{Owner: c.Owner}}
 	if d.workers <= 0 {
 		d.workers = Workers
 	}

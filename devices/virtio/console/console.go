@@ -16,6 +16,7 @@ import (
 
 	"vmm/devices/virtio"
 	"vmm/devices/virtio/virtq"
+	"vmm/task"
 )
 
 // Feature bits, §5.3.3.
@@ -72,9 +73,7 @@ type Stream struct {
 // and there Linux had rows and columns the wrong way round until 6.15. In the
 // configuration all read it alike.
 type Device struct {
-	// Rescue is deferred at the top of every goroutine. New gives one that does
-	// nothing.
-	Rescue func()
+	Owner task.Owner // of its goroutines; set before the first
 
 	ports   []*port
 	offered uint64
@@ -99,7 +98,7 @@ func NewPorts(list ...Stream) (*Device, error) {
 }
 
 func newDevice(offered uint64, list ...Stream) *Device {
-	d := &Device{offered: offered, Rescue: func() {}}
+	d := &Device{offered: offered}
 	for i, s := range list {
 		d.ports = append(d.ports, newPort(d, i, s))
 	}

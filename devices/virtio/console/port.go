@@ -141,13 +141,12 @@ func (p *port) receiveQueue(q *virtq.Queue) {
 func (p *port) fetch() {
 	if p.open && p.host != nil && len(p.input) == 0 && !p.receiving && !p.ended && p.stream.In != nil {
 		p.receiving = true
-		go p.receive()
+		p.d.Owner.Go(p.receive)
 	}
 }
 
 // receive reads once. It may take as long as nobody types.
 func (p *port) receive() {
-	defer p.d.Rescue()
 	n, err := p.stream.In.Read(p.buf) // no one else's while input is not in it
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -258,7 +257,7 @@ func (p *port) put(b []byte) {
 	p.output = append(p.output, b...)
 	if !p.sending {
 		p.sending = true
-		go p.send()
+		p.d.Owner.Go(p.send)
 	}
 }
 
@@ -273,7 +272,6 @@ func (p *port) print(v byte) {
 
 // send writes output to the host until there is none.
 func (p *port) send() {
-	defer p.d.Rescue()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for len(p.output) > 0 {
@@ -324,7 +322,7 @@ func (p *port) connected() bool {
 // close waits until the host has all output, or ctx is done. It does not wait for
 // somebody to come.
 func (p *port) close(ctx context.Context) error {
-	defer context.AfterFunc(ctx, func() {
+	defer p.d.Owner.ContextFunc(ctx, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.idle.Broadcast()

@@ -18,6 +18,7 @@ import (
 
 	"vmm/devices/virtio"
 	"vmm/devices/virtio/virtq"
+	"vmm/task"
 )
 
 // FileSystem is the host's side. Its methods are called on any goroutine, several
@@ -56,8 +57,9 @@ const Workers = 16
 
 // Config says what kind of device it is.
 type Config struct {
-	Tag    string // by which the guest mounts it
-	Queues int    // for requests; one a vCPU is best, 0 is 1
+	Tag    string     // by which the guest mounts it
+	Queues int        // for requests; one a vCPU is best, 0 is 1
+	Owner  task.Owner // of the workers
 }
 
 // Device is a shared folder.
@@ -84,7 +86,7 @@ type Device struct {
 
 	// Between Start and Stop.
 	jobs chan request // has room for all that can be in flight
-	wg   sync.WaitGroup
+	wg   task.Group
 
 	// One a goroutine that serves a queue, and one a worker.
 	serving, working []*scratch
@@ -98,7 +100,7 @@ const (
 
 // New returns a device that shows files to the guest.
 func New(files FileSystem, c Config) (*Device, error) {
-	d := &Device{files: files, queues: max(c.Queues, 1)}
+	d := &Device{files: files, queues: max(c.Queues, 1), wg: task.Group{Owner: c.Owner}}
 	if c.Tag == "" || len(c.Tag) > MaxTag || strings.IndexByte(c.Tag, 0) >= 0 || d.queues > MaxQueues {
 		return nil, fmt.Errorf("file system device: tag %q, %d queues: the tag has 1 to %d bytes, and at most %d queues", c.Tag, d.queues, MaxTag, MaxQueues)
 	}

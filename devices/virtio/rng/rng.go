@@ -13,6 +13,7 @@ import (
 
 	"vmm/devices/virtio"
 	"vmm/devices/virtio/virtq"
+	"vmm/task"
 )
 
 const (
@@ -30,6 +31,8 @@ const (
 
 // Device gives the guest random bytes. It has no state that a guest can see.
 type Device struct {
+	Owner task.Owner // of its timer; set before the first Start
+
 	source io.Reader
 	share  int // bytes a period, 0 is no limit
 
@@ -57,8 +60,6 @@ func New(source io.Reader, rate int) *Device {
 	if rate > 0 {
 		d.share = max(rate/int(time.Second/period), 1)
 	}
-	d.timer = time.AfterFunc(time.Hour, d.wake)
-	d.timer.Stop()
 	return d
 }
 
@@ -82,6 +83,10 @@ func (d *Device) Start(_ uint64, h virtio.Host) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.host = h
+	if d.timer == nil {
+		d.timer = d.Owner.AfterFunc(time.Hour, d.wake)
+		d.timer.Stop()
+	}
 	return nil
 }
 

@@ -191,7 +191,7 @@ func (d *Device) leave(c *conn, what uint32) {
 func (c *conn) startTimer(limit time.Duration) {
 	c.stopTimer()
 	round := c.round
-	c.limit = time.AfterFunc(limit, func() { c.d.expire(c, round, limit) })
+	c.limit = c.d.Owner.AfterFunc(limit, func() { c.d.expire(c, round, limit) })
 }
 
 func (c *conn) stopTimer() {

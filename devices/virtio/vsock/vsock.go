@@ -14,6 +14,7 @@ import (
 	"vmm/devices/virtio"
 	"vmm/devices/virtio/virtq"
 	"vmm/stream"
+	"vmm/task"
 )
 
 // Queues, §5.10.2.
@@ -74,6 +75,8 @@ type key struct{ host, guest uint32 }
 // kernel only, between its socket and the guest's buffers, but for those for
 // which the host has no room.
 type Device struct {
+	Owner task.Owner // of its timers; set before the first
+
 	cid  uint64
 	host stream.Host
 	sent []virtq.Used // of the transmit queue's goroutine
