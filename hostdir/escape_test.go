@@ -297,6 +297,109 @@ func (g *guest) tryAll() (opened int) {
 	return opened
 }
 
+// TestNoOpenat2: without openat2 all is as with it.
+func TestNoOpenat2(t *testing.T) {
+	steps = true
+	defer func() { steps = false }()
+	for name, test := range map[string]func(*testing.T){
+		"Names": TestNames, "Links": TestLinks, "Special": TestSpecial, "Root": TestRoot, "Moved": TestMoved, "Races": TestRaces,
+		"Mounts": TestMounts, "Files": TestFiles, "Tree": TestTree, "State": TestState, "StateHostile": TestStateHostile,
+	} {
+		t.Run(name, test)
+	}
+	g := share(t, Options{})
+	g.makeDir(g.makeDir(root, "a"), "b")
+	g.symlink(root, "l", "a")
+	for path, want := range map[string]error{
+		"a/b": nil, "a": nil, "l": nil, "l/b": unix.ENOTDIR, "a/x": unix.ENOENT, "a/../a": unix.EXDEV, "/a": unix.EXDEV, "a/": unix.EXDEV, "": unix.EXDEV,
+	} {
+		fd, err := g.handleAt(g.root, path)
+		if closeFD(fd); err != want {
+			t.Errorf("%q: %v, want %v", path, err, want)
+		}
+	}
+}
+
+// TestRefused: directories that show the host's kernel or its devices are not shared,
+// and a guest sees them nowhere.
+func TestRefused(t *testing.T) {
+	for _, dir := range []string{
+		"/proc", "/proc/self", "/sys", "/sys/kernel", "/dev", "/dev/pts", "/dev/mqueue", "/dev/hugepages", "/sys/fs/bpf", "/sys/kernel/debug",
+		"/sys/kernel/tracing", "/sys/kernel/security", "/sys/kernel/config", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/cpu", "/sys/fs/pstore", "/sys/fs/fuse/connections",
+		"/sys/firmware/efi/efivars", "/proc/sys/fs/binfmt_misc", "/sys/fs/selinux",
+	} {
+		if _, err := os.Stat(dir); err != nil {
+			continue
+		}
+		d, err := Open(dir, Options{ReadOnly: true})
+		if err == nil {
+			d.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), "not files; share a directory") {
+			t.Errorf("%s: %v", dir, err)
+		}
+	}
+	d, err := Open("/", Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	g := &guest{t, d, "/"}
+	for _, name := range []string{"proc", "sys", "dev"} {
+		if id, err := idOf("/" + name); err == nil && id != must(mountID(d.root)) {
+			g.want(name+" below the root", second(g.tryLookup(root, name)), fuse.EXDEV)
+		}
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func idOf(path string) (int, error) {
+	fd, err := unix.Open(path, unix.O_PATH, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	return mountID(fd)
+}
+
+// TestRefusedDevices: a container's /dev is a tmpfs with devices in it; another
+// tmpfs is fine.
+func TestRefusedDevices(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("dev", dir, "tmpfs", 0, ""); err != nil {
+		t.Skipf("cannot mount here: %v", err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	d, err := Open(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
+	if err := unix.Mknod(dir+"/null", unix.S_IFCHR|0o666, 0x0103); err != nil {
+		t.Skipf("no device here: %v", err)
+	}
+	if d, err = Open(dir, Options{}); err == nil {
+		d.Close()
+		t.Error("a directory with devices is shared")
+	}
+}
+
+// TestMountType: whose type a line of mountinfo tells.
+func TestMountType(t *testing.T) {
+	const text = "24 1 0:6 / /dev rw,nosuid shared:2 - devtmpfs dev rw\n244 1 0:6 / /a\\040b rw - tmpfs none rw\n5 bad\n"
+	for id, want := range map[int]string{24: "devtmpfs", 244: "tmpfs", 5: "", 2: "", 4: ""} {
+		if got := mountType([]byte(text), id); got != want {
+			t.Errorf("%d: %q, want %q", id, got, want)
+		}
+	}
+}
+
 // TestMounts: what is mounted in the share is not of it.
 func TestMounts(t *testing.T) {
 	g := share(t, Options{})

@@ -134,7 +134,7 @@ func (d *Dir) create(b *birth, flags int) (fd int, made bool, _ fuse.Status) {
 		return -1, false, status(err)
 	}
 	// It came into being since the guest looked. Whatever it is, look first.
-	path, err := handleAt(b.parent.fd, b.name)
+	path, err := d.handleAt(b.parent.fd, b.name)
 	if err != nil {
 		return -1, false, status(err)
 	}

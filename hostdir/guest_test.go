@@ -27,12 +27,26 @@ func share(t testing.TB, o Options) *guest {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(outside, "secret"), secret)
+	d := open(t, host, o)
+	t.Cleanup(func() { d.Close() })
+	return &guest{t, d, host}
+}
+
+// steps has all directories do without openat2, as on an old kernel.
+var steps = false
+
+func open(t testing.TB, host string, o Options) *Dir {
+	t.Helper()
 	d, err := Open(host, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { d.Close() })
-	return &guest{t, d, host}
+	if d.noOpenat2 = d.noOpenat2 || steps; d.noOpenat2 {
+		if d.mount, err = mountID(d.root); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return d
 }
 
 const secret = "of the host"

@@ -65,6 +65,8 @@ type Dir struct {
 	readOnly bool
 	// hostOwner: see Options. noXattr: the file system has no user attributes.
 	hostOwner, noXattr bool
+	noOpenat2          bool // then mount is what is mounted at the root
+	mount              int
 	specials           atomic.Bool // a file has been seen that has special bits for the guest
 	local              bool        // the file system is of this host
 	memory             bool        // and has no medium
@@ -126,9 +128,13 @@ func (d *Dir) prepare() (err error) {
 	if err := unix.Fstatfs(d.root, &fs); err != nil {
 		return err
 	}
-	// Through these a guest would reach processes, this one's memory included.
-	if fs.Type == unix.PROC_SUPER_MAGIC || fs.Type == unix.SYSFS_MAGIC {
-		return fmt.Errorf("shows the host's kernel and not files; share a directory of a disk")
+	if err := d.refuse(&fs); err != nil {
+		return err
+	}
+	if d.noOpenat2 = !Openat2(); d.noOpenat2 {
+		if d.mount, err = mountID(d.root); err != nil {
+			return fmt.Errorf("openat2(2) is refused here, and %w; see vmm doctor", err)
+		}
 	}
 	d.memory = fs.Type == unix.TMPFS_MAGIC || fs.Type == unix.RAMFS_MAGIC
 	d.local = d.memory || slices.Contains(localTypes, fs.Type)

@@ -28,8 +28,17 @@ func checkName(name string) fuse.Status {
 // link of whatever kind, and not into what is mounted there.
 const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV
 
-// handleAt returns an O_PATH descriptor of what the name is, a link included.
-func handleAt(dir int, name string) (int, error) {
+// handleAt returns an O_PATH descriptor of what a name is, a link included, or
+// what a path of several is in a state.
+func (d *Dir) handleAt(dir int, name string) (int, error) {
+	if d.noOpenat2 {
+		return d.stepAt(dir, name)
+	}
+	return openBeneath(dir, name)
+}
+
+// openBeneath is openat2(2), of Linux 5.6.
+func openBeneath(dir int, name string) (int, error) {
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: beneath}
 	for tries := 1; ; tries++ {
 		fd, err := unix.Openat2(dir, name, &how)
@@ -38,6 +47,45 @@ func handleAt(dir int, name string) (int, error) {
 			return fd, err
 		}
 	}
+}
+
+// Openat2 says whether this process may call openat2(2): services that are
+// hardened, containers with an old filter and old kernels answer ENOSYS or EPERM.
+func Openat2() bool {
+	fd, err := openBeneath(unix.AT_FDCWD, ".")
+	closeFD(fd)
+	return err != unix.ENOSYS && err != unix.EPERM
+}
+
+// stepAt does without openat2: one component after the other, each below a
+// directory that is open, so that there is no path in which a link or ".." could
+// lead elsewhere. That it is not mounted there the kernel does not say until it is
+// open, and O_PATH does nothing to it.
+func (d *Dir) stepAt(dir int, name string) (int, error) {
+	at := -1 // what was opened here
+	for name := range strings.SplitSeq(name, "/") {
+		if !checkName(name).Ok() {
+			closeFD(at)
+			return -1, unix.EXDEV
+		}
+		fd := -1
+		err := again(func() (err error) {
+			fd, err = unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+			return err
+		})
+		closeFD(at)
+		if err == nil {
+			if id, e := mountID(fd); e != nil || id != d.mount {
+				unix.Close(fd)
+				err = unix.EXDEV
+			}
+		}
+		if err != nil {
+			return -1, err
+		}
+		dir, at = fd, fd
+	}
+	return at, nil
 }
 
 // reopen opens the inode of an O_PATH descriptor, which must be a regular file
@@ -79,7 +127,7 @@ func (d *Dir) lookup(dir int, name string, out *fuse.EntryOut) fuse.Status {
 		d.done(n)
 		return fuse.OK
 	}
-	fd, err := handleAt(dir, name)
+	fd, err := d.handleAt(dir, name)
 	if err != nil {
 		return status(err)
 	}

@@ -93,7 +93,7 @@ func (d *Dir) pathOf(fd int, root string) []byte {
 	if !ok || path == "" {
 		return nil
 	}
-	again, err := handleAt(d.root, path)
+	again, err := d.handleAt(d.root, path)
 	if err != nil {
 		return nil
 	}
@@ -179,7 +179,7 @@ func (d *Dir) find(path []byte) (fd int, st unix.Stat_t) {
 	if len(path) == 0 {
 		return -1, st
 	}
-	fd, err := handleAt(d.root, string(path))
+	fd, err := d.handleAt(d.root, string(path))
 	if err != nil {
 		return -1, st
 	}

@@ -16,10 +16,7 @@ import (
 // elsewhere returns a guest that goes on with a new Dir of the same directory.
 func (g *guest) elsewhere(saved []byte, o Options) *guest {
 	g.Helper()
-	d, err := Open(g.host, o)
-	if err != nil {
-		g.Fatal(err)
-	}
+	d := open(g, g.host, o)
 	if tb, ok := g.TB.(*testing.T); ok {
 		tb.Cleanup(func() { d.Close() })
 	}

@@ -52,7 +52,7 @@ func (d *Dir) named(b *birth, err error, out *fuse.EntryOut) fuse.Status {
 	if err != nil {
 		return status(err)
 	}
-	fd, err := handleAt(b.parent.fd, b.name)
+	fd, err := d.handleAt(b.parent.fd, b.name)
 	if err != nil {
 		return status(err)
 	}

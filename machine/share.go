@@ -181,6 +181,9 @@ func (m *Machine) openShares() error {
 	return nil
 }
 
+// Openat2 says whether shares look names up in one step.
+func Openat2() bool { return hostdir.Openat2() }
+
 // Of the process's descriptors, how many are left for all else, and how many a
 // share has at least and at most.
 const (

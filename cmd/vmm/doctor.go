@@ -49,6 +49,7 @@ func examine(device, cpuinfo string) []finding {
 		examineHugePages("/sys/kernel/mm/transparent_hugepage/enabled"),
 		examineMemory("/proc/meminfo"),
 		examinePing("/proc/sys/net/ipv4/ping_group_range"),
+		examineLookups(machine.Openat2()),
 	)
 }
 
@@ -104,6 +105,15 @@ func examinePing(path string) finding {
 		}
 	}
 	return finding{"note", "guests on --net user cannot ping other hosts", "sudo sysctl net.ipv4.ping_group_range='0 2147483647'"}
+}
+
+// examineLookups tells how shared folders look names up.
+func examineLookups(openat2 bool) finding {
+	if openat2 {
+		return finding{"ok", "shared folders look names up by openat2", ""}
+	}
+	return finding{"note", "openat2 is refused here: shared folders work, but look names up more slowly",
+		"Linux 5.6 or later; in a unit RestrictSUIDSGID=no and DynamicUser=no; in a container a seccomp profile that allows openat2"}
 }
 
 // report prints the findings and says whether full kernels can run.

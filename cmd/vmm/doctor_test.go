@@ -50,6 +50,14 @@ func TestExamine(t *testing.T) {
 	}
 }
 
+func TestExamineLookups(t *testing.T) {
+	for openat2, state := range map[bool]string{true: "ok", false: "note"} {
+		if f := examineLookups(openat2); f.state != state || !strings.Contains(f.what, "openat2") || (f.do == "") != openat2 {
+			t.Errorf("%v: %+v", openat2, f)
+		}
+	}
+}
+
 func TestReport(t *testing.T) {
 	ok, note := finding{"ok", "fine", ""}, finding{"note", "slow", "hurry"}
 	limit, fail := finding{"LIMIT", "small", "grow"}, finding{"FAIL", "broken", "mend"}
