@@ -19,7 +19,7 @@ func (d *Dir) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) 
 
 func (d *Dir) stat(n *node, out *fuse.AttrOut) fuse.Status {
 	var st unix.Stat_t
-	if err := unix.Fstat(n.fd, &st); err != nil {
+	if err := fstat(n.fd, &st); err != nil {
 		return status(err)
 	}
 	*out = fuse.AttrOut{}
@@ -58,7 +58,7 @@ func (d *Dir) setPermissions(n *node, in *fuse.SetAttrIn) fuse.Status {
 		return fuse.Status(unix.EOPNOTSUPP)
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(n.fd, &st); err != nil {
+	if err := fstat(n.fd, &st); err != nil {
 		return status(err)
 	}
 	now := d.shown(n, &st)
@@ -140,7 +140,7 @@ func (d *Dir) setTimes(n *node, in *fuse.SetAttrIn) fuse.Status {
 		timespec(in.Valid, fuse.FATTR_MTIME, fuse.FATTR_MTIME_NOW, in.Mtime, in.Mtimensec),
 	}
 	// The entry of /proc leads to the inode itself, and to no further link.
-	return status(unix.UtimesNanoAt(d.proc, strconv.Itoa(n.fd), times, 0))
+	return status(again(func() error { return unix.UtimesNanoAt(d.proc, strconv.Itoa(n.fd), times, 0) }))
 }
 
 func timespec(valid, set, now uint32, sec uint64, nsec uint32) unix.Timespec {
@@ -153,15 +153,6 @@ func timespec(valid, set, now uint32, sec uint64, nsec uint32) unix.Timespec {
 		return unix.Timespec{Sec: int64(sec), Nsec: 999_999_999}
 	}
 	return unix.Timespec{Sec: int64(sec), Nsec: int64(nsec)}
-}
-
-// again makes a call again as long as a signal interrupts it.
-func again(f func() error) error {
-	for {
-		if err := f(); err != unix.EINTR {
-			return err
-		}
-	}
 }
 
 // Access implements fuse.RawFileSystem. The guest's kernel checks modes by

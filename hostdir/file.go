@@ -41,7 +41,7 @@ func (d *Dir) openFile(n *node, flags int) (int, fuse.Status) {
 		// What is written into a program that has its owner's rights, gets them.
 		// The kernel takes such bits away at the write, but not of root.
 		var st unix.Stat_t
-		if err := unix.Fstat(n.fd, &st); err != nil {
+		if err := fstat(n.fd, &st); err != nil {
 			return -1, status(err)
 		}
 		if st.Mode&special != 0 {
@@ -79,7 +79,7 @@ func (d *Dir) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 // opened makes a handle of a file that was opened.
 func (d *Dir) opened(n *node, fd, flags int, out *fuse.OpenOut) fuse.Status {
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	if err := fstat(fd, &st); err != nil {
 		unix.Close(fd)
 		return status(err)
 	}
@@ -140,7 +140,7 @@ func (d *Dir) create(b *birth, flags int) (fd int, made bool, _ fuse.Status) {
 	}
 	defer unix.Close(path)
 	var st unix.Stat_t
-	if err := unix.Fstat(path, &st); err != nil {
+	if err := fstat(path, &st); err != nil {
 		return -1, false, status(err)
 	}
 	fd, s := d.openFile(&node{fd: path, kind: st.Mode & unix.S_IFMT}, flags)
@@ -148,12 +148,8 @@ func (d *Dir) create(b *birth, flags int) (fd int, made bool, _ fuse.Status) {
 }
 
 // openNew opens a name that there may not be yet.
-func (d *Dir) openNew(dir int, name string, flags int, mode uint32) (fd int, err error) {
-	err = again(func() error {
-		fd, err = unix.Openat(dir, name, flags|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NOCTTY|unix.O_NONBLOCK, mode)
-		return err
-	})
-	return fd, err
+func (d *Dir) openNew(dir int, name string, flags int, mode uint32) (int, error) {
+	return openat(dir, name, flags|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NOCTTY|unix.O_NONBLOCK, mode)
 }
 
 // Create implements fuse.RawFileSystem.
@@ -199,11 +195,7 @@ func (d *Dir) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut)
 		return s
 	}
 	b := birth{parent, "", in.Owner, unix.S_IFREG, in.Mode & permissions}
-	fd := -1
-	err := again(func() (err error) {
-		fd, err = unix.Openat(d.proc, strconv.Itoa(parent.fd), flags|int(in.Flags)&unix.O_EXCL|unix.O_TMPFILE|unix.O_CLOEXEC, d.birthMode(&b))
-		return err
-	})
+	fd, err := openat(d.proc, strconv.Itoa(parent.fd), flags|int(in.Flags)&unix.O_EXCL|unix.O_TMPFILE, d.birthMode(&b))
 	if err != nil {
 		return status(err)
 	}
@@ -242,12 +234,8 @@ func (d *Dir) created(b *birth, fd, flags int, out *fuse.CreateOut) fuse.Status 
 }
 
 // pathTo returns an O_PATH descriptor of what another has open.
-func (d *Dir) pathTo(fd int) (path int, err error) {
-	err = again(func() error {
-		path, err = unix.Openat(d.proc, strconv.Itoa(fd), unix.O_PATH|unix.O_CLOEXEC, 0)
-		return err
-	})
-	return path, err
+func (d *Dir) pathTo(fd int) (int, error) {
+	return openat(d.proc, strconv.Itoa(fd), unix.O_PATH, 0)
 }
 
 // Release implements fuse.RawFileSystem.
@@ -270,7 +258,7 @@ func (d *Dir) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	if h.flags&unix.O_ACCMODE == unix.O_RDONLY {
 		return fuse.OK
 	}
-	fd, err := unix.FcntlInt(uintptr(h.fd), unix.F_DUPFD_CLOEXEC, 0)
+	fd, err := got(func() (int, error) { return unix.FcntlInt(uintptr(h.fd), unix.F_DUPFD_CLOEXEC, 0) })
 	if err != nil {
 		return status(err)
 	}
@@ -357,7 +345,9 @@ func (d *Dir) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32
 	if err := d.dropSpecialOf(to.fd); err != nil {
 		return 0, status(err)
 	}
-	n, err := unix.CopyFileRange(from.fd, &off, to.fd, &at, int(min(in.Len, maxCopy)), 0)
+	n, err := got(func() (int, error) {
+		return unix.CopyFileRange(from.fd, &off, to.fd, &at, int(min(in.Len, maxCopy)), 0)
+	})
 	if err != nil {
 		return 0, status(err)
 	}

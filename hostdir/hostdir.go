@@ -90,7 +90,7 @@ var _ fuse.RawFileSystem = (*Dir)(nil)
 
 // Open opens the directory at path.
 func Open(path string, o Options) (*Dir, error) {
-	root, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	root, err := openat(unix.AT_FDCWD, path, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, fmt.Errorf("share %s: %w%s", path, err, advice(path, err))
 	}
@@ -118,14 +118,14 @@ func advice(path string, err error) string {
 }
 
 func (d *Dir) prepare() (err error) {
-	if d.proc, err = unix.Open("/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+	if d.proc, err = openat(unix.AT_FDCWD, "/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
 		return fmt.Errorf("/proc/self/fd: %w; mount /proc", err)
 	}
 	if d.umask, err = umask(); err != nil {
 		return err
 	}
 	var fs unix.Statfs_t
-	if err := unix.Fstatfs(d.root, &fs); err != nil {
+	if err := fstatfs(d.root, &fs); err != nil {
 		return err
 	}
 	if err := d.refuse(&fs); err != nil {
@@ -139,7 +139,7 @@ func (d *Dir) prepare() (err error) {
 	d.memory = fs.Type == unix.TMPFS_MAGIC || fs.Type == unix.RAMFS_MAGIC
 	d.local = d.memory || slices.Contains(localTypes, fs.Type)
 	var st unix.Stat_t
-	if err := unix.Fstat(d.root, &st); err != nil {
+	if err := fstat(d.root, &st); err != nil {
 		return err
 	}
 	d.dev, d.rootKey = st.Dev, key{st.Dev, st.Ino}
@@ -149,7 +149,7 @@ func (d *Dir) prepare() (err error) {
 	if d.readOnly {
 		return nil
 	}
-	if err := unix.Faccessat(d.root, ".", unix.W_OK|unix.X_OK, 0); err != nil {
+	if err := again(func() error { return unix.Faccessat(d.root, ".", unix.W_OK|unix.X_OK, 0) }); err != nil {
 		return fmt.Errorf("%w; you may not write there: share it with :ro", err)
 	}
 	return nil
@@ -249,7 +249,7 @@ func (*Dir) OnUnmount() {}
 // StatFs implements fuse.RawFileSystem.
 func (d *Dir) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
 	var fs unix.Statfs_t
-	if err := unix.Fstatfs(d.root, &fs); err != nil {
+	if err := fstatfs(d.root, &fs); err != nil {
 		return status(err)
 	}
 	*out = fuse.StatfsOut{
@@ -269,7 +269,7 @@ func (d *Dir) SyncFS() fuse.Status {
 		return status(err)
 	}
 	defer unix.Close(fd)
-	return status(unix.Syncfs(fd))
+	return status(again(func() error { return unix.Syncfs(fd) }))
 }
 
 // status is what the guest is told of an error. ENOSYS has a meaning of its own

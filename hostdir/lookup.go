@@ -41,7 +41,7 @@ func (d *Dir) handleAt(dir int, name string) (int, error) {
 func openBeneath(dir int, name string) (int, error) {
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: beneath}
 	for tries := 1; ; tries++ {
-		fd, err := unix.Openat2(dir, name, &how)
+		fd, err := unix.Openat2(dir, name, &how) // again, below
 		// EAGAIN: something was renamed meanwhile, and the kernel is not sure.
 		if err != unix.EINTR && err != unix.EAGAIN || tries == 100 {
 			return fd, err
@@ -68,11 +68,7 @@ func (d *Dir) stepAt(dir int, name string) (int, error) {
 			closeFD(at)
 			return -1, unix.EXDEV
 		}
-		fd := -1
-		err := again(func() (err error) {
-			fd, err = unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-			return err
-		})
+		fd, err := openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW, 0)
 		closeFD(at)
 		if err == nil {
 			if id, e := mountID(fd); e != nil || id != d.mount {
@@ -91,12 +87,7 @@ func (d *Dir) stepAt(dir int, name string) (int, error) {
 // reopen opens the inode of an O_PATH descriptor, which must be a regular file
 // or a directory. No name is looked at.
 func (d *Dir) reopen(fd, flags int) (int, error) {
-	for {
-		got, err := unix.Openat(d.proc, strconv.Itoa(fd), flags|unix.O_CLOEXEC|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
-		if err != unix.EINTR {
-			return got, err
-		}
-	}
+	return openat(d.proc, strconv.Itoa(fd), flags|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
 }
 
 // procPath is the same as a path, for calls that take nothing else.
@@ -119,7 +110,7 @@ func (d *Dir) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fus
 // one system call.
 func (d *Dir) lookup(dir int, name string, out *fuse.EntryOut) fuse.Status {
 	var st unix.Stat_t
-	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT); err != nil {
+	if err := fstatat(dir, name, &st); err != nil {
 		return status(err)
 	}
 	if n := d.known(key{st.Dev, st.Ino}); n != nil {
@@ -147,7 +138,7 @@ func (d *Dir) tell(fd int, out *fuse.EntryOut) fuse.Status {
 // addPath is add of an O_PATH descriptor of whatever.
 func (d *Dir) addPath(fd int) (*node, *unix.Stat_t, fuse.Status) {
 	st := new(unix.Stat_t)
-	if err := unix.Fstat(fd, st); err != nil {
+	if err := fstat(fd, st); err != nil {
 		unix.Close(fd)
 		return nil, nil, status(err)
 	}

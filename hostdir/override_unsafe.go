@@ -17,7 +17,7 @@ func readOverride(fd int, value *[maxOverride]byte) (int, error) {
 	p := append(path[:0], "/proc/self/fd/"...)
 	p = append(strconv.AppendInt(p, int64(fd), 10), 0)
 	for {
-		n, _, e := unix.Syscall6(unix.SYS_GETXATTR, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(unsafe.Pointer(&overrideName[0])),
+		n, _, e := unix.Syscall6(unix.SYS_GETXATTR, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(unsafe.Pointer(&overrideName[0])), // again, below
 			uintptr(unsafe.Pointer(value)), maxOverride, 0, 0)
 		switch e {
 		case 0:

@@ -100,7 +100,7 @@ func hostMode(kind, asked, have uint32) uint32 {
 // mode where that says all, else by an override. The caller uses the node.
 func (d *Dir) settle(n *node, want override) error {
 	var st unix.Stat_t
-	if err := unix.Fstat(n.fd, &st); err != nil {
+	if err := fstat(n.fd, &st); err != nil {
 		return err
 	}
 	if st.Uid != d.owner.uid {
@@ -193,7 +193,7 @@ func (d *Dir) newborn(parent *node, who fuse.Owner, kind, bits uint32) override 
 		o.UID, o.GID = d.owner.guest.Uid, d.owner.guest.Gid
 	}
 	var st unix.Stat_t
-	if unix.Fstat(parent.fd, &st) != nil {
+	if fstat(parent.fd, &st) != nil {
 		return o
 	}
 	dir := d.shown(parent, &st)
@@ -261,20 +261,20 @@ func (d *Dir) adopt(b *birth, n *node, st *unix.Stat_t) error {
 	} else if err := d.settle(n, d.newborn(b.parent, b.who, b.kind, b.bits)); err != nil && err != unix.EPERM {
 		return err // EPERM: it stays this user's
 	}
-	return unix.Fstat(n.fd, st)
+	return fstat(n.fd, st)
 }
 
 // unmake takes back what could not be made whole, if it still has its name.
 func (d *Dir) unmake(b *birth, st *unix.Stat_t) {
 	var now unix.Stat_t
-	if b.name == "" || unix.Fstatat(b.parent.fd, b.name, &now, unix.AT_SYMLINK_NOFOLLOW) != nil || now.Dev != st.Dev || now.Ino != st.Ino {
+	if b.name == "" || fstatat(b.parent.fd, b.name, &now) != nil || now.Dev != st.Dev || now.Ino != st.Ino {
 		return
 	}
 	flags := 0
 	if b.kind == unix.S_IFDIR {
 		flags = unix.AT_REMOVEDIR
 	}
-	unix.Unlinkat(b.parent.fd, b.name, flags)
+	again(func() error { return unix.Unlinkat(b.parent.fd, b.name, flags) })
 }
 
 // dropSpecial takes the set-user-ID and set-group-ID bits away that a file has for
@@ -284,7 +284,7 @@ func (d *Dir) dropSpecial(n *node) error {
 		return nil
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(n.fd, &st); err != nil {
+	if err := fstat(n.fd, &st); err != nil {
 		return err
 	}
 	now := d.shown(n, &st)
@@ -301,7 +301,7 @@ func (d *Dir) dropSpecialOf(fd int) error {
 		return nil
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	if err := fstat(fd, &st); err != nil {
 		return err
 	}
 	d.mu.Lock()

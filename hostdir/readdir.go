@@ -80,7 +80,10 @@ func (d *Dir) readDir(in *fuse.ReadIn, add func(dir int, e fuse.DirEntry) bool) 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if in.Offset != r.next {
-		if _, err := unix.Seek(h.fd, int64(in.Offset), unix.SEEK_SET); err != nil {
+		if err := again(func() error {
+			_, err := unix.Seek(h.fd, int64(in.Offset), unix.SEEK_SET)
+			return err
+		}); err != nil {
 			return status(err)
 		}
 		r.next, r.rest = in.Offset, nil
@@ -112,11 +115,7 @@ func (r *stream) peek(fd int) (fuse.DirEntry, int, error) {
 		if r.buf == nil {
 			r.buf = make([]byte, direntBytes)
 		}
-		n := 0
-		err := again(func() (err error) {
-			n, err = unix.Getdents(fd, r.buf)
-			return err
-		})
+		n, err := got(func() (int, error) { return unix.Getdents(fd, r.buf) })
 		if err != nil || n == 0 {
 			return fuse.DirEntry{}, 0, err
 		}

@@ -76,7 +76,7 @@ func (d *Dir) Save() ([]byte, error) {
 
 func (d *Dir) isRoot(fd int) bool {
 	var a, b unix.Stat_t
-	return fd >= 0 && unix.Fstat(fd, &a) == nil && unix.Fstat(d.root, &b) == nil && a.Dev == b.Dev && a.Ino == b.Ino
+	return fd >= 0 && fstat(fd, &a) == nil && fstat(d.root, &b) == nil && a.Dev == b.Dev && a.Ino == b.Ino
 }
 
 // pathOf returns the path below the root at which a descriptor's inode is found,
@@ -99,7 +99,7 @@ func (d *Dir) pathOf(fd int, root string) []byte {
 	}
 	defer unix.Close(again)
 	var a, b unix.Stat_t
-	if unix.Fstat(fd, &a) != nil || unix.Fstat(again, &b) != nil || a.Dev != b.Dev || a.Ino != b.Ino {
+	if fstat(fd, &a) != nil || fstat(again, &b) != nil || a.Dev != b.Dev || a.Ino != b.Ino {
 		return nil // it was deleted, and perhaps there is another of that name
 	}
 	return []byte(path)
@@ -183,7 +183,7 @@ func (d *Dir) find(path []byte) (fd int, st unix.Stat_t) {
 	if err != nil {
 		return -1, st
 	}
-	if err := unix.Fstat(fd, &st); err != nil {
+	if err := fstat(fd, &st); err != nil {
 		unix.Close(fd)
 		return -1, st
 	}

@@ -152,7 +152,7 @@ func (d *Dir) Forget(id, times uint64) {
 func (d *Dir) forgotten(n *node) int {
 	delete(d.nodes, n.id)
 	var st unix.Stat_t
-	if n.memory != nil && unix.Fstat(n.fd, &st) == nil && st.Nlink > 0 {
+	if n.memory != nil && fstat(n.fd, &st) == nil && st.Nlink > 0 {
 		return -1
 	}
 	d.forgetMemory(n)

@@ -42,7 +42,7 @@ func (d *Dir) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.
 		}
 		return d.born(&b, path, out)
 	case unix.S_IFIFO, unix.S_IFSOCK:
-		return d.named(&b, unix.Mknodat(parent.fd, name, b.kind|d.birthMode(&b), 0), out)
+		return d.named(&b, again(func() error { return unix.Mknodat(parent.fd, name, b.kind|d.birthMode(&b), 0) }), out)
 	}
 	return fuse.EPERM
 }
@@ -67,7 +67,7 @@ func (d *Dir) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.
 	}
 	defer d.done(parent)
 	b := birth{parent, name, in.Owner, unix.S_IFDIR, in.Mode & permissions}
-	return d.named(&b, unix.Mkdirat(parent.fd, name, d.birthMode(&b)), out)
+	return d.named(&b, again(func() error { return unix.Mkdirat(parent.fd, name, d.birthMode(&b)) }), out)
 }
 
 // Symlink implements fuse.RawFileSystem. The text is the guest's: nobody here
@@ -79,7 +79,7 @@ func (d *Dir) Symlink(_ <-chan struct{}, in *fuse.InHeader, text, name string, o
 	}
 	defer d.done(parent)
 	b := birth{parent, name, in.Owner, unix.S_IFLNK, 0o777}
-	return d.named(&b, unix.Symlinkat(text, parent.fd, name), out)
+	return d.named(&b, again(func() error { return unix.Symlinkat(text, parent.fd, name) }), out)
 }
 
 // Readlink implements fuse.RawFileSystem.
@@ -93,11 +93,11 @@ func (d *Dir) Readlink(_ <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.Statu
 		return nil, fuse.EINVAL
 	}
 	text := make([]byte, unix.PathMax)
-	got, err := unix.Readlinkat(n.fd, "", text)
+	size, err := got(func() (int, error) { return unix.Readlinkat(n.fd, "", text) })
 	if err != nil {
 		return nil, status(err)
 	}
-	return text[:got], fuse.OK
+	return text[:size], fuse.OK
 }
 
 // Link implements fuse.RawFileSystem.
@@ -116,7 +116,10 @@ func (d *Dir) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.En
 		return fuse.EPERM
 	}
 	// What is followed is the entry of /proc, which leads to the inode.
-	if err := unix.Linkat(d.proc, strconv.Itoa(n.fd), parent.fd, name, unix.AT_SYMLINK_FOLLOW); err != nil {
+	err := again(func() error {
+		return unix.Linkat(d.proc, strconv.Itoa(n.fd), parent.fd, name, unix.AT_SYMLINK_FOLLOW)
+	})
+	if err != nil {
 		return status(err)
 	}
 	return d.lookup(parent.fd, name, out)
@@ -138,7 +141,7 @@ func (d *Dir) remove(dir uint64, name string, flags int) fuse.Status {
 		return s
 	}
 	defer d.done(parent)
-	return status(unix.Unlinkat(parent.fd, name, flags))
+	return status(again(func() error { return unix.Unlinkat(parent.fd, name, flags) }))
 }
 
 // Rename implements fuse.RawFileSystem.
@@ -156,5 +159,5 @@ func (d *Dir) Rename(_ <-chan struct{}, in *fuse.RenameIn, from, to string) fuse
 	if in.Flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 { // RENAME_WHITEOUT makes a device
 		return fuse.EINVAL
 	}
-	return status(unix.Renameat2(parent.fd, from, into.fd, to, uint(in.Flags)))
+	return status(again(func() error { return unix.Renameat2(parent.fd, from, into.fd, to, uint(in.Flags)) }))
 }

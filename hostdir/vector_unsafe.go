@@ -29,7 +29,7 @@ func (v *vector) fill(bufs [][]byte) (k, n int) {
 // flags.
 func (v *vector) call(trap uintptr, fd, k int, off int64, flags uintptr) (int, error) {
 	// The offset is in one register; the next is the high half of 32-bit systems.
-	n, _, e := unix.Syscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(v)), uintptr(k), uintptr(off), 0, flags)
+	n, _, e := unix.Syscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(v)), uintptr(k), uintptr(off), 0, flags) // again, by who calls
 	if e != 0 {
 		return 0, e
 	}

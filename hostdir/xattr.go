@@ -40,11 +40,7 @@ func (d *Dir) GetXAttr(_ <-chan struct{}, in *fuse.InHeader, name string, dest [
 		return 0, s
 	}
 	defer d.done(n)
-	size := 0
-	err := again(func() (err error) {
-		size, err = unix.Getxattr(procPath(n.fd), name, dest)
-		return err
-	})
+	size, err := got(func() (int, error) { return unix.Getxattr(procPath(n.fd), name, dest) })
 	if err != nil {
 		return 0, status(err)
 	}
@@ -65,11 +61,7 @@ func (d *Dir) ListXAttr(_ <-chan struct{}, in *fuse.InHeader, dest []byte) (uint
 		return 0, fuse.OK
 	}
 	all := make([]byte, maxXattr)
-	size := 0
-	err := again(func() (err error) {
-		size, err = unix.Listxattr(procPath(n.fd), all)
-		return err
-	})
+	size, err := got(func() (int, error) { return unix.Listxattr(procPath(n.fd), all) })
 	if err == unix.EOPNOTSUPP {
 		return 0, fuse.OK
 	}
