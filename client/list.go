@@ -1,9 +1,12 @@
 package client
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
+	"os"
 
 	"vmm/api"
 	"vmm/roster"
@@ -46,6 +49,21 @@ func Describe(e roster.Entry) (api.Guest, error) {
 	}
 	g.Name = e.Name
 	return finished(e, g), nil
+}
+
+// Stopped reports whether a guest's process was stopped by a signal, by job control
+// or by a debugger: then neither it nor its vmm does anything.
+func Stopped(g api.Guest) bool {
+	if g.State == api.Ended || g.Pid <= 0 {
+		return false
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", g.Pid))
+	if err != nil {
+		return false
+	}
+	// The command's name is in brackets, and may have any character (proc(5)).
+	state := bytes.TrimSpace(b[bytes.LastIndexByte(b, ')')+1:])
+	return bytes.HasPrefix(state, []byte("T ")) || bytes.HasPrefix(state, []byte("t "))
 }
 
 // unknown is a guest that has not described itself.

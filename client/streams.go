@@ -17,42 +17,66 @@ func (g *Guest) Logs(ctx context.Context, follow bool, lines int) (io.ReadCloser
 	if lines >= 0 {
 		p.Tail = &lines
 	}
-	return g.stream(g.api.Logs(ctx, &p))
+	return g.stream(ctx, func(ctx context.Context) (*http.Response, error) { return g.api.Logs(ctx, &p) })
 }
 
 // Trace returns the exits of the guest's vCPUs as they happen, a JSON object a
 // line. The caller closes it.
-func (g *Guest) Trace(ctx context.Context) (io.ReadCloser, error) { return g.stream(g.api.Trace(ctx)) }
+func (g *Guest) Trace(ctx context.Context) (io.ReadCloser, error) {
+	return g.stream(ctx, func(ctx context.Context) (*http.Response, error) { return g.api.Trace(ctx) })
+}
 
 // Metrics returns the guest's metrics in Prometheus' text format. The caller
 // closes it.
 func (g *Guest) Metrics(ctx context.Context) (io.ReadCloser, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/metrics", nil)
-	if err != nil {
-		return nil, err
-	}
-	return g.stream(g.http.Do(request))
+	return g.stream(ctx, func(ctx context.Context) (*http.Response, error) {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/metrics", nil)
+		if err != nil {
+			return nil, err
+		}
+		return g.http.Do(request)
+	})
 }
 
-// stream is the body of an answer, or what is wrong.
-func (g *Guest) stream(r *http.Response, err error) (io.ReadCloser, error) {
+// stream is the body of an answer, which must begin in time, or what is wrong.
+func (g *Guest) stream(ctx context.Context, f operation) (io.ReadCloser, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	begun := g.attend(ctx, cancel, g.limits.call)
+	r, err := f(ctx)
+	begun()
 	if err != nil {
-		return nil, g.lost(err)
+		cancel(nil)
+		return nil, g.lost(ctx, err)
 	}
 	if r.StatusCode != http.StatusOK {
+		defer cancel(nil)
 		defer r.Body.Close()
 		return nil, g.refused(r)
 	}
-	return r.Body, nil
+	return &body{r.Body, cancel}, nil
+}
+
+// body is a stream's.
+type body struct {
+	io.ReadCloser
+	cancel context.CancelCauseFunc
+}
+
+func (b *body) Close() error {
+	defer b.cancel(nil)
+	return b.ReadCloser.Close()
 }
 
 // Console attaches to the guest's console: what is written is typed, what is read
 // is what the guest prints. The caller closes it.
 func (g *Guest) Console(ctx context.Context) (net.Conn, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer g.attend(ctx, cancel, g.limits.call)()
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "unix", g.Socket())
 	if err != nil {
-		return nil, g.lost(err)
+		return nil, g.lost(ctx, err)
 	}
 	defer g.Owner.ContextFunc(ctx, func() { c.Close() })()
 	request, err := http.NewRequest(http.MethodGet, base+"/v1/guest/console", nil)
@@ -70,7 +94,7 @@ func (g *Guest) Console(ctx context.Context) (net.Conn, error) {
 	}
 	if err != nil {
 		c.Close()
-		return nil, g.lost(err)
+		return nil, g.lost(ctx, err)
 	}
 	if r.StatusCode != http.StatusSwitchingProtocols {
 		defer c.Close()

@@ -22,7 +22,7 @@ func (p *program) lifecycle() []*cobra.Command {
 		p.newVerb("pause", "Stop a guest's vCPUs and devices where they are", (*client.Guest).Pause),
 		p.newVerb("resume", "Have a paused guest go on", (*client.Guest).Resume),
 		p.newStop(),
-		p.newVerb("kill", "End a guest as if its power failed", kill),
+		p.newVerb("kill", "End a guest as if its power failed", (*client.Guest).Kill),
 		p.newWait(), p.newRemove(), p.newStats(), p.newBalloon(), p.newTrace(),
 	}
 }
@@ -46,6 +46,7 @@ func (p *program) open(name string) (*client.Guest, error) {
 	if err != nil {
 		return nil, nameStatus(err)
 	}
+	g.Owner = new(rescuer).panicked
 	return g, nil
 }
 
@@ -131,22 +132,6 @@ func (p *program) newVerb(verb, short string, f func(*client.Guest, context.Cont
 	}, 0)
 }
 
-// kill ends a guest and waits until it has ended.
-func kill(g *client.Guest, ctx context.Context) error {
-	if err := g.Kill(ctx); err != nil {
-		return err
-	}
-	return gone(g, ctx)
-}
-
-// gone waits until a guest that is about to end has.
-func gone(g *client.Guest, ctx context.Context) error {
-	if _, err := g.Wait(ctx); err != nil && !errors.Is(err, client.ErrEnded) {
-		return err
-	}
-	return g.Leave(ctx)
-}
-
 func (p *program) newStop() *cobra.Command {
 	var timeout time.Duration
 	cmd := &cobra.Command{
@@ -162,12 +147,7 @@ func (p *program) newStop() *cobra.Command {
 		if timeout < 0 {
 			return &statusError{exitUsage, fmt.Errorf("--timeout %v: must not be negative", timeout)}
 		}
-		return p.eachGuest(cmd, names, func(g *client.Guest, ctx context.Context) error {
-			if err := g.Stop(ctx, limit); err != nil {
-				return err
-			}
-			return gone(g, ctx)
-		})
+		return p.eachGuest(cmd, names, func(g *client.Guest, ctx context.Context) error { return g.Stop(ctx, limit) })
 	}
 	return p.names(cmd, 0)
 }
@@ -213,7 +193,7 @@ func (p *program) newRemove() *cobra.Command {
 			}
 			defer g.Close()
 			if force && g.Alive {
-				if err := kill(g, ctx); err != nil {
+				if err := g.Kill(ctx); err != nil {
 					return apiStatus(err)
 				}
 			}

@@ -119,10 +119,15 @@ func status(g api.Guest) string {
 		return g.End.Reason
 	case g.End != nil:
 		return fmt.Sprintf("ended (%d: %s) %s ago", g.End.Status, g.End.Reason, ago(g.End.At))
-	case g.State == api.Running && g.Started != nil:
-		return "up " + ago(*g.Started)
 	}
-	return string(g.State)
+	state := string(g.State)
+	if g.State == api.Running && g.Started != nil {
+		state = "up " + ago(*g.Started)
+	}
+	if client.Stopped(g) {
+		state += " (its process is stopped)"
+	}
+	return state
 }
 
 // setting is a field of the Config, of which nothing reaches the terminal but
