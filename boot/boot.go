@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"vmm/hostfile"
 	"vmm/mem"
 )
 
@@ -55,13 +56,14 @@ func (m *Mode) UnmarshalText(text []byte) error { return m.Set(string(text)) }
 
 // Params is what to start.
 type Params struct {
-	Kernel   string      // path of a bzImage or an ELF
-	Initrds  []string    // paths; the guest sees them one after another
-	Cmdline  string      // the kernel's command line, without a final NUL
-	Mode     Mode        // how to start it
-	RSDP     mem.Addr    // of ACPI tables that are in memory already, or 0
-	Reserved []mem.Range // not for the kernel: reserved in its memory map, in RAM or out of it
-	Cache    *Cache      // of unpacked kernels, or nil
+	Kernel   string        // path of a bzImage or an ELF
+	Initrds  []string      // paths; the guest sees them one after another
+	Cmdline  string        // the kernel's command line, without a final NUL
+	Mode     Mode          // how to start it
+	RSDP     mem.Addr      // of ACPI tables that are in memory already, or 0
+	Reserved []mem.Range   // not for the kernel: reserved in its memory map, in RAM or out of it
+	Cache    *Cache        // of unpacked kernels, or nil
+	Held     *hostfile.Set // has the files under their paths; nil resolves those
 	Log      *slog.Logger
 }
 
@@ -181,11 +183,11 @@ func (l *loader) layOut() (err error) {
 
 // open opens every file first: what can fail at once shall not fail late.
 func (l *loader) open() (err error) {
-	if l.kernel, err = openFile("kernel", l.Kernel); err != nil {
+	if l.kernel, err = openFile(l.Held, "kernel", l.Kernel); err != nil {
 		return err
 	}
 	for _, path := range l.Initrds {
-		f, err := openFile("initrd", path)
+		f, err := openFile(l.Held, "initrd", path)
 		if err != nil {
 			return err
 		}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"vmm/hostfile"
 )
 
 // A Cache keeps unpacked kernels in a directory, so that the next start of the
@@ -25,9 +27,10 @@ import (
 // Its mtime is the time of its last use. A cache that does not work costs time,
 // nothing else: Load says why in the log.
 type Cache struct {
-	Dir   string // see CacheDir; made if it is missing
-	Limit int64  // bytes of all images; 0 means DefaultCacheLimit
-	Copy  bool   // read an image into memory instead of mapping it
+	Dir   string        // see CacheDir; made if it is missing
+	Limit int64         // bytes of all images; 0 means DefaultCacheLimit
+	Copy  bool          // read an image into memory instead of mapping it
+	Held  *hostfile.Set // has the directory under its path; nil resolves that
 }
 
 // DefaultCacheLimit has room for about ten kernels of distributions.
@@ -58,10 +61,7 @@ type store struct {
 // open opens the directory, which must be the user's own and closed to others:
 // whoever can write there decides what guests run.
 func (c *Cache) open() (*store, error) {
-	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
-		return nil, err
-	}
-	root, err := os.OpenRoot(c.Dir)
+	root, err := c.Held.OpenRoot(c.Dir)
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,7 @@ import (
 func oldKernel(t *testing.T) string {
 	path := filepath.Join("testdata", "vmlinuz")
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(settled / 10) {
-		f, err := openFile("kernel", path)
+		f, err := openFile(nil, "kernel", path)
 		if err != nil {
 			t.Fatal(err)
 		}

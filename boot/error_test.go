@@ -220,7 +220,7 @@ func TestMemoryErrors(t *testing.T) {
 // TestShrunk has a file that becomes shorter after it was opened.
 func TestShrunk(t *testing.T) {
 	path := writeFile(t, "initrd", []byte("0123456789"))
-	f, err := openFile("initrd", path)
+	f, err := openFile(nil, "initrd", path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,8 @@ import (
 	"unicode"
 
 	"golang.org/x/sys/unix"
+
+	"vmm/hostfile"
 )
 
 // A file is a regular file that the user named. It is read and never mapped:
@@ -24,12 +26,12 @@ type file struct {
 }
 
 // openFile opens a file that must be regular and not empty.
-func openFile(what, path string) (*file, error) {
+func openFile(held *hostfile.Set, what, path string) (*file, error) {
 	if path == "" {
 		return nil, &InputError{what, "", errors.New("no path given")}
 	}
 	// A FIFO would block without O_NONBLOCK until somebody writes to it.
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	f, err := held.Open(path, os.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
 		if pe := (*fs.PathError)(nil); errors.As(err, &pe) {
 			err = pe.Err // the path is said already

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"vmm/hostfile"
 )
 
 // SectorSize is what the size of a disk is a multiple of.
@@ -22,6 +24,8 @@ const SectorSize = 512
 type Options struct {
 	ReadOnly bool // others may read it at the same time; else nobody else may use it
 	Direct   bool // past the host's page cache (O_DIRECT)
+	// Held has the disk under its path; nil resolves that.
+	Held *hostfile.Set
 }
 
 // Image is an open disk. Its methods may be called from any goroutine, several

@@ -26,7 +26,7 @@ func Open(path string, o Options) (*Image, error) {
 // open looks before it opens: to open a FIFO would wait for its other side, and
 // to open a tape would move it.
 func (m *Image) open() error {
-	info, err := os.Stat(m.path)
+	info, err := m.opts.Held.Stat(m.path)
 	if err != nil {
 		return explain(err, m.path)
 	}
@@ -43,7 +43,7 @@ func (m *Image) open() error {
 	if m.opts.Direct {
 		flags |= unix.O_DIRECT
 	}
-	if m.f, err = os.OpenFile(m.path, flags, 0); err != nil {
+	if m.f, err = m.opts.Held.Open(m.path, flags); err != nil {
 		return explain(err, m.path)
 	}
 	m.fd = int(m.f.Fd())

@@ -15,6 +15,7 @@
 package hostdir
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -27,6 +28,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"vmm/hostfile"
 	"vmm/task"
 )
 
@@ -43,6 +45,8 @@ type Options struct {
 	// DefaultFiles.
 	Files int
 	Tasks task.Owner // of its goroutines
+	// Held has the directory under its path; nil resolves that.
+	Held *hostfile.Set
 }
 
 // DefaultFiles is a bound that suits the usual limit of descriptors.
@@ -90,8 +94,9 @@ var _ fuse.RawFileSystem = (*Dir)(nil)
 
 // Open opens the directory at path.
 func Open(path string, o Options) (*Dir, error) {
-	root, err := openat(unix.AT_FDCWD, path, unix.O_PATH|unix.O_DIRECTORY, 0)
+	root, err := o.Held.OpenFD(path, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
+		err = errors.Unwrap(err) // the path is said already
 		return nil, fmt.Errorf("share %s: %w%s", path, err, advice(path, err))
 	}
 	d := &Dir{root: root, proc: -1, path: path, readOnly: o.ReadOnly, hostOwner: o.HostOwner, owner: invoker(o.Owner), most: o.Files, closing: task.Group{Owner: o.Tasks}}

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmm/eventfd"
+	"vmm/hostfile"
 	"vmm/stream"
 	"vmm/task"
 	"vmm/unixsock"
@@ -47,8 +48,9 @@ type Host struct {
 	Owner task.Owner // of its goroutines; set before Serve
 
 	path     string
+	name     string // of path in its directory
 	log      *slog.Logger
-	l        *net.UnixListener
+	l        *unixsock.Listener
 	guest    stream.Guest
 	epoll    int
 	stop     *eventfd.FD   // for poll
@@ -63,9 +65,10 @@ type Host struct {
 	closed bool                  // guarded by mu
 }
 
-// New returns the host behind path, where nobody can call yet. A nil log
-// discards.
-func New(path string, log *slog.Logger) (*Host, error) {
+// New returns the host behind path, where nobody can call yet. held has the
+// directory that path is in, nil resolves that now: whatever becomes of names
+// above it later changes nothing. A nil log discards.
+func New(path string, held *hostfile.Set, log *slog.Logger) (*Host, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
@@ -75,20 +78,30 @@ func New(path string, log *slog.Logger) (*Host, error) {
 	if len(path) > maxPath {
 		return nil, fmt.Errorf("%s: the path is longer than %d bytes; use a shorter one", path, maxPath)
 	}
-	l, err := unixsock.Listen(path)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
 	h := &Host{
-		path: path, log: log, l: l, epoll: -1, done: make(chan struct{}), greeting: make(chan struct{}, maxGreeting),
+		path: path, log: log, epoll: -1, done: make(chan struct{}), greeting: make(chan struct{}, maxGreeting),
 		conns: map[uint64]*conn{}, greets: map[net.Conn]struct{}{},
 	}
+	if err := h.listen(held); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
 	if err := h.open(); err != nil {
-		l.Close()
+		h.l.Close()
 		h.free()
 		return nil, err
 	}
 	return h, nil
+}
+
+// listen makes the socket at path.
+func (h *Host) listen(held *hostfile.Set) (err error) {
+	dir, name, err := held.OpenParent(h.path)
+	if err != nil {
+		return errors.Unwrap(err) // the path is said already
+	}
+	h.name = name
+	h.l, err = unixsock.ListenIn(dir, name)
+	return err
 }
 
 // open makes what poll waits at.
@@ -190,19 +203,16 @@ func (h *Host) find(id uint64) (*conn, stream.Watcher) {
 	return nil, nil
 }
 
-// Dial implements stream.Host. A program whose backlog of calls is full refuses.
+// Dial implements stream.Host. A program whose backlog of calls is full refuses, and
+// so does what is not a socket of this user's or root's under its only name.
 func (h *Host) Dial(port uint32, w stream.Watcher) (stream.Conn, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	path := fmt.Sprintf("%s_%d", h.path, port)
-	if path[0] == '@' {
-		path = "./" + path // a file, as in package unixsock
-	}
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+	if err := h.connect(fd, port); err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s_%d: %w", h.path, port, err)
 	}
 	c, err := h.add(fd)
 	if err != nil {
@@ -213,6 +223,16 @@ func (h *Host) Dial(port uint32, w stream.Watcher) (stream.Conn, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// connect connects a socket to the program that listens for calls to port.
+func (h *Host) connect(fd int, port uint32) error {
+	to, err := h.l.Find(fmt.Sprintf("%s_%d", h.name, port))
+	if err != nil {
+		return err
+	}
+	defer unix.Close(to)
+	return unix.Connect(fd, &unix.SockaddrUnix{Name: hostfile.Name(to)})
 }
 
 // add takes fd, whatever comes.

@@ -92,7 +92,7 @@ func start(t *testing.T) (*Host, *guest) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	h, err := New(filepath.Join(dir, "s"), nil)
+	h, err := New(filepath.Join(dir, "s"), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -416,7 +416,7 @@ func TestBadPaths(t *testing.T) {
 		filepath.Join("/proc", "no", "such", "s"): "no such file or directory",
 		"/dev/null": "not a socket",
 	} {
-		h, err := New(path, nil)
+		h, err := New(path, nil, nil)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", path, err, want)
 		}

@@ -64,6 +64,10 @@ type Config struct {
 	// in CPUID. That is more of the host's kernel for a hostile guest to try.
 	Nested bool `json:",omitempty"`
 
+	// Files are what the paths lead to, if a machine of the same guest was there
+	// before; nil has New resolve them.
+	Files *Files `json:"-"`
+
 	// KVMDevice is the path of the KVM device; "" is the constant of that name.
 	KVMDevice string `json:"-"`
 

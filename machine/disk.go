@@ -42,7 +42,7 @@ func (d *Disk) validate() error {
 // openDisks makes a device of each disk of the Config.
 func (m *Machine) openDisks() error {
 	for _, c := range m.config.Disks {
-		image, err := disk.Open(c.Path, disk.Options{ReadOnly: c.ReadOnly, Direct: c.Direct})
+		image, err := disk.Open(c.Path, disk.Options{ReadOnly: c.ReadOnly, Direct: c.Direct, Held: m.files.set})
 		if err != nil {
 			return &DiskError{err}
 		}

@@ -31,6 +31,8 @@ import (
 //	 +----------+--> closed (Close)
 type Machine struct {
 	config Config
+	files  *Files
+	own    *Files // the same, unless they are the caller's
 	log    *slog.Logger
 
 	vm      *kvm.VM
@@ -90,9 +92,15 @@ func New(c Config) (*Machine, error) {
 	if n := MaxVCPUs(sys); c.CPUs > n {
 		return nil, &ConfigError{"CPUs", fmt.Sprintf("%d; this host's KVM does at most %d", c.CPUs, n)}
 	}
-	m := &Machine{config: c, log: c.Log, ends: make(chan ending, 1), done: make(chan struct{})}
+	m := &Machine{config: c, files: c.Files, log: c.Log, ends: make(chan ending, 1), done: make(chan struct{})}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
+	}
+	if m.files == nil {
+		if m.own, err = Hold(&c); err != nil {
+			return nil, err
+		}
+		m.files = m.own
 	}
 	if err := m.build(sys); err != nil {
 		m.free()
@@ -170,10 +178,10 @@ func (m *Machine) load(cmdline string) error {
 	}
 	p := boot.Params{
 		Kernel: m.config.Kernel, Initrds: m.config.Initrds, Cmdline: cmdline, Mode: m.config.Boot,
-		RSDP: acpiBase, Reserved: []mem.Range{{Base: acpiBase, Size: acpiSize}}, Log: m.log,
+		RSDP: acpiBase, Reserved: []mem.Range{{Base: acpiBase, Size: acpiSize}}, Log: m.log, Held: m.files.set,
 	}
 	if m.config.KernelCache != "" {
-		p.Cache = &boot.Cache{Dir: m.config.KernelCache, Copy: m.config.CopyKernel}
+		p.Cache = &boot.Cache{Dir: m.config.KernelCache, Copy: m.config.CopyKernel, Held: m.files.set}
 	}
 	var err error
 	m.entry, err = boot.Load(m.mem, p)
@@ -427,6 +435,9 @@ func (m *Machine) free() error {
 	// Memory that the host's disk still writes to must not become another's.
 	if m.mem != nil && stuck == nil {
 		errs = append(errs, m.mem.Close())
+	}
+	if m.own != nil {
+		errs = append(errs, m.own.Close())
 	}
 	return errors.Join(errs...)
 }

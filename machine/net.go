@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"time"
 
 	"vmm/devices/virtio/net"
@@ -89,7 +88,6 @@ type nic struct {
 	device *net.Device
 	link   closer
 	pcap   *pcap.Link
-	file   *os.File
 }
 
 // closer is a link that holds something of the host's.
@@ -122,12 +120,11 @@ func (m *Machine) openNet(n *nic, i int) (err error) {
 		link = bounded
 	}
 	if c.PCAP != "" {
-		if n.file, err = os.Create(c.PCAP); err != nil {
+		file, err := m.files.record(c.PCAP)
+		if err != nil {
 			return &NetError{fmt.Errorf("pcap: %w", err)}
 		}
-		if n.pcap, err = pcap.New(link, n.file, m.log); err != nil {
-			return &NetError{err}
-		}
+		n.pcap = pcap.New(link, file, m.log)
 		n.pcap.Owner = m.panicked
 		link = n.pcap
 	}
@@ -169,9 +166,6 @@ func (n *nic) close() error {
 	}
 	if n.pcap != nil {
 		n.pcap.Flush()
-	}
-	if n.file != nil {
-		errs = append(errs, n.file.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -165,7 +165,7 @@ func (m *Machine) openShares() error {
 	}
 	for i := range shares {
 		s := &shares[i]
-		dir, err := hostdir.Open(s.Dir, hostdir.Options{ReadOnly: s.ReadOnly, Files: filesEach(len(shares)), Tasks: m.panicked})
+		dir, err := hostdir.Open(s.Dir, hostdir.Options{ReadOnly: s.ReadOnly, Files: filesEach(len(shares)), Tasks: m.panicked, Held: m.files.set})
 		if err != nil {
 			return &ShareError{err}
 		}

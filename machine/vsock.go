@@ -36,7 +36,7 @@ func (m *Machine) addVsock() (err error) {
 	if c == nil {
 		return nil
 	}
-	if m.devices.sockets, err = hostsock.New(c.Path, m.log); err != nil {
+	if m.devices.sockets, err = hostsock.New(c.Path, m.files.set, m.log); err != nil {
 		return &VsockError{err}
 	}
 	cid := c.CID

@@ -170,8 +170,16 @@ func (g *Guest) describe() {
 }
 
 // Run runs the guest until it has ended for good, or the context. It is called
-// once. started, which may be nil, is called when its first life begins.
+// once. All lives have the files that the Config's paths lead to now, or its Files. started, which may be nil, is called when its first life begins.
 func (g *Guest) Run(ctx context.Context, started func()) End {
+	if g.config.Files == nil {
+		files, err := g.hold()
+		if err != nil {
+			return g.finish(End{Err: err})
+		}
+		defer files.Close()
+		g.config.Files = files
+	}
 	var past history
 	for {
 		began := time.Now()
@@ -187,6 +195,15 @@ func (g *Guest) Run(ctx context.Context, started func()) End {
 		}
 		g.log.Info("restarting", "after", e)
 	}
+}
+
+// hold resolves what the Config names, for all lives. What the guest may write to
+// has nothing of the roster in it either.
+func (g *Guest) hold() (*machine.Files, error) {
+	if g.o.Roster == nil {
+		return machine.Hold(&g.config)
+	}
+	return machine.Hold(&g.config, machine.Place{Name: "the runtime directory", Path: g.o.Roster.Dir(), Root: true})
 }
 
 func (e End) String() string {

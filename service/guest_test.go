@@ -217,3 +217,29 @@ func TestStorm(t *testing.T) {
 	close(quit)
 	all.Wait()
 }
+
+// TestLivesShareFiles: what the paths lead to is found once, for all lives.
+func TestLivesShareFiles(t *testing.T) {
+	f := newFixture(t, Options{Policy: Policy{Reboot: true}})
+	m := f.run(t)
+	files := m.config.Files
+	if files == nil {
+		t.Error("the first life resolves paths by itself")
+	}
+	m.ends <- machine.End{Reason: machine.Reset}
+	if m = f.life(t); m.config.Files != files {
+		t.Error("the second life resolves them again")
+	}
+	m.ends <- machine.End{Reason: machine.PowerOff}
+	f.end(t)
+}
+
+// TestCollision: a guest that could write to the roster is not started.
+func TestCollision(t *testing.T) {
+	f := newFixture(t, Options{})
+	f.config.Shares = []machine.Share{{Dir: f.roster.Dir()}}
+	e := f.Run(t.Context(), nil)
+	if in := (*machine.CollisionError)(nil); !errors.As(e.Err, &in) {
+		t.Errorf("%v", e)
+	}
+}

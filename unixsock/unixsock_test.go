@@ -1,11 +1,14 @@
 package unixsock
 
 import (
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestListen(t *testing.T) {
@@ -20,8 +23,7 @@ func TestListen(t *testing.T) {
 	if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), "another process listens there") {
 		t.Errorf("a second listener: %v", err)
 	}
-	l.SetUnlinkOnClose(false) // as by a kill
-	l.Close()
+	l.UnixListener.Close() // as by a kill
 	if l, err = Listen(path); err != nil {
 		t.Fatalf("over the socket of a dead process: %v", err)
 	}
@@ -66,5 +68,64 @@ func TestNoAbstractName(t *testing.T) {
 	defer l.Close()
 	if _, err := os.Stat("@s"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestStaleLink: a link in the place of the socket is neither followed nor removed,
+// nor is the socket of a dead process of somebody else.
+func TestStaleLink(t *testing.T) {
+	t.Chdir(t.TempDir())
+	dead, err := Listen("dead")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.UnixListener.Close()
+	if err := os.Symlink("dead", "link"); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"link": "is not a socket"}
+	if os.Geteuid() == 0 {
+		if err := errors.Join(unix.Mknod("theirs", unix.S_IFSOCK|0o600, 0), os.Chown("theirs", 1234, 1234)); err != nil {
+			t.Fatal(err)
+		}
+		want["theirs"] = "a socket of user 1234"
+	}
+	for path, text := range want {
+		if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("%s: %v, want %q", path, err, text)
+		}
+		if _, err := os.Lstat(path); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := os.Lstat("dead"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestCloseRemovesItsOwn: the file that is removed is the listener's, wherever its
+// directory is by then.
+func TestCloseRemovesItsOwn(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := errors.Join(os.Mkdir("d", 0o700), os.Mkdir("e", 0o700), os.WriteFile("e/s", nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	var l [2]*Listener
+	for i, path := range []string{"d/s", "d/t"} {
+		var err error
+		if l[i], err = Listen(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.Rename("d", "away"), os.Symlink("e", "d"), os.Remove("away/t"), os.WriteFile("away/t", nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(l[0].Close(), l[1].Close()); err != nil {
+		t.Error(err)
+	}
+	for path, want := range map[string]bool{"away/s": false, "away/t": true, "e/s": true} {
+		if _, err := os.Lstat(path); (err == nil) != want {
+			t.Errorf("%s: %v", path, err)
+		}
 	}
 }

@@ -48,6 +48,7 @@ func (e *statusError) Unwrap() error { return e.err }
 func errorStatus(err error) *statusError {
 	var (
 		config   *machine.ConfigError
+		inside   *machine.CollisionError
 		input    *boot.InputError
 		disk     *machine.DiskError
 		share    *machine.ShareError
@@ -56,7 +57,7 @@ func errorStatus(err error) *statusError {
 	)
 	code := exitHost
 	switch {
-	case errors.As(err, &config):
+	case errors.As(err, &config), errors.As(err, &inside):
 		code = exitUsage
 	case errors.As(err, &input), errors.As(err, &disk), errors.As(err, &share):
 		code = exitInput

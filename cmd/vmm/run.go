@@ -178,6 +178,12 @@ func (o *runOptions) complete(stderr io.Writer) error {
 
 func (o *runOptions) run(cmd *cobra.Command, runtimeDir string) error {
 	standInBackground()
+	files, err := o.hold(runtimeDir)
+	if err != nil {
+		return errorStatus(flagName(err))
+	}
+	defer files.Close()
+	o.config.Files = files
 	g := &foreground{timeout: o.stopTimeout}
 	con, err := console.Open(o.serial, console.Options{Quit: g.quit, Break: g.sendBreak, Owner: g.panicked})
 	if err != nil {
@@ -259,14 +265,4 @@ func serialStatus(spec string, err error) error {
 		err = fmt.Errorf("%w; choose another", err)
 	}
 	return &statusError{exitHost, fmt.Errorf("--serial: %w", err)}
-}
-
-// flagName says with flags what a *machine.ConfigError says with fields.
-func flagName(err error) error {
-	var c *machine.ConfigError
-	if !errors.As(err, &c) {
-		return err
-	}
-	flags := map[string]string{"Kernel": "--kernel", "CPUs": "--cpus", "Memory": "--memory", "Disks": "--disk", "Nets": "--net", "Shares": "--volume", "Vsock": "--vsock", "Balloon": "--balloon", "Console": "--console", "Ports": "--console-port", "Transport": "--transport"}
-	return &machine.ConfigError{Field: flags[c.Field], Why: c.Why}
 }

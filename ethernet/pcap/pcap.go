@@ -9,7 +9,6 @@ package pcap
 import (
 	"bufio"
 	"encoding/binary"
-	"fmt"
 	"io"
 	"log/slog"
 	"sync"
@@ -24,6 +23,8 @@ const (
 	linkEthernet = 1          // LINKTYPE_ETHERNET
 	snapLength   = 1 << 18
 
+	// bufferSize is more than any record has: what is written are whole ones.
+	bufferSize = 1 << 17
 	// flushEvery is how old what is read from the file may be.
 	flushEvery = time.Second
 )
@@ -40,21 +41,11 @@ type Link struct {
 	now   func() time.Time
 }
 
-// New returns link with its frames recorded in w, which stays the caller's. An
-// error of w ends the recording and not the link, with a line in log.
-func New(link ethernet.Link, w io.Writer, log *slog.Logger) (*Link, error) {
-	l := &Link{Link: link, log: log, w: bufio.NewWriterSize(w, 1<<16), now: time.Now}
-	var h [24]byte
-	le.PutUint32(h[0:], magic)
-	le.PutUint16(h[4:], 2) // version 2.4
-	le.PutUint16(h[6:], 4)
-	le.PutUint32(h[16:], snapLength)
-	le.PutUint32(h[20:], linkEthernet)
-	l.w.Write(h[:])
-	if err := l.w.Flush(); err != nil {
-		return nil, fmt.Errorf("pcap: %w", err)
-	}
-	return l, nil
+// New returns link with its frames recorded in w, a *File that has begun, which
+// stays the caller's. An error of w ends the recording and not the link, with a
+// line in log.
+func New(link ethernet.Link, w io.Writer, log *slog.Logger) *Link {
+	return &Link{Link: link, log: log, w: bufio.NewWriterSize(w, bufferSize), now: time.Now}
 }
 
 var le = binary.LittleEndian
@@ -88,8 +79,14 @@ func (l *Link) record(bufs [][]byte, n int) {
 	if l.w == nil {
 		return
 	}
+	if recordHeader+n > l.w.Available() {
+		l.flush()
+		if l.w == nil {
+			return
+		}
+	}
 	now := l.now()
-	var h [16]byte
+	var h [recordHeader]byte
 	le.PutUint32(h[0:], uint32(now.Unix()))
 	le.PutUint32(h[4:], uint32(now.Nanosecond()))
 	le.PutUint32(h[8:], uint32(n))
@@ -112,6 +109,11 @@ func (l *Link) Flush() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.dirty = false
+	l.flush()
+}
+
+// flush is called with mu held.
+func (l *Link) flush() {
 	if l.w == nil {
 		return
 	}

@@ -53,7 +53,7 @@ func newLive(t testing.TB) *live {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	l := &live{t: t, path: filepath.Join(dir, "s"), socks: map[key]*sock{}}
-	if l.host, err = hostsock.New(l.path, nil); err != nil {
+	if l.host, err = hostsock.New(l.path, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	l.d = New(guestCID, l.host)

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"errors"
+	"strings"
+
+	"vmm/machine"
+)
+
+// hold resolves all paths of the command line, for all lives of the guest, and
+// refuses those that the guest could lead elsewhere. It is called before anything
+// is opened or made.
+func (o *runOptions) hold(runtimeDir string) (*machine.Files, error) {
+	own := []machine.Place{{Name: "--runtime-dir", Path: runtimeDir, Root: true}}
+	add := func(flag, spec string) {
+		if kind, path, _ := strings.Cut(spec, ":"); path != "" && (kind == "file" || kind == "unix") {
+			own = append(own, machine.Place{Name: flag, Path: path})
+		}
+	}
+	add("--serial", o.serial)
+	for _, p := range o.ports {
+		add("--console-port", p.spec)
+	}
+	return machine.Hold(&o.config, own...)
+}
+
+// flags are the flags of a Config's fields.
+var flags = map[string]string{
+	"Kernel": "--kernel", "Initrds": "--initrd", "KernelCache": "--kernel-cache", "CPUs": "--cpus", "Memory": "--memory", "Disks": "--disk", "Nets": "--net",
+	"Shares": "--volume", "Vsock": "--vsock", "Balloon": "--balloon", "Console": "--console", "Ports": "--console-port", "Transport": "--transport",
+}
+
+// flagName says with flags what errors of package machine say with fields.
+func flagName(err error) error {
+	var (
+		bad    *machine.ConfigError
+		inside *machine.CollisionError
+	)
+	switch {
+	case errors.As(err, &bad):
+		return &machine.ConfigError{Field: flags[bad.Field], Why: bad.Why}
+	case errors.As(err, &inside):
+		e := *inside
+		if flag := flags[e.Field]; flag != "" {
+			e.Field = flag
+		}
+		e.In = flags[e.In]
+		return &e
+	}
+	return err
+}

@@ -1,0 +1,224 @@
+// Package hostfile holds the files and directories of the host that a guest's
+// configuration names. A path is resolved once, before the guest has run, and what
+// it led to is kept as a descriptor: what the guest does to names afterwards, in a
+// directory that it may write to, has no say in what is opened.
+//
+// For the same reason such a directory may not be on the way of another path:
+// whoever runs the guest a second time would resolve what it has put there. A
+// Place knows the way of its path.
+package hostfile
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// Set holds files under the paths that lead to them. It is filled and closed by
+// one goroutine; in between its methods may be called from any. A nil Set holds
+// nothing: then its methods resolve paths when they are called.
+type Set struct {
+	files   map[string]held
+	parents map[string]held
+}
+
+// held is an O_PATH descriptor, or why there is none.
+type held struct {
+	fd  int
+	err error
+}
+
+// New returns a Set that holds nothing yet.
+func New() *Set { return &Set{files: map[string]held{}, parents: map[string]held{}} }
+
+// Close gives all descriptors back. What was opened by them stays open.
+func (s *Set) Close() error {
+	for _, m := range []map[string]held{s.files, s.parents} {
+		for path, h := range m {
+			if h.err == nil {
+				unix.Close(h.fd)
+			}
+			delete(m, path)
+		}
+	}
+	return nil
+}
+
+// Hold resolves a path and holds what is there: links are followed this once. If
+// there is nothing, Open says so.
+func (s *Set) Hold(path string) *Place {
+	w := look(path, true)
+	defer w.close()
+	if w.err == nil && w.file < 0 {
+		w.err = unix.ENOENT
+	}
+	s.keep(s.files, path, w.file, w.err)
+	return w.place(w.dirs...)
+}
+
+// HoldParent holds the directory that a path's last name is in, which is not
+// looked at.
+func (s *Set) HoldParent(path string) *Place {
+	w := look(path, false)
+	defer w.close()
+	s.keep(s.parents, path, w.dir(), w.err)
+	return w.place(w.dirs...)
+}
+
+// HoldRoot holds a directory of files of this program's, and makes it, open to its
+// user only, if there is none.
+func (s *Set) HoldRoot(path string) {
+	err := os.MkdirAll(path, 0o700)
+	if err != nil {
+		s.keep(s.files, path, -1, errno(err))
+		return
+	}
+	s.Hold(path)
+}
+
+// Root is the Place of a directory in which this program makes files, if it makes
+// it itself, too. Nothing is held.
+func Root(path string) *Place {
+	w := look(path, true)
+	defer w.close()
+	if w.err == nil && w.file >= 0 {
+		return w.place(append(w.dirs, w.file)...)
+	}
+	return w.place(w.dirs...) // it will be made in one of these
+}
+
+// Look is the Place of a file that is opened now, or made. Nothing is held.
+func Look(path string) *Place {
+	w := look(path, true)
+	defer w.close()
+	return w.place(w.dirs...)
+}
+
+// keep duplicates fd: the walk closes its own.
+func (s *Set) keep(m map[string]held, path string, fd int, err error) {
+	if _, again := m[path]; again {
+		return
+	}
+	h := held{-1, err}
+	if err == nil {
+		h.fd, h.err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	}
+	m[path] = h
+}
+
+// Name is by which the kernel finds what a descriptor is of, whatever names that
+// has by now, for calls that take nothing but a path.
+func Name(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+
+// Open opens a file or directory that is held. Its error is a *fs.PathError and
+// the file's name the path.
+func (s *Set) Open(path string, flags int) (*os.File, error) {
+	fd, err := s.OpenFD(path, flags)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// OpenFD is Open for those who keep the descriptor.
+func (s *Set) OpenFD(path string, flags int) (int, error) {
+	name, err := s.find(path)
+	if err != nil {
+		return -1, err
+	}
+	fd, err := openat(unix.AT_FDCWD, name, flags, 0)
+	if err != nil {
+		return -1, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return fd, nil
+}
+
+// Stat describes what is held.
+func (s *Set) Stat(path string) (fs.FileInfo, error) {
+	f, err := s.Open(path, unix.O_PATH)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Stat()
+}
+
+// OpenRoot opens a directory for its files. A nil Set makes it as HoldRoot does.
+func (s *Set) OpenRoot(path string) (*os.Root, error) {
+	if s == nil {
+		if err := os.MkdirAll(path, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	name, err := s.find(path)
+	if err != nil {
+		return nil, err
+	}
+	return os.OpenRoot(name)
+}
+
+// OpenParent returns the directory that a path's last name is in, as an O_PATH
+// descriptor, and that name.
+func (s *Set) OpenParent(path string) (dir *os.File, name string, err error) {
+	parent, name := filepath.Split(path)
+	if !isName(name) {
+		return nil, "", &fs.PathError{Op: "open", Path: path, Err: unix.EISDIR}
+	}
+	h := held{unix.AT_FDCWD, nil}
+	if s != nil {
+		h, parent = s.parents[path], "."
+	} else if parent == "" {
+		parent = "."
+	}
+	err = h.err
+	var fd int
+	if err == nil {
+		fd, err = openat(h.fd, parent, unix.O_PATH|unix.O_DIRECTORY, 0)
+	}
+	if err != nil {
+		return nil, "", &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), filepath.Dir(path)), name, nil
+}
+
+// Create opens a file for writing in the directory that is held, and makes it for
+// its user only if there is none. A link is not followed.
+func (s *Set) Create(path string, flags int) (*os.File, error) {
+	dir, name, err := s.OpenParent(path)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	// Without O_NONBLOCK a FIFO would keep us here until it has a reader.
+	fd, err := openat(int(dir.Fd()), name, flags|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0o600)
+	if err == unix.ELOOP {
+		err = errLink
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+var errLink = errors.New("is a link: name the file itself")
+
+// find returns a name for a path.
+func (s *Set) find(path string) (string, error) {
+	if s == nil {
+		return path, nil
+	}
+	h, ok := s.files[path]
+	if !ok {
+		h.err = unix.EBADF // internal error: nobody asked to hold it
+	}
+	if h.err != nil {
+		return "", &fs.PathError{Op: "open", Path: path, Err: h.err}
+	}
+	return Name(h.fd), nil
+}
+
+func isName(name string) bool { return name != "" && name != "." && name != ".." }

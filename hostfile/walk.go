@@ -1,0 +1,213 @@
+package hostfile
+
+import (
+	"errors"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxLinks is how many links the kernel follows in a path (path_resolution(7)).
+const maxLinks = 40
+
+// A walk is the way of a path, one name at a time, as the kernel goes it: with what
+// it was led through. All descriptors are O_PATH.
+type walk struct {
+	dirs []int // directories in which a name was looked up; the last one is the last name's
+	file int   // what the path is; -1 if there is nothing, or if it was not looked at
+	err  error // why it ended before its end
+}
+
+// look walks along a path. Its last name is followed, or else not looked at.
+func look(path string, follow bool) *walk {
+	w := &walk{file: -1}
+	parent, last := filepath.Split(path)
+	switch {
+	case path == "":
+		w.err = unix.ENOENT
+		return w
+	case follow:
+		w.file, w.err = w.follow(path)
+	case !isName(last):
+		w.err = unix.EISDIR
+		return w
+	default:
+		var fd int
+		if fd, w.err = w.follow(parent + "."); w.err == nil {
+			w.dirs = append(w.dirs, fd)
+		}
+	}
+	return w
+}
+
+// dir is the directory of the last name.
+func (w *walk) dir() int {
+	if len(w.dirs) == 0 {
+		return -1
+	}
+	return w.dirs[len(w.dirs)-1]
+}
+
+func (w *walk) close() {
+	for _, fd := range append(w.dirs, w.file) {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+}
+
+// follow walks from the root or the working directory. It returns -1 and no error
+// for a last name that does not exist in its directory.
+func (w *walk) follow(path string) (fd int, err error) {
+	at, rest, err := start(path)
+	if err != nil {
+		return -1, err
+	}
+	for links := 0; len(rest) > 0; {
+		name := rest[0]
+		rest = rest[1:]
+		if !isName(name) {
+			next, err := openat(at, cmpDot(name), unix.O_PATH|unix.O_DIRECTORY, 0)
+			unix.Close(at)
+			if err != nil {
+				return -1, err
+			}
+			at = next
+			continue
+		}
+		w.dirs = append(w.dirs, at)
+		next, text, err := step(at, name)
+		switch {
+		case err == unix.ENOENT && len(rest) == 0:
+			return -1, nil
+		case err != nil:
+			return -1, err
+		case text == "":
+			at = next
+			continue
+		}
+		if links++; links > maxLinks {
+			return -1, unix.ELOOP
+		}
+		var more []string
+		if next, more, err = start(text); err != nil {
+			return -1, err
+		}
+		if text[0] != '/' { // from the directory that the link is in
+			unix.Close(next)
+			if next, err = unix.FcntlInt(uintptr(at), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+				return -1, err
+			}
+		}
+		at, rest = next, slices.Concat(more, rest)
+	}
+	return at, nil
+}
+
+// cmpDot is the name of a component that names nothing new: one before a double or
+// final slash is the directory itself.
+func cmpDot(name string) string {
+	if name == "" {
+		return "."
+	}
+	return name
+}
+
+// start returns where a path begins, and its names.
+func start(path string) (fd int, names []string, err error) {
+	from := "."
+	if strings.HasPrefix(path, "/") {
+		from, path = "/", strings.TrimLeft(path, "/")
+	}
+	if path != "" {
+		names = strings.Split(path, "/")
+	}
+	fd, err = openat(unix.AT_FDCWD, from, unix.O_PATH|unix.O_DIRECTORY, 0)
+	return fd, names, err
+}
+
+// step looks a name up: it returns what is there, or the text of a link.
+func step(dir int, name string) (fd int, text string, err error) {
+	// First as a directory, which has the kernel mount what is mounted on demand.
+	fd, err = openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY, 0)
+	if err != unix.ENOTDIR {
+		return fd, "", err
+	}
+	if fd, err = openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW, 0); err != nil {
+		return -1, "", err
+	}
+	var st unix.Stat_t
+	if err = unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		return fd, "", closeOn(err, fd)
+	}
+	defer unix.Close(fd)
+	var fs unix.Statfs_t
+	if err := again(func() error { return unix.Fstatfs(dir, &fs) }); err != nil {
+		return -1, "", err
+	}
+	if fs.Type == unix.PROC_SUPER_MAGIC { // it leads to a file, whatever its text is: /dev/fd/3
+		fd, err = openat(dir, name, unix.O_PATH, 0)
+		return fd, "", err
+	}
+	if err := mayFollow(dir, &st); err != nil {
+		return -1, "", err
+	}
+	b := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(fd, "", b)
+	if err == nil && n == 0 {
+		err = unix.ENOENT
+	}
+	return -1, string(b[:max(n, 0)]), err
+}
+
+// mayFollow is the kernel's rule of links in directories such as /tmp
+// (fs.protected_symlinks in proc(5)): only its owner follows one there, or the
+// directory's owner has made it.
+func mayFollow(dir int, link *unix.Stat_t) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(dir, &st); err != nil {
+		return err
+	}
+	const shared = unix.S_ISVTX | unix.S_IWOTH
+	if st.Mode&shared == shared && st.Uid != link.Uid && int(link.Uid) != unix.Geteuid() {
+		return unix.EACCES
+	}
+	return nil
+}
+
+// openat opens with O_CLOEXEC.
+func openat(dir int, name string, flags int, mode uint32) (fd int, err error) {
+	err = again(func() error {
+		fd, err = unix.Openat(dir, name, flags|unix.O_CLOEXEC, mode)
+		return err
+	})
+	return fd, err
+}
+
+// again calls f until no signal interrupts it.
+func again(f func() error) error {
+	for {
+		if err := f(); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+func closeOn(err error, fd int) error {
+	if err != nil {
+		unix.Close(fd)
+	}
+	return err
+}
+
+// errno is the number of an error of package os.
+func errno(err error) error {
+	var n syscall.Errno
+	if errors.As(err, &n) {
+		return n
+	}
+	return err
+}

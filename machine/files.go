@@ -1,0 +1,145 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+
+	"vmm/ethernet/pcap"
+	"vmm/hostfile"
+)
+
+// Files are what the paths of a Config lead to. A guest may start many times, and
+// in a directory that is shared with it it may put a link in the place of
+// whatever is there; so the paths are resolved once, before it first runs, and
+// what they led to then is what all its machines use. A file that somebody has
+// replaced since counts from the next Hold on.
+type Files struct {
+	set *hostfile.Set
+
+	mu    sync.Mutex
+	pcaps map[string]*pcap.File // guarded by mu; recordings, by their paths, once begun
+}
+
+// A Place is a path of the caller's own, which must not be where a guest decides
+// what it leads to either.
+type Place struct {
+	Name string // of what it is, for errors: the flag, say
+	Path string
+	Root bool // a directory that files are made in
+}
+
+// CollisionError says that a path leads through a directory that the guest may
+// write to.
+type CollisionError struct {
+	Field, Path string // a field of Config, or a Place's name
+	In, Dir     string // likewise: Shares, and of which one
+}
+
+func (e *CollisionError) Error() string {
+	return fmt.Sprintf("%s %s is inside %s %s, where the guest decides what its path leads to: keep it elsewhere, or share that directory read-only", e.Field, e.Path, e.In, e.Dir)
+}
+
+// Hold resolves the paths of c. The caller puts the result into c.Files of all
+// machines of one guest, and closes it after the last one. The error is a
+// *CollisionError; what else is wrong with a path, New says. Nothing is made
+// if there is an error.
+func Hold(c *Config, others ...Place) (*Files, error) {
+	f := &Files{set: hostfile.New(), pcaps: map[string]*pcap.File{}}
+	if err := f.hold(c, others); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// named is a Place that has been looked at.
+type named struct {
+	Place
+	at *hostfile.Place
+}
+
+func (f *Files) hold(c *Config, others []Place) error {
+	var all, shares []named
+	add := func(list *[]named, field, path string, at *hostfile.Place) {
+		*list = append(*list, named{Place{Name: field, Path: path}, at})
+	}
+	for i := range c.Shares {
+		add(&shares, "Shares", c.Shares[i].Dir, f.set.Hold(c.Shares[i].Dir))
+	}
+	add(&all, "Kernel", c.Kernel, f.set.Hold(c.Kernel))
+	for _, path := range c.Initrds {
+		add(&all, "Initrds", path, f.set.Hold(path))
+	}
+	for i := range c.Disks {
+		add(&all, "Disks", c.Disks[i].Path, f.set.Hold(c.Disks[i].Path))
+	}
+	for i := range c.Nets {
+		if path := c.Nets[i].PCAP; path != "" {
+			add(&all, "Nets", "pcap="+path, f.set.HoldParent(path))
+		}
+	}
+	if c.Vsock != nil {
+		add(&all, "Vsock", c.Vsock.Path, f.set.HoldParent(c.Vsock.Path))
+	}
+	if c.KernelCache != "" {
+		add(&all, "KernelCache", c.KernelCache, hostfile.Root(c.KernelCache))
+	}
+	for _, p := range others {
+		if p.Root {
+			add(&all, p.Name, p.Path, hostfile.Root(p.Path))
+		} else {
+			add(&all, p.Name, p.Path, hostfile.Look(p.Path))
+		}
+	}
+	for i := range c.Shares {
+		if c.Shares[i].ReadOnly {
+			continue
+		}
+		for _, p := range slices.Concat(shares, all) {
+			if p.at.Through(shares[i].at) {
+				return &CollisionError{p.Name, p.Path, "Shares", c.Shares[i].Dir}
+			}
+		}
+	}
+	if c.KernelCache != "" {
+		f.set.HoldRoot(c.KernelCache)
+	}
+	return nil
+}
+
+// record returns the recording at path, ready for another machine's frames.
+func (f *Files) record(path string) (*pcap.File, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	rec := f.pcaps[path]
+	if rec == nil {
+		file, err := f.set.Create(path, os.O_RDWR|os.O_APPEND)
+		if err != nil {
+			return nil, err
+		}
+		if rec, err = pcap.NewFile(file); err != nil {
+			file.Close()
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		f.pcaps[path] = rec
+	}
+	if err := rec.Begin(); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return rec, nil
+}
+
+// Close gives back what is held. No machine of the Config may be left.
+func (f *Files) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	errs := []error{f.set.Close()}
+	for path, rec := range f.pcaps {
+		errs = append(errs, rec.Close())
+		delete(f.pcaps, path)
+	}
+	return errors.Join(errs...)
+}
