@@ -17,6 +17,7 @@ func TestBalloonFlag(t *testing.T) {
 		{"off", balloon{off: true}, true},
 		{"64M", balloon{size: 64 << 20}, true},
 		{"0M", balloon{}, true},
+		{"0", balloon{}, true},
 		{"64", balloon{}, false},
 		{"on", balloon{}, false},
 		{"", balloon{}, false},

@@ -11,7 +11,7 @@ import (
 
 func TestSize(t *testing.T) {
 	for text, want := range map[string]size{
-		"16M": 16 << 20, "1G": 1 << 30, "512k": 512 << 10, "2T": 2 << 40, "0M": 0,
+		"16M": 16 << 20, "1G": 1 << 30, "512k": 512 << 10, "2T": 2 << 40, "0M": 0, "0": 0, "00": 0, " 0 ": 0, "0B": 0,
 		"1GiB": 1 << 30, "1gb": 1 << 30, " 1G ": 1 << 30, "16777215T": 16777215 << 40,
 	} {
 		var s size
@@ -24,7 +24,7 @@ func TestSize(t *testing.T) {
 			t.Errorf("%q is shown as %q, which is %d, %v", text, s.String(), again, err)
 		}
 	}
-	for _, text := range []string{"", "M", "B", "iB", "1", "1024", "-1G", "+1G", "1.5G", "1 G", "G1", "0x1M", "16777216T", "99999999999999999999K", "1P", "١M"} {
+	for _, text := range []string{"", "M", "B", "-0", "+0", "0.0", "0x0", "iB", "1", "1024", "-1G", "+1G", "1.5G", "1 G", "G1", "0x1M", "16777216T", "99999999999999999999K", "1P", "١M"} {
 		s := size(1)
 		if err := s.Set(text); err == nil || s != 1 {
 			t.Errorf("%q: %d, %v", text, s, err)

@@ -212,10 +212,8 @@ func (p *program) newBalloon() *cobra.Command {
 		Short: "Ask a guest to leave so much of its memory to the host (64M; 0 gives it back)",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var n size
-			if args[1] != "0" {
-				if err := n.Set(args[1]); err != nil {
-					return &statusError{exitUsage, fmt.Errorf("size %q: %w", args[1], err)}
-				}
+			if err := n.Set(args[1]); err != nil {
+				return &statusError{exitUsage, fmt.Errorf("size %q: %w", args[1], err)}
 			}
 			return p.eachGuest(cmd, args[:1], func(g *client.Guest, ctx context.Context) error { return g.SetBalloon(ctx, int64(n)) })
 		},

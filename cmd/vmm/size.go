@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// size is a flag's number of bytes with its unit: 512M, 2G.
+// size is a flag's number of bytes with its unit: 512M, 2G. Nothing, 0, needs none.
 type size uint64
 
 // units are powers of 1024; the order is that of shift by ten.
@@ -23,6 +23,10 @@ func (s *size) Set(text string) error {
 		unit = strings.IndexByte(units, t[len(t)-1])
 	}
 	if unit < 0 {
+		if n, err := strconv.ParseUint(t, 10, 64); err == nil && n == 0 {
+			*s = 0
+			return nil
+		}
 		return errors.New("has no unit; write it as 512M or 2G")
 	}
 	n, err := strconv.ParseUint(t[:len(t)-1], 10, 64)
@@ -36,8 +40,11 @@ func (s *size) Set(text string) error {
 
 // String implements pflag.Value.
 func (s *size) String() string {
+	if *s == 0 {
+		return "0"
+	}
 	n, unit := uint64(*s)>>10, 0
-	for n != 0 && n%1024 == 0 && unit < len(units)-1 {
+	for n%1024 == 0 && unit < len(units)-1 {
 		n, unit = n/1024, unit+1
 	}
 	return fmt.Sprintf("%d%c", n, units[unit])
