@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -20,7 +19,7 @@ import (
 // says in its environment that it is that, and on descriptor 3, which its parent
 // reads, that its guest runs; its standard error is the parent's until then.
 //
-//	vmm run -d                       vmm run -d, VMM_DETACHED=1
+//	vmm run -d                       vmm run -d, VMM_DETACHED=FORMAT (of the log until then)
 //	starts --------------------->    checks all, makes the machine
 //	prints what it says    <----     standard error
 //	prints the name, ends  <----     NAME\n; then its log is its standard error
@@ -33,7 +32,7 @@ func detached() bool { return os.Getenv(detachedVariable) != "" }
 
 // detach runs the same command line in the background, and returns when its
 // guest runs, or could not.
-func (p *program) detach(cmd *cobra.Command, name string) error {
+func (p *program) detach(cmd *cobra.Command, format logFormat) error {
 	host := func(err error) error { return &statusError{exitHost, fmt.Errorf("the background: %w", err)} }
 	ready, w, err := os.Pipe()
 	if err != nil {
@@ -42,7 +41,7 @@ func (p *program) detach(cmd *cobra.Command, name string) error {
 	defer ready.Close()
 	child := exec.Command(executable(), os.Args[1:]...)
 	child.Args[0] = os.Args[0]
-	child.Env = append(os.Environ(), detachedVariable+"=1")
+	child.Env = append(os.Environ(), detachedVariable+"="+string(format.at(cmd.ErrOrStderr())))
 	child.ExtraFiles = []*os.File{w}
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	said, err := child.StderrPipe()
@@ -114,27 +113,8 @@ func (o *runOptions) leaveParent(g *service.Guest) error {
 		return err
 	}
 	defer f.Close()
-	o.log.set(log)
+	o.log.set(log, o.logFormat.inFile())
 	return errors.Join(unix.Dup2(int(f.Fd()), 1), unix.Dup2(int(f.Fd()), 2))
-}
-
-// logTarget is where log lines go, which may change.
-type logTarget struct {
-	mu sync.Mutex
-	io.Writer
-}
-
-func (t *logTarget) set(w io.Writer) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.Writer = w
-}
-
-// Write implements io.Writer.
-func (t *logTarget) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.Writer.Write(p)
 }
 
 // restart is the flag --restart.

@@ -70,6 +70,34 @@ func invalidValue(e *pflag.InvalidValueError) error {
 	return fmt.Errorf("--%s %q: %s", f.Name, e.GetValue(), why)
 }
 
+// bareSwitches returns usage with --rm in place of pflag's --rm[=true|false].
+func bareSwitches(usage func(*cobra.Command) error) func(*cobra.Command) error {
+	return func(cmd *cobra.Command) error {
+		found := map[*pflag.Flag]pflag.Value{}
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			if f.Value.Type() == "bool" {
+				found[f] = f.Value
+				f.Value = bareSwitch{f.Value}
+			}
+		})
+		defer func() {
+			for f, v := range found {
+				f.Value = v
+			}
+		}()
+		return usage(cmd)
+	}
+}
+
+// bareSwitch is a bool of the one type for which pflag shows no value.
+type bareSwitch struct{ pflag.Value }
+
+// IsBoolFlag tells pflag that there is none.
+func (bareSwitch) IsBoolFlag() bool { return true }
+
+// Type implements pflag.Value.
+func (bareSwitch) Type() string { return "boolfunc" }
+
 // nearestFlag returns the flag whose name is most like name, or "".
 func nearestFlag(flags *pflag.FlagSet, name string) string {
 	var names []string

@@ -8,10 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strconv"
-	"strings"
 	"syscall"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -71,20 +68,6 @@ func readerGone(err error) bool {
 	return errors.As(err, &path) && path.Path == os.Stdout.Name() && errors.Is(err, syscall.EPIPE)
 }
 
-// oneLine escapes what would break a line or reach the terminal as a command:
-// the names of flags and files are the user's, and may be a stranger's.
-func oneLine(s string) string {
-	var b strings.Builder
-	for _, r := range s {
-		if unicode.IsPrint(r) {
-			b.WriteRune(r)
-		} else {
-			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
-		}
-	}
-	return b.String()
-}
-
 func (p *program) newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "vmm",
@@ -100,6 +83,7 @@ func (p *program) newRoot() *cobra.Command {
 	root.SetOut(p.out) // now: the completions remember it
 	root.SetErr(p.err)
 	root.SetFlagErrorFunc(flagError)
+	root.SetUsageFunc(bareSwitches(root.UsageFunc()))
 	root.PersistentFlags().StringVar(&p.runtimeDir, "runtime-dir", roster.Dir(), "where the guests of this host are known by their names")
 	root.AddCommand(p.newRun())
 	root.AddCommand(p.lifecycle()...)

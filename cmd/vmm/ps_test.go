@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"vmm/api"
 	"vmm/roster"
@@ -42,17 +43,47 @@ func twenty(tb testing.TB, kernel string) (dir string) {
 	return dir
 }
 
+// hostile has a control character of each kind that JSON may leave as it is, or a
+// terminal may heed: C0, DEL, C1 (CSI), one that turns text around, and one beyond 16 bits.
+const hostile = "evil\x1b[2J\n\x7f\u009b31m\u202e\U000e0041kernel"
+
+// heeded says whether a terminal may take something of text for a command.
+func heeded(text string) bool {
+	return strings.ContainsFunc(text, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) })
+}
+
+// TestInspectEscapes: inspect prints the same JSON, of which no terminal heeds anything.
+func TestInspectEscapes(t *testing.T) {
+	dir := twenty(t, hostile)
+	var out, stderr bytes.Buffer
+	p := &program{out: &out, err: &stderr}
+	if status := p.execute([]string{"inspect", "--runtime-dir", dir, "guest-03"}); status != 0 {
+		t.Fatalf("%d: %s", status, &stderr)
+	}
+	var guests []api.Guest
+	if err := json.Unmarshal(out.Bytes(), &guests); err != nil || len(guests) != 1 || guests[0].Config["Kernel"] != hostile {
+		t.Errorf("%v: %+v", err, guests)
+	}
+	if heeded(out.String()) {
+		t.Errorf("%q", &out)
+	}
+}
+
 // TestPSEscapes: nothing that others name, or that a damaged record says, reaches
 // the terminal as a command or breaks a line.
 func TestPSEscapes(t *testing.T) {
-	dir := twenty(t, "evil\x1b[2J\nkernel")
-	if err := os.WriteFile(filepath.Join(dir, "guest-07", "guest.json"), []byte(`{"name":"x\u001b[31m","state":"\u001b[0m\n","config":{"CPUs":"\u0007"}}`), 0o600); err != nil {
+	dir := twenty(t, hostile)
+	if err := os.WriteFile(filepath.Join(dir, "guest-07", "guest.json"), []byte(`{"name":"x\u001b[31m\u009b","state":"\u001b[0m\n","config":{"CPUs":"\u0007"}}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, format := range []string{"table", "json"} {
+	for _, format := range []string{"table", "json", "quiet"} {
 		var out, stderr bytes.Buffer
 		p := &program{out: &out, err: &stderr}
-		if status := p.execute([]string{"ps", "-a", "--runtime-dir", dir, "--format", format}); status != 0 {
+		args := []string{"ps", "-a", "--runtime-dir", dir, "--format", format}
+		if format == "quiet" {
+			args = []string{"ps", "-aq", "--runtime-dir", dir}
+		}
+		if status := p.execute(args); status != 0 {
 			t.Fatalf("%d: %s", status, &stderr)
 		}
 		want := 20
@@ -60,7 +91,7 @@ func TestPSEscapes(t *testing.T) {
 			want++ // the heading
 		}
 		text := out.String()
-		if n := strings.Count(text, "\n"); n != want || strings.ContainsAny(text, "\x1b\x07") {
+		if n := strings.Count(text, "\n"); n != want || heeded(text) {
 			t.Errorf("%s: %d lines, not %d: %q", format, n, want, text)
 		}
 		for line := range strings.Lines(text) {

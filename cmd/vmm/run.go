@@ -38,12 +38,13 @@ type runOptions struct {
 	detach      bool
 	remove      bool
 	logLevel    string
+	logFormat   logFormat
 	stopTimeout time.Duration
 	cache       string
 	cpuinfo     string // path
 
-	named bool      // by the user
-	log   logTarget // where the log goes
+	named bool       // by the user
+	log   *logTarget // where the log goes
 }
 
 const runExamples = `  # A shell in the guest; Ctrl-a x leaves, Ctrl-a ? helps
@@ -71,7 +72,7 @@ const runExamples = `  # A shell in the guest; Ctrl-a x leaves, Ctrl-a ? helps
   vmm run -k bzImage --initrd initrd.cpio --serial unix:guest.sock`
 
 func (p *program) newRun() *cobra.Command {
-	o := &runOptions{memory: 512 << 20, cpuinfo: p.cpuinfo}
+	o := &runOptions{memory: 512 << 20, logFormat: logAuto, cpuinfo: p.cpuinfo}
 	o.config.KVMDevice = p.kvm
 	cmd := &cobra.Command{
 		Use:     "run --kernel FILE [flags]",
@@ -82,7 +83,7 @@ func (p *program) newRun() *cobra.Command {
 		PreRunE: func(cmd *cobra.Command, _ []string) error { return o.complete(cmd.ErrOrStderr()) },
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.detach && !detached() {
-				return p.detach(cmd, o.config.Name)
+				return p.detach(cmd, o.logFormat)
 			}
 			return o.run(cmd, p.runtimeDir)
 		},
@@ -102,7 +103,7 @@ func (p *program) newRun() *cobra.Command {
 	f.VarP(&o.publish, "publish", "p", "forward a port of this host to the guest: [ADDRESS:]HOST:GUEST[/udp]; may be given several times")
 	f.VarP(&o.volumes, "volume", "v", "share a directory of this host: HOST:GUEST[:ro]; may be given several times")
 	f.Var(transport{&c.Transport}, "transport", "how the guest finds its virtio devices: pci, mmio or mmio-cmdline")
-	f.BoolVar(&o.rng, "rng", true, "give the guest random numbers of the host (virtio-rng)")
+	f.BoolVar(&o.rng, "rng", true, "give the guest random numbers of the host (virtio-rng); --rng=false gives none")
 	f.BoolVar(&c.Nested, "nested", false, "let the guest run guests of its own, where this host's KVM can (VMX or SVM)")
 	f.Var(&o.balloon, "balloon", "memory that the guest leaves to the host at first (64M), or off for no virtio balloon")
 	f.StringVar(&o.serial, "serial", "stdio", "the host's end of the guest's console: stdio, none, file:PATH, unix:PATH or pty")
@@ -117,17 +118,28 @@ func (p *program) newRun() *cobra.Command {
 	f.BoolVarP(&o.detach, "detach", "d", false, "run in the background, and print the name; what has ended is kept until 'vmm rm'")
 	f.BoolVar(&o.remove, "rm", false, "keep nothing of a guest that has ended; without --detach nothing is kept anyway")
 	f.StringVar(&o.logLevel, "log-level", "warn", "what to log to standard error: debug, info, warn or error")
+	f.Var(&o.logFormat, "log-format", "how to log: plain, a line for a person; text, key=value; json; or auto: plain at a terminal, else text")
 	f.DurationVar(&o.stopTimeout, "stop-timeout", 30*time.Second, "how long a guest may take to power off after SIGINT or SIGTERM")
 	f.StringVar(&o.cache, "kernel-cache", defaultCache(), "directory of unpacked kernels; empty for none")
 	f.BoolVar(&c.CopyKernel, "copy-kernel", false, "read the cached kernel in place of mapping it: a later start, a faster guest, more memory")
-	cmd.RegisterFlagCompletionFunc("boot", cobra.FixedCompletions([]string{"auto", "direct", "bzimage", "pvh"}, cobra.ShellCompDirectiveNoFileComp))
-	cmd.RegisterFlagCompletionFunc("transport", cobra.FixedCompletions([]string{"pci", "mmio", "mmio-cmdline"}, cobra.ShellCompDirectiveNoFileComp))
-	cmd.RegisterFlagCompletionFunc("console", cobra.FixedCompletions([]string{"serial", "virtio"}, cobra.ShellCompDirectiveNoFileComp))
-	cmd.RegisterFlagCompletionFunc("on-reboot", cobra.FixedCompletions([]string{"exit", "restart"}, cobra.ShellCompDirectiveNoFileComp))
-	cmd.RegisterFlagCompletionFunc("restart", cobra.FixedCompletions([]string{"no", "on-failure", "always"}, cobra.ShellCompDirectiveNoFileComp))
-	cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp))
-	cmd.RegisterFlagCompletionFunc("serial", cobra.FixedCompletions([]string{"stdio", "none", "file:", "unix:", "pty"}, cobra.ShellCompDirectiveNoSpace))
+	completeFlags(cmd)
 	return cmd
+}
+
+// completeFlags has shells know the values of flags that have few.
+func completeFlags(cmd *cobra.Command) {
+	for flag, values := range map[string][]string{
+		"boot":       {"auto", "direct", "bzimage", "pvh"},
+		"transport":  {"pci", "mmio", "mmio-cmdline"},
+		"console":    {"serial", "virtio"},
+		"on-reboot":  {"exit", "restart"},
+		"restart":    {"no", "on-failure", "always"},
+		"log-level":  {"debug", "info", "warn", "error"},
+		"log-format": logFormats,
+	} {
+		cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	}
+	cmd.RegisterFlagCompletionFunc("serial", cobra.FixedCompletions([]string{"stdio", "none", "file:", "unix:", "pty"}, cobra.ShellCompDirectiveNoSpace))
 }
 
 // defaultCache is where unpacked kernels are kept, "" if the user has no place.
@@ -159,7 +171,7 @@ func (o *runOptions) complete(stderr io.Writer) error {
 			o.serial = "none" // there is the log, and 'vmm console'
 		}
 	}
-	o.log.Writer = stderr
+	o.log = newLogTarget(stderr, o.logFormat.at(stderr), level)
 	c.Memory, c.Disks, c.Shares, c.NoRNG = uint64(o.memory), o.disks, o.volumes, !o.rng
 	var err error
 	c.Vsock = o.vsock.config
@@ -169,7 +181,7 @@ func (o *runOptions) complete(stderr io.Writer) error {
 	c.Console, c.Ports = machine.ConsoleKind(o.console), o.ports.config()
 	c.Balloon, c.NoBalloon = uint64(o.balloon.size), o.balloon.off
 	c.KernelCache = o.cache
-	c.Log = slog.New(slog.NewTextHandler(&o.log, &slog.HandlerOptions{Level: level})).With("guest", c.Name)
+	c.Log = slog.New(o.log).With("guest", c.Name)
 	if err := c.Validate(); err != nil {
 		return errorStatus(flagName(err))
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -92,13 +91,12 @@ func list(w io.Writer, guests []api.Guest, quiet, lines bool) error {
 	switch {
 	case quiet:
 		for _, g := range guests {
-			fmt.Fprintln(w, g.Name)
+			fmt.Fprintln(w, oneLine(g.Name))
 		}
 		return nil
 	case lines:
-		e := json.NewEncoder(w)
 		for _, g := range guests {
-			if err := e.Encode(g); err != nil {
+			if err := printJSON(w, g, ""); err != nil {
 				return err
 			}
 		}
@@ -185,15 +183,9 @@ func (p *program) newInspect() *cobra.Command {
 				}
 				guests = append(guests, about)
 			}
-			return printJSON(cmd.OutOrStdout(), guests)
+			return printJSON(cmd.OutOrStdout(), guests, "  ")
 		},
 	}, 0)
-}
-
-func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
 }
 
 func (p *program) newLogs() *cobra.Command {
@@ -301,7 +293,7 @@ func (p *program) newStats() *cobra.Command {
 					return err
 				}
 				if format == asJSON {
-					return json.NewEncoder(cmd.OutOrStdout()).Encode(s)
+					return printJSON(cmd.OutOrStdout(), s, "")
 				}
 				return printStats(cmd.OutOrStdout(), s)
 			})
@@ -322,7 +314,7 @@ func printStats(w io.Writer, s api.Stats) error {
 		fmt.Fprintf(t, "vcpu %d\t%d ms in the guest, %d ms outside\t%s\n", v.Id, v.GuestMs, v.HostMs, counts(v.Exits))
 	}
 	for _, d := range s.Devices {
-		fmt.Fprintf(t, "%s\t%d requests, %d bytes in, %d bytes out\t%s\n", d.Name, d.Counters["requests"], d.Counters["bytes_to_guest"], d.Counters["bytes_from_guest"],
+		fmt.Fprintf(t, "%s\t%d requests, %d bytes in, %d bytes out\t%s\n", oneLine(d.Name), d.Counters["requests"], d.Counters["bytes_to_guest"], d.Counters["bytes_from_guest"],
 			counts(without(d.Counters, "requests", "bytes_to_guest", "bytes_from_guest")))
 	}
 	return t.Flush()
@@ -344,5 +336,5 @@ func counts(m map[string]int64) string {
 			words = append(words, fmt.Sprintf("%s %d", strings.ReplaceAll(k, "_", " "), m[k]))
 		}
 	}
-	return strings.Join(words, ", ")
+	return oneLine(strings.Join(words, ", "))
 }
