@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -323,19 +324,32 @@ func TestClient(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	long := time.Hour
-	if err := g.Stop(ctx, &long); err != nil {
-		t.Error(err)
-	}
-	if err := g.Kill(ctx); err != nil {
-		t.Error(err)
-	}
-	if e, err := g.Wait(ctx); err != nil || e.Reason != "stopped" || e.Status != 5+10*15 {
-		t.Errorf("%+v, %v", e, err)
-	}
+	var waiting sync.WaitGroup
+	waiting.Go(func() {
+		if e, err := g.Wait(ctx); err != nil || e.Reason != "stopped" || e.Status != 5+10*15 {
+			t.Errorf("%+v, %v", e, err)
+		}
+	})
+	waiting.Go(func() {
+		if err := g.Stop(ctx, &long); err != nil {
+			t.Error(err)
+		}
+	})
+	f.await(t, func() bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.presses > 0
+	})
+	waiting.Go(func() {
+		if err := g.Kill(ctx); err != nil {
+			t.Error(err)
+		}
+	})
 	f.end(t)
 	if err := f.Guest.Close(); err != nil {
 		t.Error(err)
 	}
+	waiting.Wait()
 	if err := g.Pause(ctx); !errors.Is(err, client.ErrEnded) {
 		t.Errorf("%v", err)
 	}

@@ -20,7 +20,9 @@ type fakeVM struct {
 	config machine.Config
 	ends   chan machine.End // of capacity 1
 	done   chan struct{}
-	deaf   bool // to its power button
+	deaf   bool          // to its power button
+	late   time.Duration // until it runs
+	hears  int           // the press that it hears first, if not the first
 
 	mu      sync.Mutex
 	state   string // guarded by mu: "", running, paused
@@ -36,6 +38,7 @@ func newFakeVM(c machine.Config) *fakeVM {
 
 func (f *fakeVM) Run(ctx context.Context) (machine.End, error) {
 	defer close(f.done)
+	time.Sleep(f.late)
 	f.move("", "running")
 	select {
 	case e := <-f.ends:
@@ -64,8 +67,11 @@ func (f *fakeVM) PressPowerButton() error {
 	if f.state == "" {
 		return &machine.StateError{State: "not started"}
 	}
-	if f.presses++; !f.deaf && f.state == "running" {
-		f.ends <- machine.End{Reason: machine.PowerOff}
+	if f.presses++; !f.deaf && f.presses >= f.hears && f.state == "running" {
+		select {
+		case f.ends <- machine.End{Reason: machine.PowerOff}:
+		default: // it has heard, and takes its time
+		}
 	}
 	return nil
 }

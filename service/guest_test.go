@@ -9,6 +9,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"vmm/api"
@@ -145,6 +146,53 @@ func TestStop(t *testing.T) {
 			if e := f.end(t); e.Reason != test.end || e.Signal != syscall.SIGTERM || m.presses != 1 {
 				t.Errorf("%+v, pressed %d times", e, m.presses)
 			}
+		})
+	}
+}
+
+// TestStopWhileBooting: a guest that does not hear its power button yet does so
+// later; and one that never does has its time, and no more.
+func TestStopWhileBooting(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		late    time.Duration // until the machine runs
+		hears   int           // of the presses
+		timeout time.Duration
+		end     machine.Reason
+		lasts   time.Duration
+	}{
+		{"at once", 0, 1, time.Minute, machine.PowerOff, 0},
+		{"booting", 0, 7, time.Minute, machine.PowerOff, 6 * pressAgain},
+		{"not running yet", 5 * pressAgain / 2, 2, time.Minute, machine.PowerOff, 4 * pressAgain},
+		{"never", 0, 100, 10 * time.Second, machine.Stopped, 10 * time.Second},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				vms := make(chan *fakeVM, 1)
+				g, err := New(machine.Config{Name: "web"}, Options{Policy: Policy{Always: true}, boot: func(c machine.Config) (vm, error) {
+					m := newFakeVM(c)
+					m.hears, m.late = test.hears, test.late
+					vms <- m
+					return m, nil
+				}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer g.Close()
+				ended := make(chan End, 1)
+				go func() { ended <- g.Run(t.Context(), nil) }()
+				<-vms
+				synctest.Wait()
+				began := time.Now()
+				if err := g.Stop(syscall.SIGTERM, test.timeout); err != nil {
+					t.Fatal(err)
+				}
+				e := <-ended
+				if lasted := time.Since(began); e.Reason != test.end || e.Signal != syscall.SIGTERM || lasted != test.lasts {
+					t.Errorf("%+v after %v", e, lasted)
+				}
+				synctest.Wait() // nothing is left that presses
+			})
 		})
 	}
 }

@@ -43,7 +43,8 @@ func (g *Guest) change(f func(vm) error, to api.State) error {
 
 // Stop asks the guest to power off as sig would, and kills it when it has not
 // after the timeout. A second Stop kills it at once. A paused guest goes on, for it
-// could not hear of it otherwise.
+// could not hear of it otherwise. One that still boots will hear of it: the button is
+// pressed again and again.
 func (g *Guest) Stop(sig syscall.Signal, timeout time.Duration) error {
 	if g.About().State == api.Paused {
 		g.Resume() // if it fails there is the timeout
@@ -52,9 +53,7 @@ func (g *Guest) Stop(sig syscall.Signal, timeout time.Duration) error {
 	if m == nil || err != nil {
 		return err
 	}
-	if err := m.PressPowerButton(); err != nil {
-		return g.Kill(sig) // not running yet, or not any more
-	}
+	g.o.Owner.Go(func() { press(m) })
 	g.log.Info("asked the guest to power off; a second signal stops it at once", "signal", sig, "timeout", timeout)
 	g.o.Owner.AfterFunc(timeout, func() {
 		g.mu.Lock()
@@ -68,9 +67,28 @@ func (g *Guest) Stop(sig syscall.Signal, timeout time.Duration) error {
 	return nil
 }
 
+// pressAgain is the time between two presses of the power button. A press is an
+// event, which nobody keeps: the kernel that has no driver yet, and the driver that
+// nobody listens to, forget it. Who heard the first ignores the others.
+const pressAgain = time.Second
+
+// press presses a machine's power button until it has ended. To press may take
+// long: a pause that waits for the host's disks may be in the way.
+func press(m vm) {
+	again := time.NewTicker(pressAgain)
+	defer again.Stop()
+	for {
+		m.PressPowerButton() // fails if it does not run yet, or not any more
+		select {
+		case <-again.C:
+		case <-m.Done():
+			return
+		}
+	}
+}
+
 // ask returns the machine whose power button is to be pressed, or ends the guest
-// if it has none or was asked before. The button is pressed without the lock, for
-// a pause that waits for the host's disks may be in the way.
+// if it has none or was asked before.
 func (g *Guest) ask(sig syscall.Signal) (vm, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
