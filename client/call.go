@@ -63,19 +63,16 @@ func (g *Guest) call(ctx context.Context, limit time.Duration, v any, f operatio
 // answer others any more, or that has taken more than limit, until done is called.
 func (g *Guest) attend(ctx context.Context, cancel context.CancelCauseFunc, limit time.Duration) (done func()) {
 	ctx, end := context.WithCancel(ctx)
+	if limit > 0 {
+		late := g.Owner.AfterFunc(limit, func() { cancel(ErrSilent) })
+		g.Owner.ContextFunc(ctx, func() { late.Stop() })
+	}
 	g.Owner.Go(func() {
 		beat := time.NewTicker(g.limits.beat)
 		defer beat.Stop()
-		var late <-chan time.Time
-		if limit > 0 {
-			late = time.After(limit)
-		}
 		for {
 			select {
 			case <-ctx.Done():
-				return
-			case <-late:
-				cancel(ErrSilent)
 				return
 			case <-beat.C:
 				if !g.answers(ctx) && ctx.Err() == nil {

@@ -137,6 +137,22 @@ func TestSilent(t *testing.T) {
 	}
 }
 
+// TestLimit: an operation's own limit holds while the process is asked whether it is
+// there.
+func TestLimit(t *testing.T) {
+	g, _ := silent(t, true)
+	g.limits.silence = time.Hour
+	g.limits.call = 50 * time.Millisecond
+	ctx, cancel := context.WithTimeout(t.Context(), allow.Time(20*time.Second))
+	defer cancel()
+	if err := g.Pause(ctx); !errors.Is(err, ErrSilent) {
+		t.Error(err)
+	}
+	if err := g.Kill(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestBusy: an operation may take long while the process answers others.
 func TestBusy(t *testing.T) {
 	r := newRoster(t)
