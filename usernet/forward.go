@@ -2,14 +2,11 @@ package usernet
 
 import (
 	"errors"
-	"fmt"
-	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"sync/atomic"
+	"syscall"
 
-	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
@@ -20,130 +17,103 @@ const (
 	forwardPorts     = 65536 - firstForwardPort
 )
 
-// forward listens on the host.
-func (n *Network) forward(f Forward) error {
-	f.Listen = netip.AddrPortFrom(f.Listen.Addr().Unmap(), f.Listen.Port())
-	var err error
-	if f.UDP {
-		err = n.forwardUDP(&f)
-	} else {
-		err = n.forwardTCP(&f)
+// published is a port of the host's in one life of the guest.
+type published struct {
+	Forward
+	raw syscall.RawConn // of UDP
+
+	pool  pool                     // of UDP; guarded by flows.mu, as is all below
+	peers map[netip.AddrPort]*flow // by who sends
+}
+
+// forwardAll has ports lead to the guest.
+func (n *Network) forwardAll(p *Ports) error {
+	if p == nil {
+		return nil
 	}
-	if err != nil {
-		return explainListen(f, err)
+	for _, h := range p.list {
+		if err := n.forward(h); err != nil {
+			return err
+		}
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.forwarded = append(n.forwarded, f)
 	return nil
 }
 
-// explainListen says what to do about an error of forward.
-func explainListen(f Forward, err error) error {
-	proto := "tcp"
-	if f.UDP {
-		proto = "udp"
-	}
-	name := fmt.Sprintf("forward %s %s port %d", proto, f.Listen.Addr(), f.Listen.Port())
-	switch {
-	case errors.Is(err, unix.EADDRINUSE):
-		return fmt.Errorf("%s: in use: choose another", name)
-	case errors.Is(err, unix.EACCES):
-		return fmt.Errorf("%s: not allowed to this user: choose one from 1024 on", name)
-	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return fmt.Errorf("%s: no address of this host: choose one of `ip address`", name)
-	}
-	return fmt.Errorf("%s: %w", name, err)
-}
-
-// family is the end of Go's name for a network of the address's family: 0.0.0.0 is
-// all of IPv4 and nothing of IPv6, and :: the reverse.
-func family(a netip.AddrPort) string {
-	if a.Addr().Is4() {
-		return "4"
-	}
-	return "6"
-}
-
-func (n *Network) forwardTCP(f *Forward) error {
-	l, err := net.ListenTCP("tcp"+family(f.Listen), net.TCPAddrFromAddrPort(f.Listen))
+// forward has a port that is listened to lead to the guest.
+func (n *Network) forward(h heldPort) error {
+	p := &published{Forward: h.Forward, pool: newPool(maxPeers), peers: map[netip.AddrPort]*flow{}}
+	n.ports = append(n.ports, p)
+	l, c, err := h.dup()
 	if err != nil {
 		return err
+	}
+	if p.UDP {
+		if p.raw, err = c.SyscallConn(); err != nil {
+			c.Close()
+			return err
+		}
+		if !n.keep(c) {
+			return net.ErrClosed
+		}
+		n.start(func() {
+			defer n.forget(c)
+			n.serveDatagrams(c, p)
+		})
+		return nil
 	}
 	if !n.keep(l) {
 		return net.ErrClosed
 	}
-	f.Listen = netip.AddrPortFrom(f.Listen.Addr(), l.Addr().(*net.TCPAddr).AddrPort().Port())
-	guest := f.Guest
 	n.start(func() {
 		defer n.forget(l)
-		for {
-			c, err := l.AcceptTCP()
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			if err != nil { // no file descriptor left, say
-				if !n.pause() {
-					return
-				}
-				continue
-			}
-			if !n.keep(c) {
-				return
-			}
-			if !n.begin() {
-				n.forget(c)
-				continue
-			}
-			n.config.Owner.Go(func() { n.serveForward(c, guest) })
-		}
+		n.serveConnections(l, p)
 	})
 	return nil
 }
 
+// serveConnections has those who connect to a port be connected to the guest.
+func (n *Network) serveConnections(l *net.TCPListener, p *published) {
+	for {
+		c, err := l.AcceptTCP()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // no file descriptor left, say
+			if !n.pause() {
+				return
+			}
+			continue
+		}
+		if !n.keep(c) {
+			return
+		}
+		who := n.peer(p, c)
+		if !n.beginFor(who) {
+			n.forget(c)
+			continue
+		}
+		n.config.Owner.Go(func() { n.serveForward(c, who) })
+	}
+}
+
 // serveForward connects c to the guest. A guest that does not answer is waited
 // for as long as dialGuest does.
-func (n *Network) serveForward(c *net.TCPConn, port uint16) {
-	defer n.end()
+func (n *Network) serveForward(c *net.TCPConn, who holder) {
+	defer n.endFor(who)
 	defer n.forget(c)
-	g, err := n.dialGuest(port)
+	g, err := n.dialGuest(who.port.Guest)
 	if err != nil {
-		n.log.Debug("user network: a connection to the guest", "port", port, "err", err)
+		n.log.Debug("user network: a connection to the guest", "port", who.port.Guest, "err", err)
 		reset(c)
 		return
 	}
 	n.relay(g, c)
 }
 
-func (n *Network) forwardUDP(f *Forward) error {
-	c, err := net.ListenUDP("udp"+family(f.Listen), net.UDPAddrFromAddrPort(f.Listen))
-	if err != nil {
-		return err
-	}
-	if !n.keep(c) {
-		return net.ErrClosed
-	}
-	f.Listen = netip.AddrPortFrom(f.Listen.Addr(), c.LocalAddr().(*net.UDPAddr).AddrPort().Port())
-	guest := f.Guest
-	n.start(func() {
-		defer n.forget(c)
-		n.serveDatagrams(c, guest)
-	})
-	return nil
-}
-
-// peer is who sends datagrams to a forward.
-type peer struct {
-	flow  *flow
-	from  netip.AddrPort // the gateway's port that stands for it
-	ended atomic.Bool    // the flow
-}
-
 // serveDatagrams moves datagrams to the guest. Its answers go to the flow of the
 // port that they are sent to.
-func (n *Network) serveDatagrams(c *net.UDPConn, port uint16) {
-	to := netip.AddrPortFrom(Guest, port)
-	peers := map[netip.AddrPort]*peer{}
+func (n *Network) serveDatagrams(c *net.UDPConn, p *published) {
+	to := netip.AddrPortFrom(Guest, p.Guest)
 	b := new([maxPacket]byte)
 	for {
 		size, from, err := c.ReadFromUDPAddrPort(b[:])
@@ -156,44 +126,39 @@ func (n *Network) serveDatagrams(c *net.UDPConn, port uint16) {
 			}
 			continue
 		}
-		p := peers[from]
-		if p == nil || p.ended.Load() {
-			if p = n.newPeer(c, from, to); p == nil {
+		f := n.flows.arrived(p, from)
+		if f == nil {
+			if f = n.newPeer(p, from); f == nil {
 				continue
 			}
-			if len(peers) >= 2*maxFlows {
-				maps.DeleteFunc(peers, func(_ netip.AddrPort, p *peer) bool { return p.ended.Load() })
-			}
-			peers[from] = p
 		}
-		p.flow.touch()
-		n.writeUDP(p.from, to, b[:size])
+		_, name := endpoints(f.id)
+		n.writeUDP(name, to, b[:size])
 	}
 }
 
-// newPeer makes a flow with the guest for who sends from an address, or returns
-// nil.
-func (n *Network) newPeer(c *net.UDPConn, from, guest netip.AddrPort) *peer {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return nil
+// arrived returns the flow of who sends to a port, or nil.
+func (s *flows) arrived(p *published, from netip.AddrPort) *flow {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := p.peers[from]
+	if f != nil {
+		s.touch(f)
 	}
-	var sa unix.Sockaddr = &unix.SockaddrInet4{Port: int(from.Port())}
-	if a := from.Addr(); a.Is4() {
-		sa.(*unix.SockaddrInet4).Addr = a.As4()
-	} else {
-		sa = &unix.SockaddrInet6{Port: int(from.Port()), Addr: a.As16(), ZoneId: zone(a)}
-	}
-	p := &peer{flow: &flow{}}
-	p.flow.send = func(b []byte) { sendNow(raw, b, sa) }
-	p.flow.close = func() { p.ended.Store(true) }
+	return f
+}
+
+// newPeer makes a flow with the guest for who sends to a port, or returns nil. It is
+// brief until the guest answers: senders may be made up.
+func (n *Network) newPeer(p *published, from netip.AddrPort) *flow {
+	f := &flow{peer: from, sa: sockaddr(from), to: p, party: party(from.Addr())}
 	for range 64 { // or all ports that are tried have flows
-		p.from = netip.AddrPortFrom(Gateway, uint16(firstForwardPort+rand.IntN(forwardPorts)))
-		if n.flows.add(stack.TransportEndpointID{
-			LocalAddress: tcpipAddress(Gateway), LocalPort: p.from.Port(),
-			RemoteAddress: tcpipAddress(Guest), RemotePort: guest.Port(),
-		}, p.flow) {
-			return p
+		f.id = stack.TransportEndpointID{
+			LocalAddress: tcpipAddress(Gateway), LocalPort: uint16(firstForwardPort + rand.IntN(forwardPorts)),
+			RemoteAddress: tcpipAddress(Guest), RemotePort: p.Guest,
+		}
+		if n.flows.add(f, true) {
+			return f
 		}
 	}
 	return nil

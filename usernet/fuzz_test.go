@@ -84,7 +84,7 @@ func FuzzFrame(f *testing.F) {
 			one = one[ethernet.HeaderSize:]
 			n.Send(0, &h, [][]byte{one[:len(one)/2], one[len(one)/2:]})
 		}
-		if g := runtime.NumGoroutine(); g > 3*maxFlows+2*maxConnections {
+		if g := runtime.NumGoroutine(); g > 3*maxMappings+2*maxConnections {
 			t.Errorf("%d goroutines", g)
 		}
 	})

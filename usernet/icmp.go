@@ -129,18 +129,8 @@ func (n *Network) writeICMP(src, dst netip.Addr, b []byte) {
 	})
 }
 
-// writeUnreachable tells the guest that nobody listens where it sent a packet.
-func (n *Network) writeUnreachable(src, dst netip.Addr, quote *[]byte) {
-	if quote == nil {
-		return
-	}
-	b := make([]byte, 8, 8+len(*quote))
-	if src.Is4() {
-		header.ICMPv4(b).SetType(header.ICMPv4DstUnreachable)
-		header.ICMPv4(b).SetCode(header.ICMPv4PortUnreachable)
-	} else {
-		header.ICMPv6(b).SetType(header.ICMPv6DstUnreachable)
-		header.ICMPv6(b).SetCode(header.ICMPv6PortUnreachable)
-	}
-	n.writeICMP(src, dst, append(b, *quote...))
+// writeUnreachable tells the guest that a packet of its did not arrive: the type and
+// code of ICMP or ICMPv6, and the first bytes of the packet.
+func (n *Network) writeUnreachable(src, dst netip.Addr, kind, code byte, quote []byte) {
+	n.writeICMP(src, dst, append([]byte{kind, code, 0, 0, 0, 0, 0, 0}, quote...))
 }

@@ -86,7 +86,7 @@ func (g *guest) ping(to netip.Addr, sequence uint16) string {
 // ownAddresses returns those of this host that a guest may reach.
 func ownAddresses() (own []netip.Addr) {
 	list, _ := net.InterfaceAddrs()
-	n := &Network{}
+	n := &Network{config: Config{HostLoopback: true}}
 	for _, l := range list {
 		if p, err := netip.ParsePrefix(l.String()); err == nil {
 			if _, ok := n.host(p.Addr()); ok {

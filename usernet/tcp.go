@@ -197,7 +197,7 @@ func (n *Network) linger(g *guestConn) {
 func (n *Network) many() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.connections > manyConnections
+	return n.connections+n.shares.held > manyConnections
 }
 
 // reset has the other end see that this one was not ended in order.

@@ -1,12 +1,8 @@
 package usernet
 
 import (
-	"errors"
-	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,96 +11,6 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
-
-// flow is who the guest exchanges datagrams with: one of its ports, and one of
-// another host, or the other way round.
-type flow struct {
-	send  func([]byte) // does not block
-	close func()
-	used  atomic.Int64 // nanoseconds of the clock
-	quote atomic.Pointer[[]byte]
-}
-
-func (f *flow) touch() { f.used.Store(time.Now().UnixNano()) }
-
-// flows are all of them. When there are too many, the one that was silent for
-// longest gives way.
-type flows struct {
-	mu     sync.Mutex
-	byID   map[stack.TransportEndpointID]*flow // guarded by mu
-	closed bool                                // guarded by mu
-}
-
-func (f *flows) find(id stack.TransportEndpointID) *flow {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.byID[id]
-}
-
-// add returns false after closeAll, and for an id that there is a flow of.
-func (f *flows) add(id stack.TransportEndpointID, w *flow) bool {
-	w.touch()
-	f.mu.Lock()
-	if f.closed || f.byID[id] != nil {
-		f.mu.Unlock()
-		return false
-	}
-	var oldest *flow
-	if len(f.byID) >= maxFlows {
-		var oldestID stack.TransportEndpointID
-		for i, w := range f.byID {
-			if oldest == nil || w.used.Load() < oldest.used.Load() {
-				oldestID, oldest = i, w
-			}
-		}
-		delete(f.byID, oldestID)
-	}
-	f.byID[id] = w
-	f.mu.Unlock()
-	if oldest != nil {
-		oldest.close()
-	}
-	return true
-}
-
-// end ends a flow.
-func (f *flows) end(id stack.TransportEndpointID, w *flow) {
-	f.mu.Lock()
-	if f.byID[id] == w {
-		delete(f.byID, id)
-	}
-	f.mu.Unlock()
-	w.close()
-}
-
-// expire ends those that were silent for a time.
-func (f *flows) expire(idle time.Duration) {
-	for _, w := range f.take(time.Now().Add(-idle).UnixNano()) {
-		w.close()
-	}
-}
-
-func (f *flows) closeAll() {
-	f.mu.Lock()
-	f.closed = true
-	f.mu.Unlock()
-	for _, w := range f.take(1<<63 - 1) {
-		w.close()
-	}
-}
-
-// take removes those that were not used since.
-func (f *flows) take(since int64) (ended []*flow) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for id, w := range f.byID {
-		if w.used.Load() <= since {
-			delete(f.byID, id)
-			ended = append(ended, w)
-		}
-	}
-	return ended
-}
 
 // handleUDP takes a datagram of the guest's. It returns false for one that shall
 // be answered as unreachable. It is called by Send, and does not block.
@@ -125,22 +31,72 @@ func (n *Network) handleUDP(id stack.TransportEndpointID, pkt *stack.PacketBuffe
 		n.handleDNS(from, to, data)
 		return true
 	}
-	f := n.flows.find(id)
+	f := n.flows.sent(id)
 	if f == nil {
-		host, ok := n.host(to.Addr())
-		if !ok {
-			return false
-		}
-		if f = n.newFlow(id, netip.AddrPortFrom(host, to.Port())); f == nil {
-			return false
-		}
+		f = n.newFlow(id, quoteOf(pkt))
+	} else if !n.reachesStill(f) {
+		n.flows.end(f)
+		f = nil
 	}
-	f.touch()
-	if f.quote.Load() == nil {
-		q := quoteOf(pkt)
-		f.quote.Store(&q)
+	return f != nil && n.sendFlow(f, data)
+}
+
+// recheck is how long a flow's peer, which was no address of this host's, is taken
+// to be none still.
+const recheck = time.Second
+
+// reachesStill reports whether the guest reaches a flow's peer: this host may have
+// got its address since.
+func (n *Network) reachesStill(f *flow) bool {
+	now := time.Now().UnixNano()
+	if f.via == nil || now-f.checked.Load() < int64(recheck) {
+		return true
 	}
-	f.send(data)
+	f.checked.Store(now)
+	_, ok := n.host(address(f.id.LocalAddress))
+	return ok
+}
+
+// newFlow makes a flow to where the guest wants to, or returns nil.
+func (n *Network) newFlow(id stack.TransportEndpointID, quote []byte) *flow {
+	from, to := endpoints(id)
+	host, ok := n.host(to.Addr())
+	if !ok {
+		return nil
+	}
+	m := n.mapped(from)
+	if m == nil {
+		return nil
+	}
+	f := &flow{id: id, peer: netip.AddrPortFrom(host, to.Port()), via: m, party: from, quote: quote}
+	f.sa = sockaddr(f.peer)
+	f.checked.Store(time.Now().UnixNano())
+	// RFC 4787 §4.3 lets those of well-known ports end early: a guest that resolves
+	// names by itself has a port for each question.
+	if !n.flows.add(f, to.Port() == dnsPort) {
+		n.flows.endUnused(m)
+		return nil
+	}
+	return f
+}
+
+// sendFlow sends a datagram to a flow's peer, or loses it. It returns false if
+// there is no way to the peer.
+func (n *Network) sendFlow(f *flow, b []byte) bool {
+	raw := f.raw()
+	var err error
+	raw.Write(func(fd uintptr) bool {
+		for range 2 { // the first error may be of what was sent to another peer
+			if err = unix.Sendto(int(fd), b, unix.MSG_DONTWAIT, f.sa); err == nil || err == unix.EAGAIN {
+				break
+			}
+		}
+		return true
+	})
+	switch err {
+	case unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EACCES, unix.EPERM, unix.EINVAL:
+		return false
+	}
 	return true
 }
 
@@ -149,91 +105,16 @@ func quoteOf(pkt *stack.PacketBuffer) []byte {
 	return append(append([]byte(nil), pkt.NetworkHeader().Slice()...), pkt.TransportHeader().Slice()...)
 }
 
-// newFlow opens a socket to where the guest wants to, or returns nil.
-func (n *Network) newFlow(id stack.TransportEndpointID, to netip.AddrPort) *flow {
-	d := net.Dialer{Control: noBroadcast}
-	c, err := d.DialContext(n.ctx, "udp", to.String()) // does not wait for anything
-	if err != nil {
-		n.log.Debug("user network: a datagram of the guest's", "err", err)
-		return nil
+// sockaddr is Go's address as the kernel's.
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
 	}
-	conn := c.(*net.UDPConn)
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		conn.Close()
-		return nil
-	}
-	f := &flow{close: func() { conn.Close() }}
-	f.send = func(b []byte) { sendNow(raw, b, nil) }
-	if !n.flows.add(id, f) {
-		conn.Close()
-		return nil
-	}
-	if !n.start(func() { n.receiveFlow(id, f, conn) }) {
-		n.flows.end(id, f)
-		return nil
-	}
-	return f
-}
-
-// noBroadcast undoes what Go sets: datagrams to the broadcast address of one of
-// the host's networks fail then.
-func noBroadcast(_, _ string, c syscall.RawConn) error {
-	var err error
-	if cerr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 0) }); cerr != nil {
-		return cerr
-	}
-	return err
-}
-
-// sendNow sends a datagram, or loses it. to is nil for a connected socket.
-func sendNow(raw syscall.RawConn, b []byte, to unix.Sockaddr) {
-	raw.Write(func(fd uintptr) bool {
-		unix.Sendto(int(fd), b, unix.MSG_DONTWAIT, to)
-		return true
-	})
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16(), ZoneId: zone(a.Addr())}
 }
 
 // datagrams are buffers for one.
 var datagrams = sync.Pool{New: func() any { return new([maxPacket]byte) }}
-
-// receiveFlow moves what the other end sends to the guest, until the flow ends.
-func (n *Network) receiveFlow(id stack.TransportEndpointID, f *flow, conn *net.UDPConn) {
-	defer n.flows.end(id, f)
-	from, to := endpoints(id)
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return
-	}
-	var size int
-	var b *[maxPacket]byte
-	read := func(fd uintptr) bool {
-		b = datagrams.Get().(*[maxPacket]byte)
-		for {
-			if size, err = unix.Read(int(fd), b[:]); err != unix.EINTR {
-				break
-			}
-		}
-		if err == unix.EAGAIN {
-			datagrams.Put(b)
-			return false
-		}
-		return true
-	}
-	for raw.Read(read) == nil {
-		if err == nil {
-			f.touch()
-			n.writeUDP(to, from, b[:size])
-		}
-		datagrams.Put(b)
-		if errors.Is(err, unix.ECONNREFUSED) {
-			n.writeUnreachable(to.Addr(), from.Addr(), f.quote.Load())
-		}
-		if err != nil {
-			return
-		}
-	}
-}
 
 // writeUDP sends a datagram to the guest.
 func (n *Network) writeUDP(src, dst netip.AddrPort, b []byte) {

@@ -6,13 +6,11 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
-	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
 // serveUDP answers datagrams on the host's loopback, and returns where the guest
@@ -107,36 +105,13 @@ func TestUDPRefused(t *testing.T) {
 	}
 }
 
-// TestBroadcast: a broadcast address of the host's networks is not reached; only
+// TestBroadcast: a broadcast address of the host's networks is not reached, if only
 // the kernel knows which these are.
 func TestBroadcast(t *testing.T) {
 	g := newGuest(t, Config{}, 0, nil)
-	if g.net.newFlow(stack.TransportEndpointID{}, netip.MustParseAddrPort("127.255.255.255:9")) != nil {
-		t.Error("a flow to a network's broadcast address")
-	}
-}
-
-// TestFlows: there are only so many, the oldest gives way, and those that are
-// silent end.
-func TestFlows(t *testing.T) {
-	g := newGuest(t, Config{HostLoopback: true}, allOffloads, func(s *settings) { s.flowTimeout = 200 * time.Millisecond })
-	at := serveUDP(t, "udp4", same)
-	count := func() int {
-		g.net.flows.mu.Lock()
-		defer g.net.flows.mu.Unlock()
-		return len(g.net.flows.byID)
-	}
-	for i := range maxFlows + 100 {
-		g.send(GatewayMAC, 0x800, udpPacket(netip.AddrPortFrom(Guest, uint16(1000+i)), at, []byte("x")))
-		if n := count(); n > maxFlows {
-			t.Fatalf("%d flows", n)
-		}
-	}
-	eventually(t, "the flows end", func() bool { return count() == 0 })
-	c := g.dialUDP(at)
-	c.Write([]byte("x"))
-	if _, err := c.Read(make([]byte, 10)); err != nil {
-		t.Error(err)
+	f := &flow{sa: sockaddr(netip.MustParseAddrPort("127.255.255.255:9")), via: g.net.mapped(netip.AddrPortFrom(Guest, 9))}
+	if g.net.sendFlow(f, []byte("x")) {
+		t.Error("a datagram to a network's broadcast address")
 	}
 }
 
@@ -147,35 +122,6 @@ func eventually(t testing.TB, what string, f func() bool) {
 		if time.Now().After(end) {
 			t.Fatalf("timeout: %s", what)
 		}
-	}
-}
-
-// TestOldest: a flow that was used gives way after those that were not.
-func TestOldest(t *testing.T) {
-	f := flows{byID: map[stack.TransportEndpointID]*flow{}}
-	var closed [maxFlows + 1]atomic.Bool
-	id := func(i int) stack.TransportEndpointID { return stack.TransportEndpointID{LocalPort: uint16(i)} }
-	for i := range closed {
-		w := &flow{close: func() { closed[i].Store(true) }}
-		if i == maxFlows {
-			f.find(id(0)).used.Store(1 << 62)
-		}
-		if !f.add(id(i), w) {
-			t.Fatal(i)
-		}
-		if f.add(id(i), w) {
-			t.Fatalf("%d twice", i)
-		}
-		w.used.Store(int64(i))
-	}
-	for i := range closed {
-		if closed[i].Load() != (i == 1) {
-			t.Errorf("flow %d: closed is %v", i, closed[i].Load())
-		}
-	}
-	f.closeAll()
-	if f.add(id(7), &flow{}) {
-		t.Error("a flow after the end")
 	}
 }
 

@@ -30,7 +30,8 @@
 //
 // A connection is opened on the host first: one that is refused there is
 // refused to the guest. A datagram's sender and receiver make a flow, which ends
-// when nothing came for a minute. Echo requests (ping) go through the host's
+// when nothing came for five minutes; a port of the guest's has one of the host's,
+// whatever the peer (see mapping). Echo requests (ping) go through the host's
 // unprivileged ICMP sockets, if net.ipv4.ping_group_range allows these to us.
 //
 // Connections stay while the guest is stopped, for two hours if the other end has
@@ -72,16 +73,20 @@ const MTU = 1500
 
 // Bounds on what one guest can have us hold.
 const (
-	maxConnections = 4096 // of TCP, both ways, until the guest has let go of them
+	maxConnections = 2048 // of TCP that the guest opens, until it has let go of them
+	maxForwarded   = 2048 // of TCP to published ports, likewise
 	maxHalfOpen    = 512  // of those the guest opens
-	maxFlows       = 1024 // of UDP
+	maxMappings    = 1024 // the guest's ports of UDP
+	maxFlows       = 8192 // of them, to one peer each
+	maxPeers       = 2048 // of a published port of UDP
 	maxQueries     = 256  // DNS, not answered yet
 	maxEchoes      = 64   // the same
 )
 
 // Config says what the network offers.
 type Config struct {
-	Forwards     []Forward
+	Ports        *Ports       // published ports, which stay the caller's
+	Forwards     []Forward    // the same, bound by New and until Close
 	HostLoopback bool         // the gateway's address is the host's loopback; its others are reached
 	Log          *slog.Logger // nil discards
 	Owner        task.Owner   // of its goroutines
@@ -110,8 +115,10 @@ type Network struct {
 	queries chan struct{} // a token for each that is under way
 	echoes  chan struct{} // the same
 	routes  *routes
-	denied  sync.Once // says that pings are not allowed to us
-	untold  sync.Once // says that the host does not tell which addresses are its own
+	held    *Ports       // of Config.Forwards
+	ports   []*published // of Config.Ports and Forwards
+	denied  sync.Once    // says that pings are not allowed to us
+	untold  sync.Once    // says that the host does not tell which addresses are its own
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -119,9 +126,9 @@ type Network struct {
 
 	mu          sync.Mutex
 	closed      bool                // guarded by mu, as is all below
-	connections int                 // of TCP
+	connections int                 // of TCP that the guest opened
+	shares      shares              // of TCP to published ports
 	sockets     map[socket]struct{} // to be closed by Close
-	forwarded   []Forward           // with their ports
 }
 
 // socket is one of the host's.
@@ -134,7 +141,7 @@ type settings struct {
 	dnsTimeout    time.Duration // of one resolver
 	dialTimeout   time.Duration
 	lingerTimeout time.Duration // of a connection that the guest does not let go of
-	flowTimeout   time.Duration
+	flowTimeout   time.Duration // RFC 4787 §4.3: not less than 2 minutes, and 5 if in doubt
 	advertise     time.Duration // between two unsolicited router advertisements
 }
 
@@ -144,7 +151,7 @@ var defaults = settings{
 	dnsTimeout:    5 * time.Second,
 	dialTimeout:   10 * time.Second,
 	lingerTimeout: time.Minute,
-	flowTimeout:   time.Minute,
+	flowTimeout:   5 * time.Minute,
 	advertise:     5 * time.Minute,
 }
 
@@ -168,23 +175,29 @@ func newNetwork(c Config, s settings) (*Network, error) {
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.dns = resolvers{path: s.resolvConf, port: s.dnsPort}
-	n.flows.byID = map[stack.TransportEndpointID]*flow{}
+	n.flows.init()
+	n.shares = newShares(maxForwarded)
 	var err error
 	if n.routes, err = newRoutes(); err != nil {
+		n.cancel()
 		return nil, fmt.Errorf("user network: which addresses are this host's cannot be asked: %w: allow sockets of AF_NETLINK", err)
 	}
 	if err := n.newStack(); err != nil {
 		n.Close()
 		return nil, fmt.Errorf("user network: %w", err)
 	}
-	n.start(n.out.pump)
-	n.start(n.tick)
-	for _, f := range c.Forwards {
-		if err := n.forward(f); err != nil {
+	if n.held, err = Listen(c.Forwards); err != nil {
+		n.Close()
+		return nil, err
+	}
+	for _, p := range []*Ports{c.Ports, n.held} {
+		if err := n.forwardAll(p); err != nil {
 			n.Close()
-			return nil, err
+			return nil, fmt.Errorf("user network: published ports: %w", err)
 		}
 	}
+	n.start(n.out.pump)
+	n.start(n.tick)
 	return n, nil
 }
 
@@ -201,6 +214,9 @@ func (n *Network) Close() error {
 	}
 	n.flows.closeAll()
 	n.routes.close()
+	if n.held != nil {
+		n.held.Close()
+	}
 	n.out.close()
 	done := make(chan struct{})
 	n.config.Owner.Go(func() {
@@ -269,7 +285,7 @@ func (n *Network) tick() {
 		case <-n.ctx.Done():
 			return
 		case <-idle.C:
-			n.flows.expire(n.s.flowTimeout)
+			n.flows.expire(n.s.flowTimeout, n.ports)
 		case <-advertise.C:
 			n.advertise()
 		}
@@ -307,10 +323,11 @@ func (n *Network) Receive(_ int, h *ethernet.Header, bufs [][]byte) (int, error)
 }
 
 // Forwarded returns the forwards with the ports that they listen on.
-func (n *Network) Forwarded() []Forward {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return append([]Forward(nil), n.forwarded...)
+func (n *Network) Forwarded() (list []Forward) {
+	for _, p := range n.ports {
+		list = append(list, p.Forward)
+	}
+	return list
 }
 
 var _ ethernet.Link = (*Network)(nil)

@@ -1,0 +1,125 @@
+package usernet
+
+import (
+	"container/list"
+	"net/netip"
+	"time"
+)
+
+// ages keeps things in the order of their last use. Those that are brief give way
+// before all others.
+type ages struct {
+	lasting, brief list.List
+}
+
+// age is where a thing is among others.
+type age struct {
+	in   *list.List
+	at   *list.Element
+	used time.Time
+}
+
+// add keeps v, whose age is a, as used just now.
+func (s *ages) add(v any, a *age, brief bool) {
+	a.in = &s.lasting
+	if brief {
+		a.in = &s.brief
+	}
+	a.at, a.used = a.in.PushFront(v), time.Now()
+}
+
+func (a *age) touch() {
+	a.used = time.Now()
+	a.in.MoveToFront(a.at)
+}
+
+// last has a thing that was brief be so no more.
+func (s *ages) last(a *age) {
+	if a.in == &s.brief {
+		v := a.in.Remove(a.at)
+		s.add(v, a, false)
+	}
+}
+
+func (a *age) remove() { a.in.Remove(a.at) }
+
+// oldest returns what gives way first, or nil.
+func (s *ages) oldest() any {
+	for _, l := range []*list.List{&s.brief, &s.lasting} {
+		if e := l.Back(); e != nil {
+			return e.Value
+		}
+	}
+	return nil
+}
+
+// pool is a budget of flows, and who has them. No party gets more than what is left
+// for others, and when nothing is left, what was silent for longest gives way:
+// so nobody can take it all, and who is new finds room.
+type pool struct {
+	size, held int
+	ages       ages // of flows
+	parties    map[netip.AddrPort]*list.List
+}
+
+func newPool(size int) pool { return pool{size: size, parties: map[netip.AddrPort]*list.List{}} }
+
+// party returns who a flow counts for: a port of the guest's, or who sends to one.
+// Of IPv6 it is a network, for each host has 2^64 addresses (RFC 6177).
+func party(a netip.Addr) netip.AddrPort {
+	if a.Is6() {
+		p, _ := a.WithZone("").Prefix(64)
+		a = p.Addr()
+	}
+	return netip.AddrPortFrom(a, 0)
+}
+
+// crowded returns the flow that gives way to one more of a party's, or nil.
+func (p *pool) crowded(who netip.AddrPort) *flow {
+	left := p.size - p.held
+	if l := p.parties[who]; l != nil && l.Len() >= left {
+		return l.Back().Value.(*flow)
+	}
+	if left <= 0 {
+		f, _ := p.ages.oldest().(*flow)
+		return f
+	}
+	return nil
+}
+
+// add counts a flow.
+func (p *pool) add(f *flow, brief bool) {
+	l := p.parties[f.party]
+	if l == nil {
+		l = list.New()
+		p.parties[f.party] = l
+	}
+	f.own = l.PushFront(f)
+	p.ages.add(f, &f.age, brief)
+	p.held++
+}
+
+// touch notes that a flow is used.
+func (p *pool) touch(f *flow) {
+	f.age.touch()
+	p.parties[f.party].MoveToFront(f.own)
+}
+
+func (p *pool) remove(f *flow) {
+	l := p.parties[f.party]
+	l.Remove(f.own)
+	if l.Len() == 0 {
+		delete(p.parties, f.party)
+	}
+	f.age.remove()
+	p.held--
+}
+
+// expire ends the flows that were not used since. flows.mu is held.
+func (p *pool) expire(s *flows, since time.Time) {
+	for _, l := range []*list.List{&p.ages.brief, &p.ages.lasting} {
+		for e := l.Back(); e != nil && !e.Value.(*flow).age.used.After(since); e = l.Back() {
+			s.remove(e.Value.(*flow))
+		}
+	}
+}
