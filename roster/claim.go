@@ -137,6 +137,9 @@ func (c *Claim) close() (err error) {
 	return err
 }
 
+// Root is the guest's folder. It is the claim's, which closes it at its end.
+func (c *Claim) Root() *os.Root { return c.root }
+
 // SetRecord replaces the guest's record, whole or not at all.
 func (c *Claim) SetRecord(b []byte) error {
 	const next = recordFile + ".new"

@@ -57,13 +57,7 @@ const maxRecord = 1 << 20
 
 // Record returns what the guest's process last said of it.
 func (e Entry) Record() ([]byte, error) {
-	root, lock, err := e.open()
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	defer lock.Close()
-	f, err := openFile(root, recordFile, os.O_RDONLY)
+	f, err := e.Open(recordFile)
 	if err != nil {
 		return nil, err
 	}
@@ -73,6 +67,17 @@ func (e Entry) Record() ([]byte, error) {
 		err = &fs.PathError{Op: "read", Path: e.Path(recordFile), Err: unix.EFBIG}
 	}
 	return b, err
+}
+
+// Open opens a file of the guest's folder for reading.
+func (e Entry) Open(name string) (*os.File, error) {
+	root, lock, err := e.open()
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	defer lock.Close()
+	return openFile(root, name, os.O_RDONLY)
 }
 
 // Alive looks again whether the guest's process lives.

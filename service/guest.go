@@ -122,7 +122,7 @@ func New(c machine.Config, o Options) (*Guest, error) {
 		if g.claim, err = o.Roster.Claim(c.Name, o.Keep); err != nil {
 			return nil, err
 		}
-		if log, err = openLog(g.claim.Path(ConsoleLog), LogSize); err != nil {
+		if log, err = openLog(g.claim.Root(), ConsoleLog, LogSize); err != nil {
 			g.claim.Abandon()
 			return nil, err
 		}
@@ -326,14 +326,11 @@ func (g *Guest) About() api.Guest {
 	return g.about
 }
 
-// Path is that of a file in the guest's folder, "" if it has none.
-func (g *Guest) Path(name string) string {
-	if g.claim == nil {
-		return ""
-	}
-	return g.claim.Path(name)
-}
+// CreateFile makes a file in the guest's folder, which it must have, to append to.
+func (g *Guest) CreateFile(name string) (*os.File, error) { return create(g.claim.Root(), name) }
 
-// OpenLog opens a file in the guest's folder that keeps the last of what is
-// written to it, LogSize at least. It stays open.
-func (g *Guest) OpenLog(name string) (io.Writer, error) { return openLog(g.Path(name), LogSize) }
+// OpenLog is CreateFile for a file that keeps the last of what is written to it,
+// LogSize at least. It stays open.
+func (g *Guest) OpenLog(name string) (io.Writer, error) {
+	return openLog(g.claim.Root(), name, LogSize)
+}

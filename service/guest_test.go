@@ -110,7 +110,7 @@ func TestRestart(t *testing.T) {
 	if e := f.end(t); e.Reason != machine.Panic {
 		t.Errorf("%+v", e)
 	}
-	if got := readLog(t, f.out.log.path); got != "hello hello hello " {
+	if got := allOfLog(t, f.out.log.root); got != "hello hello hello " {
 		t.Errorf("log %q", got)
 	}
 }

@@ -13,31 +13,31 @@ import (
 const LogSize = 1 << 20
 
 // logFile keeps the last bytes of what is written to it, in two files: the second
-// is what was in the first when that was full.
+// is what was in the first when that was full. They are made, and never opened:
+// whatever has been put in their place is not written to.
 type logFile struct {
-	path string
+	root *os.Root // the guest's folder
+	name string
 	max  int64
 	f    *os.File
 	n    int64 // bytes in f
 }
 
 // older is the name of the second file.
-func older(path string) string { return path + ".1" }
+func older(name string) string { return name + ".1" }
 
-// openLog continues the log of a guest that was there before, or begins one.
-func openLog(path string, max int64) (*logFile, error) {
-	l := &logFile{path: path, max: max}
-	var err error
-	if l.f, err = os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600); err != nil {
-		return nil, err
-	}
-	info, err := l.f.Stat()
+// openLog begins a log.
+func openLog(root *os.Root, name string, max int64) (*logFile, error) {
+	f, err := create(root, name)
 	if err != nil {
-		l.f.Close()
 		return nil, err
 	}
-	l.n = info.Size()
-	return l, nil
+	return &logFile{root: root, name: name, max: max, f: f}, nil
+}
+
+// create makes a file that is not there yet, whatever kind of file that were.
+func create(root *os.Root, name string) (*os.File, error) {
+	return root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR|os.O_APPEND, 0o600)
 }
 
 // Write appends p, of which a part may go into one file and a part into the next.
@@ -59,12 +59,15 @@ func (l *logFile) Write(p []byte) (n int, err error) {
 
 // turn makes the file the older one, and begins another.
 func (l *logFile) turn() error {
-	next := l.path + ".new"
-	f, err := os.OpenFile(next, os.O_CREATE|os.O_TRUNC|os.O_RDWR|os.O_APPEND, 0o600)
+	next := l.name + ".new"
+	if err := l.root.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a turn that failed
+		return err
+	}
+	f, err := create(l.root, next)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(os.Rename(l.path, older(l.path)), os.Rename(next, l.path)); err != nil {
+	if err := errors.Join(l.root.Rename(l.name, older(l.name)), l.root.Rename(next, l.name)); err != nil {
 		f.Close()
 		return err
 	}
@@ -78,11 +81,15 @@ func (l *logFile) Close() error { return l.f.Close() }
 // AllLines is all that a log has.
 const AllLines = -1
 
-// ReadLog returns the last lines that a guest's log has, or AllLines. The caller
-// closes it. No output at all is an empty log. What is written, or dropped, from
-// then on changes nothing.
-func ReadLog(path string, lines int) (io.ReadCloser, error) {
-	whole, err := wholeLog(path)
+// ReadLog returns the last lines that a guest's log has, or AllLines; open opens a
+// file of the guest's folder. The caller closes it. No output at all is an empty
+// log. What is written, or dropped, from then on changes nothing.
+func ReadLog(open func(name string) (*os.File, error), lines int) (io.ReadCloser, error) {
+	return readLog(open, ConsoleLog, lines)
+}
+
+func readLog(open func(string) (*os.File, error), name string, lines int) (io.ReadCloser, error) {
+	whole, err := wholeLog(open, name)
 	if err != nil || lines < 0 {
 		return whole, err
 	}
@@ -105,11 +112,11 @@ func lastLines(b []byte, n int) []byte {
 	}
 }
 
-func wholeLog(path string) (io.ReadCloser, error) {
+func wholeLog(open func(string) (*os.File, error), name string) (io.ReadCloser, error) {
 	var r logReader
 	var parts []io.Reader
-	for _, name := range []string{older(path), path} {
-		f, err := os.Open(name)
+	for _, name := range []string{older(name), name} {
+		f, err := open(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		} else if err != nil {

@@ -55,7 +55,7 @@ func (o *output) watch(lines int) (*watcher, error) {
 	defer o.mu.Unlock()
 	if lines != 0 && o.log != nil {
 		var err error
-		if w.past, err = ReadLog(o.log.path, lines); err != nil {
+		if w.past, err = readLog(o.log.root.Open, o.log.name, lines); err != nil {
 			return nil, err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,9 +14,20 @@ import (
 	"testing/synctest"
 )
 
-func readLog(t *testing.T, path string) string {
+// folder is a guest's folder.
+func folder(t *testing.T) *os.Root {
 	t.Helper()
-	r, err := ReadLog(path, AllLines)
+	root, err := os.OpenRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { root.Close() })
+	return root
+}
+
+func allOfLog(t *testing.T, root *os.Root) string {
+	t.Helper()
+	r, err := ReadLog(root.Open, AllLines)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,33 +40,31 @@ func readLog(t *testing.T, path string) string {
 }
 
 // TestLogFile: of any number of writes the end is kept, at least max bytes of it
-// and at most twice as many, over a restart too.
+// and at most twice as many.
 func TestLogFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "log")
-	if got := readLog(t, path); got != "" {
+	root := folder(t)
+	if got := allOfLog(t, root); got != "" {
 		t.Errorf("no log is %q", got)
 	}
 	const most = 100
 	var all strings.Builder
-	for life := range 3 {
-		l, err := openLog(path, most)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i := range 60 {
-			text := strings.Repeat(string(rune('a'+i%26)), i*i%(3*most))
-			if n, err := io.WriteString(l, text); n != len(text) || err != nil {
-				t.Fatalf("%d, %v", n, err)
-			}
-			all.WriteString(text)
-			got := readLog(t, path)
-			if !strings.HasSuffix(all.String(), got) || len(got) < min(all.Len(), most) || len(got) > 2*most {
-				t.Fatalf("life %d, after %d bytes: the log has %d", life, all.Len(), len(got))
-			}
-		}
-		l.Close()
+	l, err := openLog(root, ConsoleLog, most)
+	if err != nil {
+		t.Fatal(err)
 	}
-	files, err := os.ReadDir(filepath.Dir(path))
+	defer l.Close()
+	for i := range 180 {
+		text := strings.Repeat(string(rune('a'+i%26)), i*i%(3*most))
+		if n, err := io.WriteString(l, text); n != len(text) || err != nil {
+			t.Fatalf("%d, %v", n, err)
+		}
+		all.WriteString(text)
+		got := allOfLog(t, root)
+		if !strings.HasSuffix(all.String(), got) || len(got) < min(all.Len(), most) || len(got) > 2*most {
+			t.Fatalf("after %d bytes the log has %d", all.Len(), len(got))
+		}
+	}
+	files, err := os.ReadDir(root.Name())
 	if err != nil || len(files) != 2 {
 		t.Errorf("%v, %v", files, err)
 	}
@@ -63,14 +73,14 @@ func TestLogFile(t *testing.T) {
 // TestReadLogMeanwhile: who has begun to read gets what there was, whatever is
 // written meanwhile.
 func TestReadLogMeanwhile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "log")
-	l, err := openLog(path, 10)
+	root := folder(t)
+	l, err := openLog(root, ConsoleLog, 10)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
 	io.WriteString(l, "0123456789abc")
-	r, err := ReadLog(path, AllLines)
+	r, err := ReadLog(root.Open, AllLines)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,6 +88,39 @@ func TestReadLogMeanwhile(t *testing.T) {
 	io.WriteString(l, strings.Repeat("later", 20))
 	if b, err := io.ReadAll(r); string(b) != "0123456789abc" || err != nil {
 		t.Errorf("%q, %v", b, err)
+	}
+}
+
+// TestPlantedLogs: what lies where a log is to be is not written to, whatever it is.
+func TestPlantedLogs(t *testing.T) {
+	for _, plant := range []struct {
+		name string
+		f    func(from, to string) error
+	}{{"a link", os.Symlink}, {"a second name", os.Link}} {
+		root, letter := folder(t), filepath.Join(t.TempDir(), "letter")
+		if err := os.WriteFile(letter, []byte("dear"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		at := func(name string) string { return filepath.Join(root.Name(), name) }
+		if err := errors.Join(plant.f(letter, at("planted")), plant.f(letter, at("log.new")), plant.f(letter, at("log.1"))); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := openLog(root, "planted", 10); !errors.Is(err, fs.ErrExist) {
+			t.Errorf("%s: %v", plant.name, err)
+		}
+		l, err := openLog(root, "log", 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 { // two of which turn it
+			if _, err := io.WriteString(l, "0123456789abc"); err != nil {
+				t.Errorf("%s: %v", plant.name, err)
+			}
+		}
+		l.Close()
+		if b, err := os.ReadFile(letter); string(b) != "dear" || err != nil {
+			t.Errorf("%s: %q, %v", plant.name, b, err)
+		}
 	}
 }
 
@@ -92,7 +135,7 @@ func watch(t *testing.T, o *output, lines int) *watcher {
 
 func newTestOutput(t *testing.T, console io.Writer) *output {
 	t.Helper()
-	l, err := openLog(filepath.Join(t.TempDir(), "log"), LogSize)
+	l, err := openLog(folder(t), "log", LogSize)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +219,7 @@ func (brokenWriter) Write([]byte) (int, error) { return 0, errGone }
 // TestBrokenOutput: a log that cannot be written is said once and then done
 // without; the console's error is the writer's.
 func TestBrokenOutput(t *testing.T) {
-	l, err := openLog(filepath.Join(t.TempDir(), "log"), 10)
+	l, err := openLog(folder(t), "log", 10)
 	if err != nil {
 		t.Fatal(err)
 	}

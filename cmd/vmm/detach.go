@@ -108,7 +108,7 @@ func (o *runOptions) leaveParent(g *service.Guest) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(g.Path(roster.StderrLog), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	f, err := g.CreateFile(roster.StderrLog)
 	if err != nil {
 		return err
 	}

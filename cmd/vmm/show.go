@@ -239,7 +239,7 @@ func printLog(ctx context.Context, g *client.Guest, follow bool, lines int, w io
 	if g.Alive && follow {
 		log, err = g.Logs(ctx, true, lines)
 	} else {
-		log, err = service.ReadLog(g.Path(service.ConsoleLog), lines)
+		log, err = service.ReadLog(g.Open, lines)
 	}
 	if err != nil {
 		return err
