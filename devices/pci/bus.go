@@ -66,8 +66,15 @@ func (b *Bus) Add(d Device, vectors []Vector) (*Function, error) {
 
 // apply makes what follows from registers of f follow.
 func (b *Bus) apply(f *Function) {
-	control := f.messageControl()
-	f.msix.setControl(control)
+	control, master := f.messageControl(), f.command()&commandMaster != 0
+	if f.master && !master {
+		f.dev.BusMaster(false) // before its interrupts are held back
+	}
+	f.msix.setControl(control, master)
+	if master && !f.master {
+		f.dev.BusMaster(true)
+	}
+	f.master = master
 	f.intx.gate(f.command()&commandINTxDisable != 0 || control&msixEnable != 0)
 	b.decode(f)
 }
@@ -79,3 +86,4 @@ func (h hostBridge) Ident() Ident             { return Ident(h) }
 func (hostBridge) BARs() []BAR                { return nil }
 func (hostBridge) Capabilities() []Capability { return nil }
 func (hostBridge) Moved(int, uint64, bool)    {}
+func (hostBridge) BusMaster(bool)             {}

@@ -24,7 +24,7 @@ type MSIX struct {
 	enabled atomic.Bool
 
 	mu   sync.Mutex // guards open, and entries but for their state
-	open bool       // Enable is set and Function Mask is not
+	open bool       // Enable is set, Function Mask is not, and the function may access memory
 }
 
 // An entry is one vector. Its state is changed by Signal at any time:
@@ -40,7 +40,7 @@ type entry struct {
 	out   Vector
 	state atomic.Uint32 // a set of the below
 	Entry
-	usable bool // neither masked itself nor by the function
+	usable bool // neither masked itself nor by the function, which may access memory
 
 	// The message that out was routed to last, if it was.
 	routed  bool
@@ -106,7 +106,7 @@ func (m *MSIX) Enabled() bool { return m.enabled.Load() }
 // waits. A vector that does not exist is ignored.
 //
 // A Signal that is under way while the guest masks the vector may still send.
-// While MSI-X is off, or the vector's address is not one that can be sent to,
+// While MSI-X or bus mastering is off, or the vector's address is not one that can be sent to,
 // it counts as masked: a needless interrupt later does no harm, a lost one does.
 func (m *MSIX) Signal(vector uint16) {
 	if int(vector) >= len(m.entries) {
@@ -125,12 +125,13 @@ func (m *MSIX) Signal(vector uint16) {
 	}
 }
 
-// setControl tells of a write to Message Control.
-func (m *MSIX) setControl(control uint16) {
+// setControl tells of Message Control, and whether the function may access memory: a
+// message is a write (§6.8.2, and Bus Master Enable in PCIe §7.5.1.1.3).
+func (m *MSIX) setControl(control uint16, master bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.enabled.Store(control&msixEnable != 0)
-	open := control&(msixEnable|functionMask) == msixEnable
+	open := master && control&(msixEnable|functionMask) == msixEnable
 	if open == m.open {
 		return
 	}

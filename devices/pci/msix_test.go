@@ -25,6 +25,9 @@ type action = func(g *msixGuest)
 
 func ctl(c uint64) action     { return func(g *msixGuest) { g.setConfig(1, g.control, 2, c) } }
 func signal(n uint16) action  { return func(g *msixGuest) { g.f.MSIX().Signal(n) } }
+func conf(reg, v uint64) action {
+	return func(g *msixGuest) { g.setConfig(1, reg, 2, v) }
+}
 func mask(i, m uint64) action { return write(16*i+12, 4, m) }
 func write(off uint64, n int, v uint64) action {
 	return func(g *msixGuest) { out(g.memory, g.table+off, n, v) }
@@ -82,8 +85,17 @@ var msixSteps = []struct {
 	{"on", ctl(enabled), "[4 2 1]", "[2 2 3]", 0},
 	{"upper byte only", both(func(g *msixGuest) { g.setConfig(1, g.control+1, 1, 0xc0) }, signal(0)), "[4 2 1]", "[2 2 3]", 1},
 	{"reserved bits of control", ctl(0xbfff), "[5 2 1]", "[2 2 3]", 0},
-	{"reset", both(signal(0), func(g *msixGuest) { g.bus.Reset(); g.setConfig(1, command, 2, memoryOn) }), "[6 2 1]", "[2 2 3]", 0},
+	{"reset", both(signal(0), func(g *msixGuest) { g.bus.Reset(); g.setConfig(1, command, 2, memoryOn|masterOn) }), "[6 2 1]", "[2 2 3]", 0},
 	{"after it", both(signal(0), ctl(enabled)), "[6 2 1]", "[2 2 3]", 1},
+	{"unmask 0", both(entry(0, apic|0x1000, 0x99), mask(0, 0)), "[7 2 1]", "[2 2 3]", 0},
+	{"signal, bus mastering off", both(conf(command, memoryOn), signal(0)), "[7 2 1]", "[2 2 3]", 1},
+	{"mask and unmask, bus mastering off", both(mask(0, 1), mask(0, 0)), "[7 2 1]", "[2 2 3]", 1},
+	{"off and on, bus mastering off", both(ctl(0), ctl(enabled)), "[7 2 1]", "[2 2 3]", 1},
+	{"function masked, bus mastering on", both(ctl(fmasked), conf(command, memoryOn|masterOn)), "[7 2 1]", "[2 2 3]", 1},
+	{"and unmasked", ctl(enabled), "[8 2 1]", "[2 2 3]", 0},
+	{"bus mastering off and on", both(conf(command, memoryOn), conf(command, memoryOn|masterOn)), "[8 2 1]", "[2 2 3]", 0},
+	{"by the low byte", both(func(g *msixGuest) { g.setConfig(1, command, 1, memoryOn) }, signal(0)), "[8 2 1]", "[2 2 3]", 1},
+	{"with MSI-X off, on again", both(ctl(0), conf(command, memoryOn|masterOn), ctl(enabled)), "[9 2 1]", "[2 2 3]", 0},
 }
 
 // TestMSIX is a driver's walk through masks and pending bits, one step after

@@ -34,6 +34,12 @@ type Device interface {
 	// locks, change the buses and raise interrupts. It must not access configuration space,
 	// nor wait for a vCPU, which may itself be waiting to access it.
 	Moved(bar int, addr uint64, on bool)
+
+	// BusMaster says whether the device may access memory (Command, §6.2.2); at
+	// first it may not. What it wants to do meanwhile it does later. Messages of
+	// MSI-X, which are such accesses, wait by themselves. It is called as Moved is,
+	// and must not wait; a guest may have it called at any rate.
+	BusMaster(on bool)
 }
 
 // Ident is what a header says of a device, §6.2.1 and §6.2.4.
@@ -107,6 +113,7 @@ type Function struct {
 	msixAt   int // offset of the MSI-X capability, 0 if there is none
 
 	config [configSize]byte // guarded by Bus.mu; without Interrupt Status
+	master bool             // guarded by Bus.mu; what the device was told
 }
 
 // Slot returns the number of the device on the bus, 0 to 31.

@@ -28,6 +28,7 @@ const (
 	command, status = 0x04, 0x06
 	portsOn         = 1
 	memoryOn        = 2
+	masterOn        = 4
 )
 
 var windows = []pci.Window{{Base: lowBase, End: lowEnd}, {Base: highBase, End: highEnd}, {Base: portsBase, End: portsEnd, Ports: true}}
@@ -54,14 +55,20 @@ type device struct {
 	caps  []pci.Capability
 	hook  func(bar int, addr uint64, on bool)
 
-	mu    sync.Mutex
-	moves []string
-	at    map[int]uint64 // BARs that answer
+	mu      sync.Mutex
+	moves   []string
+	mastery []bool
+	at      map[int]uint64 // BARs that answer
 }
 
 func (d *device) Ident() pci.Ident               { return d.ident }
 func (d *device) BARs() []pci.BAR                { return d.bars }
 func (d *device) Capabilities() []pci.Capability { return d.caps }
+func (d *device) BusMaster(on bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mastery = append(d.mastery, on)
+}
 func (d *device) Moved(bar int, addr uint64, on bool) {
 	d.mu.Lock()
 	d.moves = append(d.moves, fmt.Sprintf("%d %#x %v", bar, addr, on))
@@ -251,7 +258,7 @@ func (h *host) msix(slot int) (control, table, pba uint64) {
 	if at == 0 {
 		h.t.Fatalf("slot %d has no MSI-X", slot)
 	}
-	h.setConfig(slot, command, 2, memoryOn)
+	h.setConfig(slot, command, 2, memoryOn|masterOn)
 	t, p := h.config(slot, at+4, 4), h.config(slot, at+8, 4)
 	if t&7 != p&7 || t&^7 != 0 {
 		h.t.Fatalf("table at %#x, pending bits at %#x", t, p)
@@ -268,4 +275,25 @@ func mustPanic(t *testing.T, name string, f func()) {
 		}
 	}()
 	f()
+}
+
+// TestBusMaster: a device hears of each change of the bit, and of nothing else.
+func TestBusMaster(t *testing.T) {
+	h := newHost(t)
+	d := example('A')
+	h.add(d, nil)
+	for _, v := range []uint64{0, memoryOn, masterOn, masterOn | memoryOn, 0xffff, memoryOn, 0, masterOn} {
+		h.setConfig(1, command, 2, v)
+	}
+	saved := h.save()
+	h.bus.Reset()
+	h.bus.Reset()
+	for range 2 {
+		if err := h.bus.Load(saved); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := fmt.Sprint(d.mastery); got != "[true false true false true]" {
+		t.Errorf("told %s", got)
+	}
 }

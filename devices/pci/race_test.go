@@ -53,6 +53,7 @@ func TestSignalRace(t *testing.T) {
 		{"message", func(h *host, _, table uint64) { out(h.memory, table+12, 4, 1) }, func(h *host, _, table uint64) { out(h.memory, table+12, 4, 0) }, true},
 		{"function", func(h *host, control, _ uint64) { h.setConfig(1, control, 2, fmasked) }, func(h *host, control, _ uint64) { h.setConfig(1, control, 2, enabled) }, false},
 		{"enable", func(h *host, control, _ uint64) { h.setConfig(1, control, 2, 0) }, func(h *host, control, _ uint64) { h.setConfig(1, control, 2, enabled) }, false},
+		{"bus master", func(h *host, _, _ uint64) { h.setConfig(1, command, 2, memoryOn) }, func(h *host, _, _ uint64) { h.setConfig(1, command, 2, memoryOn|masterOn) }, false},
 	} {
 		t.Run(guest.name, func(t *testing.T) {
 			h, v := newHost(t), new(handler)

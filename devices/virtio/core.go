@@ -85,6 +85,7 @@ type core struct {
 	stopping bool          // guarded by mu; stop is under way, no queue starts
 	reset    chan struct{} // guarded by mu; not nil while a reset is under way
 	held     bool          // guarded by mu; from Pause to Resume nothing starts
+	barred   bool          // guarded by mu; queues leave guest memory alone
 
 	// released is closed while no vCPU may wait for the device. Guarded by mu.
 	released chan struct{}
@@ -108,7 +109,8 @@ type QueueRegisters struct {
 	Enabled   bool
 	Resetting bool `json:"-"` // queue_reset: a reset of it is under way
 	State     virtq.State
-	Started   bool // State counts
+	Owed      []virtq.Owed `json:",omitempty"`
+	Started   bool         // State and Owed count
 }
 
 // run is a queue that is being served.
@@ -314,10 +316,39 @@ func (c *core) startQueue(i int) {
 		return
 	}
 	q.CountIn(&c.count[i].Counters)
+	if err := q.Owe(r.Owed); err != nil {
+		c.fail(fmt.Sprintf("queue %d", i), err)
+		return
+	}
+	if !c.barred {
+		q.Release()
+	}
 	n := &run{q, make(chan struct{})}
 	c.runs[i] = n
 	c.kicks[i].Start() // signals, for what came before
 	c.cfg.Owner.Go(func() { c.serve(i, n) })
+}
+
+// bar has the queues leave guest memory alone, or go on where they were. Neither
+// waits for anybody, so a vCPU may do it at any time and rate. The device does not
+// hear of it: its queues seem empty, and those who wait for the host go on waiting.
+func (c *core) bar(on bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.barred == on {
+		return
+	}
+	c.barred = on
+	for i, n := range c.runs {
+		switch {
+		case n == nil:
+		case on:
+			n.queue.Hold()
+		default:
+			n.queue.Release()
+			c.kicks[i].Signal() // for what came meanwhile
+		}
+	}
 }
 
 // serve is the goroutine of one queue.

@@ -62,6 +62,7 @@ func NewPCI(dev Device, class uint32, cfg Config) (*PCI, error) {
 		return nil, err
 	}
 	t := &PCI{core: c, class: class, vectors: make([]atomic.Uint32, len(c.kicks)+1)}
+	c.barred = true // until BusMaster says otherwise
 	c.notify, c.cleared = t.interrupt, t.clearInterrupts
 	t.clearInterrupts(configChange)
 	return t, nil
@@ -210,6 +211,9 @@ func (t *PCI) Moved(bar int, addr uint64, on bool) {
 		t.cfg.Log.Debug("virtio: doorbells", "device", t.dev.ID(), "err", err)
 	}
 }
+
+// BusMaster implements pci.Device.
+func (t *PCI) BusMaster(on bool) { t.bar(!on) }
 
 // interrupt is core.notify: by MSI-X if the driver has enabled it, else by ISR
 // and pin, §4.1.5.1.3 and §2.3.

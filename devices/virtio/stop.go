@@ -5,18 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"vmm/devices/virtio/virtq"
 )
 
-// stopQueue stops a queue's goroutine, waits for its requests, and returns how
-// far it got. The caller holds ops and not mu.
-func (c *core) stopQueue(i int, n *run) virtq.State {
+// stopQueue stops a queue's goroutine, and waits for its requests. The caller holds
+// ops and not mu.
+func (c *core) stopQueue(i int, n *run) {
 	n.queue.Stop()
 	c.kicks[i].Stop()
 	<-n.done
 	<-n.queue.Drained()
-	return n.queue.State()
 }
 
 // stop is the other half of start. It also ends what the driver has begun, a
@@ -27,7 +24,7 @@ func (c *core) stop() {
 	alive, runs := c.alive, append([]*run(nil), c.runs...)
 	c.stopping = true
 	c.mu.Unlock()
-	states := c.stopQueues(runs)
+	c.stopQueues(runs)
 	if alive {
 		c.dev.Stop()
 	}
@@ -35,7 +32,8 @@ func (c *core) stop() {
 	defer c.mu.Unlock()
 	for i, n := range runs {
 		if n != nil {
-			c.regs.Queues[i].State, c.runs[i] = states[i], nil
+			c.regs.Queues[i].State, c.regs.Queues[i].Owed = n.queue.State(), n.queue.Owed()
+			c.runs[i] = nil
 		}
 		if c.regs.Queues[i].Resetting {
 			c.clearQueue(i)
@@ -50,19 +48,17 @@ func (c *core) stop() {
 }
 
 // stopQueues is stopQueue for all.
-func (c *core) stopQueues(runs []*run) []virtq.State {
+func (c *core) stopQueues(runs []*run) {
 	for _, n := range runs {
 		if n != nil {
 			n.queue.Stop() // all at once, before the first is waited for
 		}
 	}
-	states := make([]virtq.State, len(runs))
 	for i, n := range runs {
 		if n != nil {
-			states[i] = c.stopQueue(i, n)
+			c.stopQueue(i, n)
 		}
 	}
-	return states
 }
 
 // startReset resets the device: at once if nothing has to be waited for. The

@@ -40,7 +40,7 @@ type check struct {
 	do   func(*suite)
 }
 
-var checks = concat(basicChecks, featureChecks, resetChecks, ringResetChecks, pauseChecks, interruptChecks)
+var checks = concat(basicChecks, featureChecks, resetChecks, ringResetChecks, pauseChecks, interruptChecks, masterChecks)
 
 func concat(lists ...[]check) (all []check) {
 	for _, l := range lists {

@@ -150,6 +150,14 @@ func (r *packed) undo(c *Chain) bool {
 	return true
 }
 
+func (r *packed) retake(_, slots uint16) bool {
+	if slots == 0 || slots > r.size-r.inFlight {
+		return false
+	}
+	r.inFlight += slots
+	return true
+}
+
 // use writes one used descriptor for all of a list, at the next position
 // whatever the list's own is, and goes on by its length (§2.8.6). The driver
 // looks at the first before it looks at the next: so the first is published last.

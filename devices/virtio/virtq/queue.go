@@ -46,7 +46,9 @@ type Queue struct {
 	ring    ring
 	err     error // latched
 	stopped bool
-	pending int // chains popped whose Push has not ended
+	held    bool   // see Hold
+	owed    []Used // pushed while held
+	pending int    // chains popped whose Push has not ended
 	pool    []*Chain
 	pooled  int // capacity of the slices of pool
 	one     [1]Used
@@ -65,6 +67,10 @@ type ring interface {
 	// undo is the opposite of next. It returns false if c is not the last that
 	// next took.
 	undo(c *Chain) bool
+
+	// retake counts a chain that another ring took and did not use. It returns
+	// false if there cannot be one more.
+	retake(id, slots uint16) bool
 
 	// listen asks the driver to kick when it makes the next chain available. It
 	// returns true if it had not asked before: next must then be tried again,
@@ -110,12 +116,12 @@ func New(m *mem.Memory, l Layout, f Format, s State, interrupt func()) (*Queue, 
 	return q, nil
 }
 
-// Pop returns the next chain, or nil if there is none, the queue is stopped or
-// the driver broke it. The chain must be pushed.
+// Pop returns the next chain, or nil if there is none, the queue is stopped or held
+// or the driver broke it. The chain must be pushed.
 func (q *Queue) Pop() *Chain {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.stopped || q.err != nil {
+	if q.idle() {
 		return nil
 	}
 	c := q.take()
@@ -133,6 +139,9 @@ func (q *Queue) Pop() *Chain {
 	q.pending++
 	return c
 }
+
+// idle says that the ring is not looked at. The caller holds mu.
+func (q *Queue) idle() bool { return q.stopped || q.held || q.err != nil }
 
 // A Used is a chain that a device is done with, and how many bytes it wrote to
 // Writable, from its front.
@@ -181,6 +190,15 @@ func (q *Queue) use(batch []Used) bool {
 			panic("internal error: virtqueue: push of more bytes than fit into the chain")
 		}
 	}
+	if q.held {
+		q.keepBack(batch)
+		return false
+	}
+	return q.publish(batch)
+}
+
+// publish is use once it has checked. The caller holds mu.
+func (q *Queue) publish(batch []Used) bool {
 	signal := q.ring.use(batch)
 	q.counters.used(batch, signal)
 	for _, u := range batch {
@@ -215,7 +233,7 @@ func (q *Queue) signal(n int) {
 func (q *Queue) Check() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.stopped || q.err != nil {
+	if q.idle() {
 		return
 	}
 	c := q.take()

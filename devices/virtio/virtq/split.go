@@ -138,6 +138,14 @@ func (r *split) undo(c *Chain) bool {
 	return true
 }
 
+func (r *split) retake(id, _ uint16) bool {
+	if id >= r.size || r.inFlight == r.size {
+		return false
+	}
+	r.inFlight++
+	return true
+}
+
 func (r *split) use(batch []Used) bool {
 	before := r.used
 	for _, u := range batch {
