@@ -75,7 +75,25 @@ func TestHost(t *testing.T) {
 		if got := d.Get(virtiotest.Generation); got != was+1 {
 			t.Errorf("%v: generation %d, was %d", kind, got, was)
 		}
+		if kind != virtiotest.MMIO {
+			changeUnmastered(t, d, e, kind)
+		}
 		b.Close()
+	}
+}
+
+// changeUnmastered has the configuration change while bus mastering is off: the pin
+// tells at once, for it is no memory request, and a message waits.
+func changeUnmastered(t *testing.T, d *virtiotest.Driver, e *virtiotest.Echo, kind virtiotest.Kind) {
+	d.BusMaster(false)
+	before := d.ConfigSignals().Count()
+	e.Host.ConfigChanged()
+	n := d.ConfigSignals().Count() - before
+	if kind == virtiotest.INTx && (n != 1 || d.Get(virtiotest.ISR)&2 == 0) || kind == virtiotest.MSIX && n != 0 {
+		t.Errorf("%v: %d interrupts while bus mastering is off", kind, n)
+	}
+	if d.BusMaster(true); d.ConfigSignals().Count()-before != 1 {
+		t.Errorf("%v: no interrupt after it", kind)
 	}
 }
 

@@ -19,9 +19,11 @@ func onlyPCI(do func(*suite)) func(*suite) {
 	}
 }
 
-// master sets Bus Master in Command, or clears it (PCI 3.0 §6.2.2).
-func (s *suite) master(on bool) {
-	p := s.d.pci()
+func (s *suite) master(on bool) { s.d.BusMaster(on) }
+
+// BusMaster sets that bit of a PCI device's Command, or clears it (PCI 3.0 §6.2.2).
+func (d *Driver) BusMaster(on bool) {
+	p := d.pci()
 	command := p.cfg(cfgCommand, 2) &^ commandMaster
 	if on {
 		command |= commandMaster
