@@ -23,8 +23,8 @@ type msixGuest struct {
 // An action is one of a msixGuest's.
 type action = func(g *msixGuest)
 
-func ctl(c uint64) action     { return func(g *msixGuest) { g.setConfig(1, g.control, 2, c) } }
-func signal(n uint16) action  { return func(g *msixGuest) { g.f.MSIX().Signal(n) } }
+func ctl(c uint64) action    { return func(g *msixGuest) { g.setConfig(1, g.control, 2, c) } }
+func signal(n uint16) action { return func(g *msixGuest) { g.f.MSIX().Signal(n) } }
 func conf(reg, v uint64) action {
 	return func(g *msixGuest) { g.setConfig(1, reg, 2, v) }
 }
