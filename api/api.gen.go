@@ -17,6 +17,24 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for PortProtocol.
+const (
+	Tcp PortProtocol = "tcp"
+	Udp PortProtocol = "udp"
+)
+
+// Valid indicates whether the value is a known member of the PortProtocol enum.
+func (e PortProtocol) Valid() bool {
+	switch e {
+	case Tcp:
+		return true
+	case Udp:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for State.
 const (
 	Ended    State = "ended"
@@ -98,6 +116,9 @@ type Guest struct {
 	// Pid of its vmm
 	Pid int `json:"pid"`
 
+	// Ports of the host's that lead to the guest; none when it has ended
+	Ports []Port `json:"ports,omitempty"`
+
 	// Restart its policy: no, on-failure[:N] or always
 	Restart  *string `json:"restart,omitempty"`
 	Restarts int     `json:"restarts"`
@@ -106,6 +127,23 @@ type Guest struct {
 	Started *time.Time `json:"started,omitempty"`
 	State   State      `json:"state"`
 }
+
+// Port defines model for Port.
+type Port struct {
+	// Address of the host's, that it listens on
+	Address string `json:"address"`
+
+	// Card the network card that it is published by, from 0 on
+	Card      int `json:"card"`
+	GuestPort int `json:"guestPort"`
+
+	// Port of the host's; the one that it got, if any was asked for
+	Port     int          `json:"port"`
+	Protocol PortProtocol `json:"protocol"`
+}
+
+// PortProtocol defines model for Port.Protocol.
+type PortProtocol string
 
 // State defines model for State.
 type State string

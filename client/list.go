@@ -75,7 +75,7 @@ func unknown(e roster.Entry) api.Guest {
 func finished(e roster.Entry, g api.Guest) api.Guest {
 	if !e.Alive && (g.State != api.Ended || g.End == nil) {
 		const killed = 128 + 9 // as a shell has it of a process that was killed
-		g.State, g.End = api.Ended, &api.End{Reason: Killed, Status: killed}
+		g.State, g.End, g.Ports = api.Ended, &api.End{Reason: Killed, Status: killed}, nil
 	}
 	return g
 }

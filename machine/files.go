@@ -9,18 +9,21 @@ import (
 
 	"vmm/ethernet/pcap"
 	"vmm/hostfile"
+	"vmm/usernet"
 )
 
 // Files are what the paths of a Config lead to. A guest may start many times, and
 // in a directory that is shared with it it may put a link in the place of
 // whatever is there; so the paths are resolved once, before it first runs, and
 // what they led to then is what all its machines use. A file that somebody has
-// replaced since counts from the next Hold on.
+// replaced since counts from the next Hold on. Published ports are among them from
+// the first machine on, so that nobody else gets one between two.
 type Files struct {
 	set *hostfile.Set
 
 	mu    sync.Mutex
-	pcaps map[string]*pcap.File // guarded by mu; recordings, by their paths, once begun
+	pcaps map[string]*pcap.File  // guarded by mu; recordings, by their paths, once begun
+	ports map[int]*usernet.Ports // guarded by mu; by the network card
 }
 
 // A Place is a path of the caller's own, which must not be where a guest decides
@@ -47,7 +50,7 @@ func (e *CollisionError) Error() string {
 // *CollisionError; what else is wrong with a path, New says. Nothing is made
 // if there is an error.
 func Hold(c *Config, others ...Place) (*Files, error) {
-	f := &Files{set: hostfile.New(), pcaps: map[string]*pcap.File{}}
+	f := &Files{set: hostfile.New(), pcaps: map[string]*pcap.File{}, ports: map[int]*usernet.Ports{}}
 	if err := f.hold(c, others); err != nil {
 		f.Close()
 		return nil, err
@@ -132,6 +135,39 @@ func (f *Files) record(path string) (*pcap.File, error) {
 	return rec, nil
 }
 
+// publish returns the published ports of a network card, which it binds once.
+func (f *Files) publish(card int, forwards []Forward) (*usernet.Ports, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if p := f.ports[card]; p != nil {
+		return p, nil
+	}
+	list := make([]usernet.Forward, len(forwards))
+	for i, w := range forwards {
+		list[i] = usernet.Forward(w)
+	}
+	p, err := usernet.Listen(list)
+	if err == nil {
+		f.ports[card] = p
+	}
+	return p, err
+}
+
+// Bound returns c with the ports that its forwards have got, of those that are
+// bound.
+func (f *Files) Bound(c Config) Config {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c.Nets = slices.Clone(c.Nets)
+	for card, p := range f.ports {
+		c.Nets[card].Forwards = nil
+		for _, w := range p.Forwards() {
+			c.Nets[card].Forwards = append(c.Nets[card].Forwards, Forward(w))
+		}
+	}
+	return c
+}
+
 // Close gives back what is held. No machine of the Config may be left.
 func (f *Files) Close() error {
 	f.mu.Lock()
@@ -140,6 +176,10 @@ func (f *Files) Close() error {
 	for path, rec := range f.pcaps {
 		errs = append(errs, rec.Close())
 		delete(f.pcaps, path)
+	}
+	for card, p := range f.ports {
+		errs = append(errs, p.Close())
+		delete(f.ports, card)
 	}
 	return errors.Join(errs...)
 }

@@ -110,7 +110,7 @@ func (m *Machine) openNets() error {
 
 func (m *Machine) openNet(n *nic, i int) (err error) {
 	c := m.config.Nets[i]
-	if n.link, err = m.openLink(c); err != nil {
+	if n.link, err = m.openLink(c, i); err != nil {
 		return &NetError{err}
 	}
 	link := ethernet.Link(n.link)
@@ -138,7 +138,7 @@ func (m *Machine) openNet(n *nic, i int) (err error) {
 	return m.addVirtio(n.device, classNetwork)
 }
 
-func (m *Machine) openLink(c Net) (closer, error) {
+func (m *Machine) openLink(c Net, card int) (closer, error) {
 	if c.Tap != "" {
 		t, err := tap.Open(c.Tap, max(c.Queues, 1))
 		if err != nil {
@@ -147,11 +147,11 @@ func (m *Machine) openLink(c Net) (closer, error) {
 		t.Owner = m.panicked
 		return t, nil
 	}
-	u := usernet.Config{HostLoopback: c.HostLoopback, Log: m.log, Owner: m.panicked}
-	for _, f := range c.Forwards {
-		u.Forwards = append(u.Forwards, usernet.Forward(f))
+	ports, err := m.files.publish(card, c.Forwards)
+	if err != nil {
+		return nil, err
 	}
-	n, err := usernet.New(u)
+	n, err := usernet.New(usernet.Config{Ports: ports, HostLoopback: c.HostLoopback, Log: m.log, Owner: m.panicked})
 	if err != nil {
 		return nil, err
 	}

@@ -279,7 +279,26 @@ func (g *Guest) set(m vm, kill context.CancelFunc) {
 	}
 	now := time.Now()
 	g.about.State, g.about.Started = api.Running, &now
+	bound := g.config.Files.Bound(g.config)
+	if config, err := configJSON(bound); err == nil {
+		g.about.Config = config
+	}
+	g.about.Ports = published(bound.Nets)
 	g.describe()
+}
+
+// published are the host's ports that lead to a guest.
+func published(nets []machine.Net) (ports []api.Port) {
+	for i, n := range nets {
+		for _, f := range n.Forwards {
+			protocol := api.Tcp
+			if f.UDP {
+				protocol = api.Udp
+			}
+			ports = append(ports, api.Port{Card: i, Protocol: protocol, Address: f.Listen.Addr().String(), Port: int(f.Listen.Port()), GuestPort: int(f.Guest)})
+		}
+	}
+	return ports
 }
 
 // finish tells everybody of the end.
@@ -298,7 +317,7 @@ func (g *Guest) finish(e End) End {
 	if g.o.Status != nil {
 		end.Status = g.o.Status(e)
 	}
-	g.about.State, g.about.End = api.Ended, &end
+	g.about.State, g.about.End, g.about.Ports = api.Ended, &end, nil
 	g.describe()
 	close(g.over)
 	return e

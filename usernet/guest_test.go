@@ -101,7 +101,9 @@ func newGuest(t testing.TB, c Config, offload ethernet.Offload, change func(*set
 }
 
 func (g *guest) close() {
-	g.closing.Store(true)
+	if g.closing.Swap(true) {
+		return
+	}
 	g.net.Stop()
 	g.net.Close()
 	g.stack.RemoveNIC(1)

@@ -18,7 +18,7 @@ import (
 // lifecycle are the commands for guests that run already: clients of their APIs.
 func (p *program) lifecycle() []*cobra.Command {
 	return []*cobra.Command{
-		p.newPS(), p.newInspect(), p.newLogs(), p.newConsole(),
+		p.newPS(), p.newInspect(), p.newPort(), p.newLogs(), p.newConsole(),
 		p.newVerb("pause", "Stop a guest's vCPUs and devices where they are", (*client.Guest).Pause),
 		p.newVerb("resume", "Have a paused guest go on", (*client.Guest).Resume),
 		p.newStop(),

@@ -103,9 +103,9 @@ func list(w io.Writer, guests []api.Guest, quiet, lines bool) error {
 		return nil
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(t, "NAME\tSTATUS\tCPUS\tMEMORY\tCREATED\tPID\tKERNEL")
+	fmt.Fprintln(t, "NAME\tSTATUS\tCPUS\tMEMORY\tCREATED\tPID\tPORTS\tKERNEL")
 	for _, g := range guests {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s ago\t%d\t%s\n", oneLine(g.Name), oneLine(status(g)), setting(g, "CPUs"), memory(g), ago(g.Created), g.Pid, setting(g, "Kernel"))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s ago\t%d\t%s\t%s\n", oneLine(g.Name), oneLine(status(g)), setting(g, "CPUs"), memory(g), ago(g.Created), g.Pid, oneLine(portList(g.Ports)), setting(g, "Kernel"))
 	}
 	return t.Flush()
 }
