@@ -316,6 +316,7 @@ func (c *core) startQueue(i int) {
 		return
 	}
 	q.CountIn(&c.count[i].Counters)
+	q.Longest(int(c.dev.QueueSizes()[i]))
 	if err := q.Owe(r.Owed); err != nil {
 		c.fail(fmt.Sprintf("queue %d", i), err)
 		return

@@ -42,12 +42,15 @@ func indirectCases(s *suite) (list []hostile) {
 		d := s.tableOf(q, append(c, desc{})) // one byte further, all is garbage
 		return []desc{{addr: d.addr + 1, n: d.n - 16, flags: flagIndirect}}
 	})
-	add("table longer than the queue", indirectFeature, breaks, func(q *Queue, c []desc) []desc {
-		for len(c) <= int(q.Layout.Size) {
-			c = append(c, desc{addr: c[len(c)-1].addr, n: 1, flags: flagWrite})
-		}
-		return table(q, c, func(*desc) {})
-	})
+	// The device's queue is larger than the ring (§2.7.5.3.1).
+	for more, w := range []want{answers, breaks} {
+		add(fmt.Sprintf("table of as many as the device's queue and %d", more), indirectFeature, w, func(q *Queue, c []desc) []desc {
+			for len(c) < int(s.d.Sizes[q.index])+more {
+				c = append(c, desc{addr: c[len(c)-1].addr, n: 1, flags: flagWrite})
+			}
+			return table(q, c, func(*desc) {})
+		})
+	}
 	add("table that is the ring", indirectFeature, ends, func(q *Queue, c []desc) []desc {
 		return table(q, c, func(d *desc) { d.addr, d.n = q.Layout.Desc, 16*uint32(q.Layout.Size) })
 	})

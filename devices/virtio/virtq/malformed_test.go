@@ -1,6 +1,7 @@
 package virtq_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -312,6 +313,49 @@ func TestTooLarge(t *testing.T) {
 			if c != nil && c.WritableLen() != 1<<32 {
 				t.Errorf("%#x bytes", c.WritableLen())
 			}
+		}
+	}
+}
+
+// TestLongest: a table may be longer than the ring, up to what the device says; what
+// is in the ring may not.
+func TestLongest(t *testing.T) {
+	for _, packed := range []bool{false, true} {
+		for _, test := range []struct {
+			longest, n int
+			ok         bool
+		}{
+			{0, 4, true}, {0, 5, false}, {2, 4, true}, {2, 5, false}, {4, 5, false}, {16, 5, true}, {16, 16, true}, {16, 17, false},
+			{1024, 1024, true}, {1024, 1025, false}, {1 << 15, 1024, true}, {1 << 15, 1025, false},
+		} {
+			r := newRig(t, virtq.Format{Packed: packed, Indirect: true}, 4)
+			r.q.Longest(test.longest)
+			r.add(slices.Repeat([]buf{{dataAt, 1, true}}, test.n)...)
+			c := r.q.Pop()
+			if ok := c != nil && c.WritableLen() == uint64(test.n); ok != test.ok || (r.q.Err() == nil) != test.ok {
+				t.Errorf("packed %v, a table of %d where %d are allowed: %v, %v", packed, test.n, test.longest, ok, r.q.Err())
+			}
+		}
+	}
+	for _, test := range []struct {
+		name string
+		put  func(g guest)
+		ok   bool
+	}{
+		{"a loop in the ring", func(g guest) { g.desc(0, dataAt, 1, next, 1); g.desc(1, dataAt, 1, next, 0); g.avail(0) }, false},
+		{"a ring of which the last is a table", func(g guest) {
+			for i := range uint16(4) {
+				g.desc(int(i), dataAt, 1, next, (i+1)%4)
+			}
+			g.desc(0, tablesAt, 16, indirect, 0)
+			g.avail(1)
+		}, true},
+	} {
+		g := guest{newRig(t, virtq.Format{Indirect: true}, 4)}
+		g.q.Longest(64)
+		test.put(g)
+		if c := g.q.Pop(); (c != nil) != test.ok || (g.q.Err() == nil) != test.ok {
+			t.Errorf("%s: %v, %v", test.name, c != nil, g.q.Err())
 		}
 	}
 }

@@ -83,10 +83,17 @@ type ring interface {
 }
 
 // maxChain is how many descriptors a chain may have besides being limited to
-// the queue's size; §2.7.4.1 and §2.8.18 allow a limit. Without it, chains in
+// the device's queue size; §2.7.4.1 and §2.8.18 allow a limit. Without it, chains in
 // flight could take 24 bytes times the square of the size: 25 GB for 32768. It
 // is IOV_MAX, so that a device can pass the buffers on in one system call.
 const maxChain = 1024
+
+// Longest says how long a chain may be by way of an indirect table: the "Queue Size
+// of the device" (§2.7.5.3.1, §2.8.19), which is the largest that it offers. A driver
+// that made its ring smaller, as Linux does where it finds no memory for it, still has
+// tables of that length. At first, and for what lies in the ring itself, it is the
+// ring's size. It is called before the first Pop.
+func (q *Queue) Longest(n int) { q.limit = min(max(q.limit, n), maxChain) }
 
 // New starts a queue that goes on from s. interrupt tells the driver of used
 // buffers; Push calls it on its own goroutine, and it may not block. The caller

@@ -96,10 +96,13 @@ func (r *split) next(c *Chain) (bool, error) {
 
 // walk adds the descriptors of the chain whose head is c.id: some in the ring,
 // then some in a table if the last of those is indirect (§2.7.5.3.2). Chain.add
-// bounds their number.
+// bounds their number; in the ring there are no more than it has.
 func (r *split) walk(c *Chain) error {
 	table, i, inTable := r.desc, int(c.id), false
 	for {
+		if !inTable && c.descs == int(r.size) {
+			return errTooLong
+		}
 		if i >= len(table)/descSize {
 			return fmt.Errorf("descriptor %d of %d", i, len(table)/descSize)
 		}
