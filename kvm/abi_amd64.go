@@ -23,6 +23,8 @@ const (
 	reqIRQFD               = 0x4020ae76 // KVM_IRQFD
 	reqCreatePIT2          = 0x4040ae77 // KVM_CREATE_PIT2
 	reqIOEventFD           = 0x4040ae79 // KVM_IOEVENTFD
+	reqSetClock            = 0x4030ae7b // KVM_SET_CLOCK
+	reqGetClock            = 0x8030ae7c // KVM_GET_CLOCK
 	reqRun                 = 0xae80     // KVM_RUN
 	reqGetRegs             = 0x8090ae81 // KVM_GET_REGS
 	reqSetRegs             = 0x4090ae82 // KVM_SET_REGS
@@ -34,8 +36,12 @@ const (
 	reqSetLAPIC            = 0x4400ae8f // KVM_SET_LAPIC
 	reqSetCPUID2           = 0x4008ae90 // KVM_SET_CPUID2
 	reqGetMPState          = 0x8004ae98 // KVM_GET_MP_STATE
+	reqGetPIT2             = 0x8070ae9f // KVM_GET_PIT2
+	reqSetPIT2             = 0x4070aea0 // KVM_SET_PIT2
 	reqGetTSCKHz           = 0xaea3     // KVM_GET_TSC_KHZ
 	reqKVMClockCtrl        = 0xaead     // KVM_KVMCLOCK_CTRL
+	reqSetDeviceAttr       = 0x4018aee1 // KVM_SET_DEVICE_ATTR
+	reqGetDeviceAttr       = 0x4018aee2 // KVM_GET_DEVICE_ATTR
 )
 
 // Cap is an extension of KVM_CHECK_EXTENSION.
@@ -109,6 +115,45 @@ type pitConfig struct {
 }
 
 const pitSpeakerDummy = 1 // KVM_PIT_SPEAKER_DUMMY
+
+// PITChannel is struct kvm_pit_channel_state.
+type PITChannel struct {
+	Count                                     uint32 // 0x10000 if the guest wrote 0
+	LatchedCount                              uint16
+	CountLatched, StatusLatched               uint8
+	Status, ReadState, WriteState, WriteLatch uint8
+	RWMode, Mode                              uint8 // Mode is that of the 8254, or more than 5 before any
+	BCD, Gate                                 uint8
+	CountLoadTime                             int64 // of CLOCK_MONOTONIC, in ns; channel 0 has none
+}
+
+// PIT is struct kvm_pit_state2.
+type PIT struct {
+	Channels [3]PITChannel
+	Flags    uint32
+	_        [9]uint32
+}
+
+// clockData is struct kvm_clock_data.
+type clockData struct {
+	Clock    uint64
+	Flags, _ uint32
+	Realtime uint64
+	HostTSC  uint64
+	_        [4]uint32
+}
+
+// deviceAttribute is struct kvm_device_attr.
+type deviceAttribute struct {
+	Flags, Group uint32
+	Attr, Addr   uint64
+}
+
+// A group of attributes of a vCPU, and the one that is in it.
+const (
+	vcpuTSCCtrl   = 0 // KVM_VCPU_TSC_CTRL
+	vcpuTSCOffset = 0 // KVM_VCPU_TSC_OFFSET
+)
 
 // irqRoutingEntry is struct kvm_irq_routing_entry.
 type irqRoutingEntry struct {

@@ -2,6 +2,7 @@ package kvm
 
 import (
 	"os"
+	"runtime"
 	"sync/atomic"
 	"syscall"
 	"unsafe"
@@ -27,6 +28,15 @@ func ioctlPtr[T any](fd int, req uintptr, arg *T) syscall.Errno {
 func ioctlPtrN[T any](fd int, req uintptr, arg *T) (int, syscall.Errno) {
 	n, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), req, uintptr(unsafe.Pointer(arg)))
 	return int(n), errno
+}
+
+// deviceAttr passes a struct kvm_device_attr that points to value, which the
+// kernel reads or writes.
+func deviceAttr(fd int, req uintptr, group uint32, attr uint64, value *uint64) syscall.Errno {
+	var pin runtime.Pinner // the compiler does not see the pointer in the struct
+	pin.Pin(value)
+	defer pin.Unpin()
+	return ioctlPtr(fd, req, &deviceAttribute{Group: group, Attr: attr, Addr: uint64(uintptr(unsafe.Pointer(value)))})
 }
 
 // address returns the host address of b, which must not be on the Go heap.

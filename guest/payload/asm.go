@@ -93,3 +93,26 @@ func Repeat(n uint32, body []byte) []byte {
 	loop := Code(body, []byte{0xff, 0xc9})
 	return Code(imm32(0xb9, n), loop, []byte{0x0f, 0x85}, u32(uint32(-int32(len(loop)+6))))
 }
+
+// ReadTSC is RDTSC; SHL RDX, 32; OR RAX, RDX; MOV [addr], RAX: the time-stamp
+// counter.
+func ReadTSC(addr uint32) []byte {
+	return Code([]byte{0x0f, 0x31, 0x48, 0xc1, 0xe2, 0x20, 0x48, 0x09, 0xd0, 0x48, 0x89, 0x04, 0x25}, u32(addr))
+}
+
+// WriteMSR is MOV ECX, index; MOV EAX and EDX, v; WRMSR.
+func WriteMSR(index uint32, v uint64) []byte {
+	return Code(imm32(0xb9, index), imm32(0xb8, uint32(v)), imm32(0xba, uint32(v>>32)), []byte{0x0f, 0x30})
+}
+
+// Deadline is ReadTSC(addr); ADD RAX, n; MOV [addr], RAX; MOV ECX, 0x6e0; MOV RDX, RAX;
+// SHR RDX, 32; WRMSR: the local APIC's timer expires in n, which is below 2^31, cycles.
+func Deadline(n, addr uint32) []byte {
+	return Code(ReadTSC(addr), []byte{0x48, 0x05}, u32(n), []byte{0x48, 0x89, 0x04, 0x25}, u32(addr),
+		imm32(0xb9, 0x6e0), []byte{0x48, 0x89, 0xc2, 0x48, 0xc1, 0xea, 0x20, 0x0f, 0x30})
+}
+
+// Copy is MOV ESI, from; MOV EDI, to; MOV ECX, n; REP MOVSB.
+func Copy(to, from, n uint32) []byte {
+	return Code(imm32(0xbe, from), imm32(0xbf, to), imm32(0xb9, n), []byte{0xf3, 0xa4})
+}
