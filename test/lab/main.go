@@ -60,6 +60,7 @@ func parse() (options, []string, error) {
 	}
 	flag.IntVar(&o.CPUs, "cpus", 2, "CPUs of L1")
 	flag.BoolVar(&o.Count, "icount", false, "use the emulated machine, and let time there be the number of instructions, a ns each")
+	flag.BoolVar(&o.TSC, "tsc", false, "let the clock of L1 be its TSC, as on most hardware; else it is the HPET")
 	flag.IntVar(&o.Memory, "memory", 8192, "memory of L1 in `MiB`")
 	flag.StringVar(&o.Out, "out", "", "`folder` for results, $VMM_LAB_OUT for the command (default .cache/lab)")
 	flag.BoolVar(&o.interactive, "i", false, "give the command a terminal, which is this one")

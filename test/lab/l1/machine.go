@@ -41,6 +41,7 @@ type Config struct {
 	CPUs   int    // 2 if 0
 	Count  bool   // time inside is the number of instructions, a ns each
 	Memory int    // in MiB; 8192 if 0
+	TSC    bool   // its clock is the TSC, and so is KVM's; else they make do without
 	Out    string // folder of this host that jobs can write results to
 	Log    string // file for what the console of L1 says
 }
