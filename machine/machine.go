@@ -50,8 +50,11 @@ type Machine struct {
 	stop context.CancelFunc // of Run's context; set with running
 	done chan struct{}      // closed when Run returns
 
-	mu    sync.Mutex
-	state state // guarded by mu
+	mu         sync.Mutex
+	state      state      // guarded by mu
+	time       *guestTime // likewise, as what follows; when the guest was paused, nil if it is not or runs on
+	since      time.Time  // when that was, here
+	timeLogged bool       // that it runs on
 }
 
 type state int
@@ -200,6 +203,7 @@ func (m *Machine) addCPUs(sys *kvm.System, supported []kvm.CPUIDEntry) (tscKHz u
 		m.kcpus = append(m.kcpus, c)
 		v := newVCPU(c, &m.devices.ports, &m.devices.memory, &m.halt)
 		v.stats.id, v.stats.tracing = id, &m.tracing
+		v.saveTimer = func() (timer, error) { return saveTimer(c) }
 		m.vcpus = append(m.vcpus, v)
 		if khz, err := c.TSCKHz(); err == nil {
 			p.tscKHz = uint32(khz)
@@ -337,7 +341,8 @@ func (m *Machine) finish(e ending) {
 }
 
 // Pause stops every vCPU between two instructions, and returns when no guest
-// instruction runs any more. Pausing a paused machine does nothing.
+// instruction runs any more. Until Resume time stands still in the guest, but for
+// its real-time clock. Pausing a paused machine does nothing.
 func (m *Machine) Pause() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -350,12 +355,9 @@ func (m *Machine) Pause() error {
 	if err := m.all((*vcpu).pause); err != nil {
 		return err
 	}
+	m.freeze()
 	if err := m.devices.pause(); err != nil {
-		m.devices.resume()
-		return errors.Join(err, m.all((*vcpu).resume))
-	}
-	for _, c := range m.kcpus {
-		c.KVMClockCtrl() // EINVAL: a guest without kvmclock
+		return errors.Join(err, m.resume())
 	}
 	m.state = paused
 	return nil
@@ -370,12 +372,18 @@ func (m *Machine) Resume() error {
 	} else if m.state != paused {
 		return &StateError{stateText[m.state]}
 	}
-	m.devices.resume()
-	if err := m.all((*vcpu).resume); err != nil {
+	if err := m.resume(); err != nil {
 		return err
 	}
 	m.state = running
 	return nil
+}
+
+// resume has all go on that Pause has stopped, in reverse. m.mu is held.
+func (m *Machine) resume() error {
+	m.thaw()
+	m.devices.resume()
+	return m.all((*vcpu).resume)
 }
 
 // all makes the call on every vCPU, all at once. A vCPU that has ended takes

@@ -47,6 +47,11 @@ type vcpu struct {
 	stats cpuStats
 
 	paused bool // only the thread uses it
+
+	// saveTimer, which may be nil, reads the CPU's timer as soon as it is paused.
+	saveTimer func() (timer, error)
+	timer     timer // the thread's, but while the CPU is paused
+	timerErr  error // likewise; saveTimer's
 }
 
 type call struct {
@@ -83,7 +88,16 @@ func (v *vcpu) do(f func() error) error {
 	}
 }
 
-func (v *vcpu) pause() error  { return v.do(func() error { v.paused = true; return nil }) }
+func (v *vcpu) pause() error {
+	return v.do(func() error {
+		v.paused = true
+		if v.saveTimer != nil {
+			v.timer, v.timerErr = v.saveTimer()
+		}
+		return nil
+	})
+}
+
 func (v *vcpu) resume() error { return v.do(func() error { v.paused = false; return nil }) }
 func (v *vcpu) stop()         { v.do(func() error { return errStop }) }
 

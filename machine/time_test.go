@@ -1,0 +1,343 @@
+package machine
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vmm/kvm"
+)
+
+const fakeKHz = 2_100_000
+
+// fakeTime is a KVM whose clocks run by host, which each call moves on by a
+// microsecond.
+type fakeTime struct {
+	host   uint64 // ns
+	ahead  uint64 // kvmclock's
+	pit    kvm.PIT
+	calls  []string
+	broken string // the call that fails
+
+	// Of Linux before 5.16: what a write of a counter is compared with.
+	written, writtenAt, offset uint64
+}
+
+// fakeTimeCPU is one of its vCPUs.
+type fakeTimeCPU struct {
+	vm       *fakeTime
+	offset   uint64
+	deadline uint64
+	lapic    kvm.LAPIC
+	old      bool // no offsets
+	fixed    bool // offsets do nothing
+	id       int
+}
+
+func (f *fakeTime) call(what string) error {
+	f.host += 1000
+	f.calls = append(f.calls, what)
+	if what == f.broken {
+		return errors.New(what)
+	}
+	return nil
+}
+
+func (f *fakeTime) tsc() uint64 { return cycles(f.host, fakeKHz) }
+
+func (f *fakeTime) Clock() (uint64, error) { return f.host + f.ahead, f.call("Clock") }
+func (f *fakeTime) SetClock(ns uint64) error {
+	err := f.call("SetClock")
+	f.ahead = ns - f.host
+	return err
+}
+func (f *fakeTime) PIT() (kvm.PIT, error)   { return f.pit, f.call("PIT") }
+func (f *fakeTime) SetPIT(p kvm.PIT) error  { f.pit = p; return f.call("SetPIT") }
+func (c *fakeTimeCPU) TSCKHz() (int, error) { return fakeKHz, c.vm.call("TSCKHz") }
+func (c *fakeTimeCPU) KVMClockCtrl() error  { return c.vm.call("KVMClockCtrl") }
+func (c *fakeTimeCPU) name(s string) string { return fmt.Sprintf("%s %d", s, c.id) }
+func (c *fakeTimeCPU) counter() uint64      { return c.vm.tsc() + c.offset }
+func (c *fakeTimeCPU) LAPIC() (*kvm.LAPIC, error) {
+	l := c.lapic
+	return &l, c.vm.call(c.name("LAPIC"))
+}
+func (c *fakeTimeCPU) SetLAPIC(l *kvm.LAPIC) error {
+	c.lapic = *l
+	return c.vm.call(c.name("SetLAPIC"))
+}
+
+func (c *fakeTimeCPU) TSCOffset() (uint64, error) {
+	if c.old {
+		return 0, unix.ENXIO
+	}
+	return c.offset, c.vm.call("TSCOffset")
+}
+
+func (c *fakeTimeCPU) SetTSCOffset(offset uint64) error {
+	if c.old {
+		return unix.ENXIO
+	}
+	if !c.fixed {
+		c.offset = offset
+	}
+	return c.vm.call(c.name("SetTSCOffset"))
+}
+
+func (c *fakeTimeCPU) MSRs(list []kvm.MSR) error {
+	err := c.vm.call("MSRs")
+	for i := range list {
+		switch list[i].Index {
+		case msrTSC:
+			list[i].Data = c.counter()
+		case msrTSCDeadline:
+			list[i].Data = c.deadline
+		}
+	}
+	return err
+}
+
+func (c *fakeTimeCPU) SetMSRs(list []kvm.MSR) error {
+	for _, m := range list {
+		switch m.Index {
+		case msrTSC:
+			c.writeTSC(m.Data)
+			c.vm.calls = append(c.vm.calls, c.name("SetTSC"))
+		case msrTSCDeadline:
+			c.deadline = m.Data
+			c.vm.calls = append(c.vm.calls, c.name("SetDeadline"))
+		}
+	}
+	return c.vm.call("SetMSRs")
+}
+
+// writeTSC is what kvm_synchronize_tsc does.
+func (c *fakeTimeCPU) writeTSC(v uint64) {
+	f := c.vm
+	expected := f.written + cycles(f.host-f.writtenAt, fakeKHz)
+	if !far(v-expected, fakeKHz) {
+		c.offset = f.offset
+	} else {
+		c.offset = v - f.tsc()
+		f.offset = c.offset
+	}
+	f.written, f.writtenAt = v, f.host
+}
+
+// newFakeTime returns a machine of two vCPUs that has run for an hour.
+func newFakeTime(change func(*fakeTimeCPU)) (*fakeTime, []*fakeTimeCPU, []timeCPU) {
+	f := &fakeTime{host: 100 * 3600 * 1e9}
+	f.ahead, f.offset = -f.host+3600e9, -f.tsc()+cycles(3600e9, fakeKHz)
+	f.written, f.writtenAt = cycles(3600e9, fakeKHz), f.host
+	var fakes []*fakeTimeCPU
+	var cpus []timeCPU
+	for id := range 2 {
+		c := &fakeTimeCPU{vm: f, id: id, offset: f.offset}
+		if change != nil {
+			change(c)
+		}
+		fakes, cpus = append(fakes, c), append(cpus, c)
+	}
+	return f, fakes, cpus
+}
+
+func freezeFake(t *testing.T, f *fakeTime, cpus []timeCPU) *guestTime {
+	t.Helper()
+	timers := make([]timer, len(cpus))
+	for i, c := range cpus {
+		var err error
+		if timers[i], err = saveTimer(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := saveTime(f, cpus, timers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestTimeHeld: clocks and counters go on from where they were, each from its own
+// place, and keep their distance, on every kind of KVM and for short pauses as for long ones.
+func TestTimeHeld(t *testing.T) {
+	for name, change := range map[string]func(*fakeTimeCPU){
+		"offsets": nil,
+		"writes":  func(c *fakeTimeCPU) { c.old = true },
+		"apart":   func(c *fakeTimeCPU) { c.offset += uint64(c.id) * 12345 },
+		"far":     func(c *fakeTimeCPU) { c.old, c.offset = true, c.offset+uint64(c.id)<<45 },
+	} {
+		for _, pause := range []time.Duration{0, 10 * time.Millisecond, time.Second, time.Hour, 1000 * time.Hour} {
+			t.Run(fmt.Sprint(name, "/", pause), func(t *testing.T) {
+				f, fakes, cpus := newFakeTime(change)
+				clock := f.host + f.ahead
+				distance := fakes[0].counter() - cycles(clock, fakeKHz)
+				apart := fakes[1].offset - fakes[0].offset
+				counter := fakes[0].counter()
+				s := freezeFake(t, f, cpus)
+				f.host += uint64(pause)
+				if err := s.restore(f, cpus); err != nil {
+					t.Fatal(err)
+				}
+				const most = uint64(100 * time.Microsecond) // of the calls themselves
+				now := f.host + f.ahead
+				if now < clock || now-clock > most {
+					t.Errorf("kvmclock went on by %v", time.Duration(now-clock))
+				}
+				if d := fakes[0].counter() - counter; d > cycles(most, fakeKHz) {
+					t.Errorf("the counter went on by %d", int64(d))
+				}
+				if d := int64(fakes[0].counter() - cycles(now, fakeKHz) - distance); d < -fakeKHz/1000 || d > fakeKHz/1000 {
+					t.Errorf("counter and kvmclock are apart by %d cycles", d)
+				}
+				if d := int64(fakes[1].offset - fakes[0].offset - apart); d != 0 && (name != "far" || d > fakeKHz/100 || d < -fakeKHz/100) {
+					t.Errorf("the counters have moved apart by %d", d)
+				}
+			})
+		}
+	}
+}
+
+// setLVT puts a timer's registers into a local APIC.
+func (c *fakeTimeCPU) setLVT(mode, current uint32) {
+	binary.LittleEndian.PutUint32(c.lapic[apicLVTTimer:], mode|0xec)
+	binary.LittleEndian.PutUint32(c.lapic[apicCurrentCount:], current)
+}
+
+// TestTimers: a timer has as much left as it had, and an interrupt that came while
+// the guest was paused is there.
+func TestTimers(t *testing.T) {
+	const oneShot, periodic, irr = 0, 1 << 17, 0x200
+	for name, test := range map[string]struct {
+		mode, current uint32
+		deadline      uint64
+		set           string // the call that starts it, if any
+	}{
+		"deadline":         {timerTSCDeadline, 0, 777, "SetDeadline 0"},
+		"no deadline":      {timerTSCDeadline, 0, 0, ""},
+		"one-shot":         {oneShot, 5000, 0, "SetLAPIC 0"},
+		"one-shot, is out": {oneShot, 0, 0, ""},
+		"periodic":         {periodic, 42, 0, "SetLAPIC 0"},
+		"not set up":       {1 << 16, 0, 0, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, fakes, cpus := newFakeTime(nil)
+			c := fakes[0]
+			c.setLVT(test.mode, test.current)
+			c.deadline = test.deadline
+			s := freezeFake(t, f, cpus)
+			// It expires, and a device interrupts.
+			c.setLVT(test.mode, 0)
+			c.deadline = 0
+			c.lapic[irr] = 1
+			f.host += 3600e9
+			f.calls = nil
+			if err := s.restore(f, cpus); err != nil {
+				t.Fatal(err)
+			}
+			if test.set == "SetDeadline 0" && c.deadline != test.deadline || binary.LittleEndian.Uint32(c.lapic[apicCurrentCount:]) != test.current {
+				t.Errorf("deadline %d, count %d", c.deadline, c.lapic[apicCurrentCount:][:4])
+			}
+			if c.lapic[irr] != 1 {
+				t.Error("an interrupt is lost")
+			}
+			for _, call := range f.calls {
+				if strings.HasPrefix(call, "SetLAPIC") || strings.HasPrefix(call, "SetDeadline") {
+					if call != test.set {
+						t.Errorf("%s, want %q", call, test.set)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestTimeOrder: a deadline is one of the counter, so it comes after that of every
+// vCPU, and that after kvmclock, which says how far it has to go.
+func TestTimeOrder(t *testing.T) {
+	f, fakes, cpus := newFakeTime(nil)
+	for _, c := range fakes {
+		c.setLVT(timerTSCDeadline, 0)
+		c.deadline = 1
+	}
+	s := freezeFake(t, f, cpus)
+	f.calls = nil
+	if err := s.restore(f, cpus); err != nil {
+		t.Fatal(err)
+	}
+	var sets []string
+	for _, call := range f.calls {
+		if strings.Contains(call, "Set") && call != "SetMSRs" {
+			sets = append(sets, call)
+		}
+	}
+	want := []string{"SetClock", "SetTSCOffset 0", "SetTSCOffset 1", "SetDeadline 0", "SetDeadline 1", "SetPIT"}
+	if !slices.Equal(sets, want) {
+		t.Errorf("%q, want %q", sets, want)
+	}
+}
+
+// TestTimeRunsOn: a KVM that can not hold all says so, and what it can is held.
+func TestTimeRunsOn(t *testing.T) {
+	f, fakes, cpus := newFakeTime(func(c *fakeTimeCPU) { c.fixed = true })
+	fakes[0].setLVT(timerTSCDeadline, 0)
+	fakes[0].deadline = 1
+	clock := f.host + f.ahead
+	s := freezeFake(t, f, cpus)
+	f.host += 3600e9
+	f.calls = nil
+	if err := s.restore(f, cpus); !errors.Is(err, errTSC) {
+		t.Errorf("restore: %v", err)
+	}
+	if now := f.host + f.ahead; now-clock > uint64(time.Millisecond) {
+		t.Errorf("kvmclock went on by %v", time.Duration(now-clock))
+	}
+	if slices.Contains(f.calls, "SetDeadline 0") {
+		t.Error("a deadline that the counter has passed is set again")
+	}
+	// Without kvmclock nothing may be held, or two clocks would differ.
+	f, _, cpus = newFakeTime(nil)
+	f.broken = "SetClock"
+	s = freezeFake(t, f, cpus)
+	f.calls = nil
+	if err := s.restore(f, cpus); err == nil || len(f.calls) != 1 {
+		t.Errorf("restore: %v, %q", err, f.calls)
+	}
+}
+
+func TestPIT(t *testing.T) {
+	const second = int64(time.Second)
+	channel := func(mode uint8, count uint32, loaded int64) kvm.PITChannel {
+		return kvm.PITChannel{Mode: mode, Count: count, CountLoadTime: loaded, Gate: 1}
+	}
+	for name, test := range map[string]struct {
+		channel kvm.PITChannel
+		left    uint32
+		short   bool // is it set after 1 ms?
+		long    bool // after a second?
+	}{
+		"counts down":  {channel(0, 50000, 100*second-second/100), 50000 - 11931, true, true},
+		"is through":   {channel(0, 1000, 99*second), 1, false, false},
+		"is periodic":  {channel(3, 50000, 99*second), 50000, false, false}, // the speaker
+		"never set up": {channel(0xff, 0x10000, 99*second), 0x10000, false, false},
+	} {
+		p := kvm.PIT{}
+		p.Channels[0].Mode, p.Channels[2] = 0xff, test.channel
+		p = remaining(p, time.Duration(100*second))
+		if got := p.Channels[2].Count; got != test.left {
+			t.Errorf("%s: %d left, want %d", name, got, test.left)
+		}
+		if short, long := pitRan(&p, time.Millisecond), pitRan(&p, time.Second); short != test.short || long != test.long {
+			t.Errorf("%s: set after 1 ms %v, after 1 s %v", name, short, long)
+		}
+	}
+	p := kvm.PIT{}
+	p.Channels[0] = channel(2, pitHz/100, 0) // a tick of 10 ms
+	if q := remaining(p, time.Duration(100*second)); q != p || pitRan(&p, 9*time.Millisecond) || !pitRan(&p, 11*time.Millisecond) {
+		t.Errorf("the tick: %+v", q)
+	}
+}
