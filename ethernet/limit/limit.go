@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"vmm/ethernet"
+	"vmm/rate"
 	"vmm/task"
 )
 
@@ -40,7 +41,8 @@ func New(link ethernet.Link, r Rate) *Link {
 	l := &Link{Link: link, now: time.Now}
 	l.schedule = func(d time.Duration, f func()) { l.Owner.AfterFunc(d, f) }
 	for _, b := range []*bucket{&l.tx, &l.rx} {
-		b.rate, b.timers = r, make([]bool, link.Info().Pairs)
+		b.bytes, b.frames = rate.New(r.Bytes, r.Burst, 0), rate.New(r.Frames, r.Burst, 1)
+		b.timers = make([]bool, link.Info().Pairs)
 	}
 	return l
 }
@@ -125,18 +127,16 @@ func (l *Link) later(b *bucket, pair int, wait time.Duration, f func(pair int)) 
 	})
 }
 
-// bucket is a token bucket that may go into debt by one frame, whose length is
-// not known before.
+// bucket bounds one way. Of bytes it may go into debt by one frame, whose length
+// is not known before.
 type bucket struct {
-	rate Rate
+	bytes, frames *rate.Bucket
 
 	calls   sync.RWMutex // held for reading while a timer's function runs
 	started bool         // guarded by calls
 
-	mu            sync.Mutex
-	last          time.Time // guarded by mu, as are the next two
-	bytes, frames float64   // what may still be taken
-	timers        []bool    // guarded by mu; of the pairs
+	mu     sync.Mutex
+	timers []bool // guarded by mu; of the pairs
 }
 
 func (b *bucket) start() {
@@ -161,31 +161,10 @@ func (b *bucket) ifStarted(f func()) {
 
 // wait returns how long it takes until a frame may pass, 0 for now.
 func (b *bucket) wait(now time.Time) time.Duration {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	passed := now.Sub(b.last).Seconds()
-	if b.last.IsZero() {
-		passed = b.rate.Burst.Seconds()
-	}
-	b.last = now
-	b.bytes = min(b.bytes+passed*b.rate.Bytes, b.rate.Bytes*b.rate.Burst.Seconds())
-	b.frames = min(b.frames+passed*b.rate.Frames, max(b.rate.Frames*b.rate.Burst.Seconds(), 1))
-	wait := 0.0
-	if b.rate.Bytes > 0 && b.bytes <= 0 {
-		wait = -b.bytes / b.rate.Bytes
-	}
-	if b.rate.Frames > 0 && b.frames < 1 {
-		wait = max(wait, (1-b.frames)/b.rate.Frames)
-	}
-	if wait == 0 && (b.rate.Bytes == 0 || b.bytes > 0) {
-		return 0
-	}
-	return time.Duration(wait*float64(time.Second)) + time.Microsecond
+	return max(b.bytes.Wait(now, 0), b.frames.Wait(now, 1))
 }
 
 func (b *bucket) take(n int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.bytes -= float64(n)
-	b.frames--
+	b.bytes.Take(float64(n))
+	b.frames.Take(1)
 }
