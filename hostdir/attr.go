@@ -121,14 +121,20 @@ func (d *Dir) setSize(n *node, in *fuse.SetAttrIn) fuse.Status {
 			return s
 		}
 		defer d.doneHandle(h)
-		return status(again(func() error { return unix.Ftruncate(h.fd, int64(in.Size)) }))
+		return status(d.truncate(h.fd, int64(in.Size)))
 	}
 	fd, s := d.openFile(n, unix.O_WRONLY)
 	if !s.Ok() {
 		return s
 	}
 	defer unix.Close(fd)
-	return status(again(func() error { return unix.Ftruncate(fd, int64(in.Size)) }))
+	return status(d.truncate(fd, int64(in.Size)))
+}
+
+func (d *Dir) truncate(fd int, size int64) error {
+	return d.spend(fd, 0, func() error {
+		return again(func() error { return unix.Ftruncate(fd, size) })
+	})
 }
 
 func (d *Dir) setTimes(n *node, in *fuse.SetAttrIn) fuse.Status {

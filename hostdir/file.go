@@ -48,7 +48,15 @@ func (d *Dir) openFile(n *node, flags int) (int, fuse.Status) {
 			return -1, fuse.EPERM
 		}
 	}
-	fd, err := d.reopen(n.fd, flags)
+	if flags&unix.O_TRUNC == 0 {
+		fd, err := d.reopen(n.fd, flags)
+		return fd, status(err)
+	}
+	fd := -1
+	err := d.spend(n.fd, 0, func() (err error) {
+		fd, err = d.reopen(n.fd, flags)
+		return err
+	})
 	return fd, status(err)
 }
 
@@ -126,7 +134,10 @@ func (d *Dir) unchanged(n *node, st *unix.Stat_t) bool {
 // create makes a regular file, or opens the one that there is if flags do not
 // have O_EXCL. made says which.
 func (d *Dir) create(b *birth, flags int) (fd int, made bool, _ fuse.Status) {
-	fd, err := d.openNew(b.parent.fd, b.name, flags|unix.O_EXCL, d.birthMode(b))
+	err := d.making(b, func() (err error) {
+		fd, err = d.openNew(b.parent.fd, b.name, flags|unix.O_EXCL, d.birthMode(b))
+		return err
+	})
 	switch {
 	case err == nil:
 		return fd, true, fuse.OK
@@ -195,9 +206,17 @@ func (d *Dir) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut)
 		return s
 	}
 	b := birth{parent, "", in.Owner, unix.S_IFREG, in.Mode & permissions}
-	fd, err := openat(d.proc, strconv.Itoa(parent.fd), flags|int(in.Flags)&unix.O_EXCL|unix.O_TMPFILE, d.birthMode(&b))
+	fd := -1
+	err := d.making(&b, func() (err error) {
+		fd, err = openat(d.proc, strconv.Itoa(parent.fd), flags|int(in.Flags)&unix.O_EXCL|unix.O_TMPFILE, d.birthMode(&b))
+		return err
+	})
 	if err != nil {
 		return status(err)
+	}
+	var st unix.Stat_t
+	if fstat(fd, &st) == nil {
+		d.charged(&st)
 	}
 	return d.created(&b, fd, flags, out)
 }
@@ -317,14 +336,8 @@ func (d *Dir) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	if err := d.dropSpecialOf(h.fd); err != nil { // whether who asks has privilege, is not said
 		return status(err)
 	}
-	return status(again(func() error {
-		return unix.Fallocate(h.fd, in.Mode, int64(in.Offset), int64(in.Length))
-	}))
+	return status(d.allocate(h.fd, in.Mode, int64(in.Offset), int64(in.Length)))
 }
-
-// maxCopy bounds what one request copies, for which a pause must wait. The
-// guest asks again for the rest.
-const maxCopy = 64 << 20
 
 // CopyFileRange implements fuse.RawFileSystem.
 func (d *Dir) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
@@ -345,9 +358,7 @@ func (d *Dir) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32
 	if err := d.dropSpecialOf(to.fd); err != nil {
 		return 0, status(err)
 	}
-	n, err := got(func() (int, error) {
-		return unix.CopyFileRange(from.fd, &off, to.fd, &at, int(min(in.Len, maxCopy)), 0)
-	})
+	n, err := d.copyRange(from.fd, to.fd, off, at, in.Len)
 	if err != nil {
 		return 0, status(err)
 	}

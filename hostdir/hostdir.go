@@ -29,6 +29,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmm/hostfile"
+	"vmm/rate"
 	"vmm/task"
 )
 
@@ -38,6 +39,10 @@ type Options struct {
 	// HostOwner has the guest see and set the host's modes, and nothing else: no
 	// override is read or written.
 	HostOwner bool
+	// Quota bounds what the guest adds; nil does not.
+	Quota *Quota
+	// Rate is how many bytes a second the guest may read and write; 0 is no bound.
+	Rate uint64
 	// Owner is who in the guest owns the files of the user who runs this.
 	Owner fuse.Owner
 	// Files is how many descriptors the directory may hold open: one for each
@@ -78,6 +83,11 @@ type Dir struct {
 	owner              owner
 	most               int // descriptors
 
+	quota  *Quota
+	bucket *rate.Bucket // of the rate; nil is none
+	bell   bell
+	syncs  syncs
+
 	closing task.Group // of what a guest had before a reset
 
 	mu       sync.Mutex
@@ -100,6 +110,7 @@ func Open(path string, o Options) (*Dir, error) {
 		return nil, fmt.Errorf("share %s: %w%s", path, err, advice(path, err))
 	}
 	d := &Dir{root: root, proc: -1, path: path, readOnly: o.ReadOnly, hostOwner: o.HostOwner, owner: invoker(o.Owner), most: o.Files, closing: task.Group{Owner: o.Tasks}}
+	d.quota, d.bucket = o.Quota, newBucket(o.Rate)
 	if d.most <= 0 {
 		d.most = DefaultFiles
 	}
@@ -223,11 +234,11 @@ func (d *Dir) drop() {
 	}
 	d.closing.Go(func() {
 		for _, h := range handles {
-			closeFD(h.fd)
+			d.unrefer(h.fd)
 		}
 		for _, n := range nodes {
 			if n.id != fuse.FUSE_ROOT_ID {
-				closeFD(n.fd)
+				d.unrefer(n.fd)
 			}
 		}
 	})
@@ -257,24 +268,18 @@ func (d *Dir) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) f
 	if err := fstatfs(d.root, &fs); err != nil {
 		return status(err)
 	}
+	if q := d.quota; q != nil {
+		bytes, inodes := q.left()
+		unit := uint64(max(fs.Frsize, 1))
+		fs.Blocks, fs.Files = uint64(q.size)/unit, uint64(q.inodes)
+		fs.Bavail = min(fs.Bavail, uint64(bytes)/unit)
+		fs.Bfree, fs.Ffree = fs.Bavail, min(fs.Ffree, uint64(inodes))
+	}
 	*out = fuse.StatfsOut{
 		Blocks: fs.Blocks, Bfree: fs.Bfree, Bavail: fs.Bavail, Files: fs.Files, Ffree: fs.Ffree,
 		Bsize: uint32(fs.Bsize), NameLen: uint32(fs.Namelen), Frsize: uint32(fs.Frsize),
 	}
 	return fuse.OK
-}
-
-// SyncFS writes out what the host holds back of the file system.
-func (d *Dir) SyncFS() fuse.Status {
-	if d.readOnly {
-		return fuse.OK
-	}
-	fd, err := d.reopen(d.root, unix.O_RDONLY|unix.O_DIRECTORY)
-	if err != nil {
-		return status(err)
-	}
-	defer unix.Close(fd)
-	return status(again(func() error { return unix.Syncfs(fd) }))
 }
 
 // status is what the guest is told of an error. ENOSYS has a meaning of its own

@@ -15,7 +15,8 @@ func (d *Dir) ReadInto(id uint64, bufs [][]byte, off uint64) (int, fuse.Status) 
 		return 0, s
 	}
 	defer d.doneHandle(h)
-	return move(unix.SYS_PREADV, h.fd, bufs, off)
+	n, err := d.paced(func() (int, error) { return move(unix.SYS_PREADV, h.fd, bufs, off) })
+	return n, status(err)
 }
 
 // tryBytes is how much is read at once where the host does not say whether it has
@@ -25,7 +26,7 @@ const tryBytes = 128 << 10
 // TryRead is ReadInto if the host has all of it in its cache; else done is false,
 // and the buffers hold anything.
 func (d *Dir) TryRead(id uint64, bufs [][]byte, off uint64) (n int, s fuse.Status, done bool) {
-	if !d.local || len(bufs) > maxVector {
+	if !d.local || d.bucket != nil || len(bufs) > maxVector {
 		return 0, fuse.OK, false
 	}
 	h, s := d.useHandle(id, false)
@@ -50,8 +51,8 @@ func (d *Dir) TryRead(id uint64, bufs [][]byte, off uint64) (n int, s fuse.Statu
 	if !d.memory && want > tryBytes {
 		return 0, fuse.OK, false
 	}
-	n, s = move(unix.SYS_PREADV, h.fd, bufs, off)
-	return n, s, true
+	n, err := move(unix.SYS_PREADV, h.fd, bufs, off)
+	return n, status(err), true
 }
 
 // ends says that a file is known to end at or before a position: a read that
@@ -78,25 +79,48 @@ func (d *Dir) WriteFrom(id uint64, bufs [][]byte, off uint64, kill bool) (int, f
 			return 0, status(err)
 		}
 	}
-	return move(unix.SYS_PWRITEV, h.fd, bufs, off)
+	if !d.Metered() {
+		n, err := move(unix.SYS_PWRITEV, h.fd, bufs, off)
+		return n, status(err)
+	}
+	return d.writeMetered(h.fd, bufs, off)
+}
+
+// writeMetered writes when the rate allows, and what there is room for.
+func (d *Dir) writeMetered(fd int, bufs [][]byte, off uint64) (int, fuse.Status) {
+	total := 0
+	for _, b := range bufs {
+		total += len(b)
+	}
+	if off > math.MaxInt64-uint64(total) {
+		return 0, fuse.EINVAL
+	}
+	n, err := d.paced(func() (n int, err error) {
+		err = d.spendRange(fd, int64(off), int64(total), func() (err error) {
+			n, err = move(unix.SYS_PWRITEV, fd, bufs, off)
+			return err
+		})
+		return n, err
+	})
+	return n, status(err)
 }
 
 // move makes as many calls as it takes: the kernel may stop early. What was moved
 // before an error counts.
-func move(trap uintptr, fd int, bufs [][]byte, off uint64) (int, fuse.Status) {
+func move(trap uintptr, fd int, bufs [][]byte, off uint64) (int, error) {
 	var v vector
 	done := 0
 	for len(bufs) > 0 {
 		k, want := v.fill(bufs)
 		if off > math.MaxInt64-uint64(want) {
-			return done, fuse.EINVAL
+			return done, unix.EINVAL
 		}
 		n, err := v.call(trap, fd, k, int64(off), 0)
 		if err == unix.EINTR {
 			continue
 		}
 		if err != nil && done == 0 {
-			return 0, status(err)
+			return 0, err
 		}
 		if err == nil {
 			done, off = done+n, off+uint64(n)
@@ -106,7 +130,7 @@ func move(trap uintptr, fd int, bufs [][]byte, off uint64) (int, fuse.Status) {
 		}
 		bufs = bufs[k:]
 	}
-	return done, fuse.OK
+	return done, nil
 }
 
 // Read implements fuse.RawFileSystem.

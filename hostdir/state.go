@@ -213,6 +213,7 @@ func (d *Dir) loadNode(s nodeState) {
 		return
 	}
 	d.open++
+	d.refer(n.key)
 	if n.memory = s.Owner; n.memory != nil {
 		d.memories++
 	}
@@ -230,6 +231,7 @@ func (d *Dir) loadHandle(s handleState) {
 		if fd, err := d.reopen(d.root, h.flags); err == nil {
 			h.fd = fd
 			d.open++
+			d.refer(d.rootKey)
 		}
 		return
 	}
@@ -249,5 +251,6 @@ func (d *Dir) loadHandle(s handleState) {
 	}
 	if h.fd >= 0 {
 		d.open++
+		d.refer(key{st.Dev, st.Ino})
 	}
 }

@@ -62,7 +62,7 @@ func (d *Dir) done(n *node) {
 	n.users--
 	fd := d.loose(n)
 	d.mu.Unlock()
-	closeFD(fd)
+	d.unrefer(fd)
 }
 
 // loose returns the descriptor that must be closed if nobody has the node any
@@ -115,6 +115,7 @@ func (d *Dir) add(fd int, st *unix.Stat_t) (*node, fuse.Status) {
 		n = &node{id: d.last, key: k, kind: st.Mode & unix.S_IFMT, fd: fd, lookups: 1, users: 1}
 		d.nodes[n.id], d.keys[k] = n, n
 		d.open++
+		d.refer(k)
 		fd = -1
 	}
 	d.mu.Unlock()
@@ -143,7 +144,7 @@ func (d *Dir) Forget(id, times uint64) {
 		}
 	}
 	d.mu.Unlock()
-	closeFD(fd)
+	d.unrefer(fd)
 }
 
 // forgotten takes a node out of the tables, and returns the descriptor that must
@@ -164,6 +165,13 @@ func (d *Dir) forgotten(n *node) int {
 
 // addHandle makes a handle of a descriptor, which it takes.
 func (d *Dir) addHandle(fd, flags int, dir *stream) (uint64, fuse.Status) {
+	var st unix.Stat_t
+	if d.quota != nil {
+		if err := fstat(fd, &st); err != nil {
+			unix.Close(fd)
+			return 0, status(err)
+		}
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.open >= d.most || dir != nil && d.dirs >= maxDirs {
@@ -173,6 +181,7 @@ func (d *Dir) addHandle(fd, flags int, dir *stream) (uint64, fuse.Status) {
 	d.last++
 	d.handles[d.last] = &handle{id: d.last, fd: fd, flags: flags, dir: dir}
 	d.open++
+	d.refer(key{st.Dev, st.Ino})
 	if dir != nil {
 		d.dirs++
 	}
@@ -201,7 +210,7 @@ func (d *Dir) doneHandle(h *handle) {
 	h.users--
 	fd := d.looseHandle(h)
 	d.mu.Unlock()
-	closeFD(fd)
+	d.unrefer(fd)
 }
 
 // looseHandle is loose for handles.
@@ -228,5 +237,5 @@ func (d *Dir) release(id uint64, dir bool) {
 		fd = d.looseHandle(h)
 	}
 	d.mu.Unlock()
-	closeFD(fd)
+	d.unrefer(fd)
 }

@@ -42,14 +42,14 @@ func (d *Dir) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.
 		}
 		return d.born(&b, path, out)
 	case unix.S_IFIFO, unix.S_IFSOCK:
-		return d.named(&b, again(func() error { return unix.Mknodat(parent.fd, name, b.kind|d.birthMode(&b), 0) }), out)
+		return d.named(&b, func() error { return unix.Mknodat(parent.fd, name, b.kind|d.birthMode(&b), 0) }, out) // again
 	}
 	return fuse.EPERM
 }
 
-// named is born of what was made by name.
-func (d *Dir) named(b *birth, err error, out *fuse.EntryOut) fuse.Status {
-	if err != nil {
+// named makes what has no descriptor then.
+func (d *Dir) named(b *birth, make func() error, out *fuse.EntryOut) fuse.Status {
+	if err := d.making(b, func() error { return again(make) }); err != nil {
 		return status(err)
 	}
 	fd, err := d.handleAt(b.parent.fd, b.name)
@@ -67,7 +67,7 @@ func (d *Dir) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.
 	}
 	defer d.done(parent)
 	b := birth{parent, name, in.Owner, unix.S_IFDIR, in.Mode & permissions}
-	return d.named(&b, again(func() error { return unix.Mkdirat(parent.fd, name, d.birthMode(&b)) }), out)
+	return d.named(&b, func() error { return unix.Mkdirat(parent.fd, name, d.birthMode(&b)) }, out) // again
 }
 
 // Symlink implements fuse.RawFileSystem. The text is the guest's: nobody here
@@ -79,7 +79,7 @@ func (d *Dir) Symlink(_ <-chan struct{}, in *fuse.InHeader, text, name string, o
 	}
 	defer d.done(parent)
 	b := birth{parent, name, in.Owner, unix.S_IFLNK, 0o777}
-	return d.named(&b, again(func() error { return unix.Symlinkat(text, parent.fd, name) }), out)
+	return d.named(&b, func() error { return unix.Symlinkat(text, parent.fd, name) }, out) // again
 }
 
 // Readlink implements fuse.RawFileSystem.
@@ -116,8 +116,10 @@ func (d *Dir) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.En
 		return fuse.EPERM
 	}
 	// What is followed is the entry of /proc, which leads to the inode.
-	err := again(func() error {
-		return unix.Linkat(d.proc, strconv.Itoa(n.fd), parent.fd, name, unix.AT_SYMLINK_FOLLOW)
+	err := d.spend(parent.fd, blockSlack, func() error {
+		return again(func() error {
+			return unix.Linkat(d.proc, strconv.Itoa(n.fd), parent.fd, name, unix.AT_SYMLINK_FOLLOW)
+		})
 	})
 	if err != nil {
 		return status(err)
@@ -141,7 +143,9 @@ func (d *Dir) remove(dir uint64, name string, flags int) fuse.Status {
 		return s
 	}
 	defer d.done(parent)
-	return status(again(func() error { return unix.Unlinkat(parent.fd, name, flags) }))
+	return status(d.replacing(parent, name, 0, func() error {
+		return again(func() error { return unix.Unlinkat(parent.fd, name, flags) })
+	}))
 }
 
 // Rename implements fuse.RawFileSystem.
@@ -159,5 +163,11 @@ func (d *Dir) Rename(_ <-chan struct{}, in *fuse.RenameIn, from, to string) fuse
 	if in.Flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 { // RENAME_WHITEOUT makes a device
 		return fuse.EINVAL
 	}
-	return status(again(func() error { return unix.Renameat2(parent.fd, from, into.fd, to, uint(in.Flags)) }))
+	slack := int64(0) // for its new name, and in the same directory that is about as long as the old one
+	if into != parent {
+		slack = blockSlack
+	}
+	return status(d.replacing(into, to, slack, func() error {
+		return again(func() error { return unix.Renameat2(parent.fd, from, into.fd, to, uint(in.Flags)) })
+	}))
 }

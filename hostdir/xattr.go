@@ -97,8 +97,9 @@ func (d *Dir) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, data
 	if in.Flags&^(unix.XATTR_CREATE|unix.XATTR_REPLACE) != 0 {
 		return fuse.EINVAL
 	}
-	return status(again(func() error {
-		return unix.Setxattr(procPath(n.fd), name, data[:min(len(data), int(in.Size))], int(in.Flags))
+	data = data[:min(len(data), int(in.Size))]
+	return status(d.spendXattr(n.fd, name, len(data), func() error {
+		return again(func() error { return unix.Setxattr(procPath(n.fd), name, data, int(in.Flags)) })
 	}))
 }
 
@@ -115,5 +116,7 @@ func (d *Dir) RemoveXAttr(_ <-chan struct{}, in *fuse.InHeader, name string) fus
 		return s
 	}
 	defer d.done(n)
-	return status(again(func() error { return unix.Removexattr(procPath(n.fd), name) }))
+	return status(d.spendXattr(n.fd, name, -1, func() error {
+		return again(func() error { return unix.Removexattr(procPath(n.fd), name) })
+	}))
 }

@@ -278,6 +278,7 @@ func (c *core) start() {
 	if c.alive || c.held || c.stopping {
 		return
 	}
+	c.proceed()
 	c.alive = true // even if Start fails: Stop is its other half
 	if err := c.dev.Start(c.regs.DriverFeatures, host{c}); err != nil {
 		c.fail("start", err)

@@ -24,6 +24,7 @@ func (c *core) stop() {
 	alive, runs := c.alive, append([]*run(nil), c.runs...)
 	c.stopping = true
 	c.mu.Unlock()
+	c.interrupt()
 	c.stopQueues(runs)
 	if alive {
 		c.dev.Stop()
@@ -44,6 +45,20 @@ func (c *core) stop() {
 		c.clear()
 		close(c.reset)
 		c.reset = nil
+	}
+}
+
+// interrupt has a device end soon what takes long.
+func (c *core) interrupt() {
+	if d, ok := c.dev.(Interrupter); ok {
+		d.Interrupt()
+	}
+}
+
+// proceed is the reverse.
+func (c *core) proceed() {
+	if d, ok := c.dev.(Interrupter); ok {
+		d.Continue()
 	}
 }
 
@@ -193,6 +208,7 @@ func (c *core) Pause(limit time.Duration) error {
 	c.mu.Lock()
 	c.held = true
 	c.mu.Unlock()
+	c.interrupt() // at once: a queue may be stopping
 	done := make(chan struct{})
 	c.cfg.Owner.Go(func() {
 		defer close(done)
@@ -237,6 +253,9 @@ func (c *core) resume() {
 	defer c.mu.Unlock()
 	if c.held || c.frozen() || c.regs.Status&StatusDriverOK == 0 {
 		return
+	}
+	if c.alive {
+		c.proceed() // a Pause that failed has not stopped it
 	}
 	c.start()
 	// An interrupt may have been lost in what was saved, and costs nothing.

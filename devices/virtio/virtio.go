@@ -49,6 +49,15 @@ type Host interface {
 // Reset is called while idle, on any goroutine; pause and resume do without.
 type Resetter interface{ Reset() }
 
+// An Interrupter is a device with requests that may take long. Interrupt is called
+// when it is about to be stopped, and has them end early; what comes until Continue
+// does as well, which is called before Start, and where it is not stopped after
+// all. Both come on any goroutine, and more often than once.
+type Interrupter interface {
+	Interrupt()
+	Continue()
+}
+
 // A Saver is a device with state of its own that a guest can see, and that a
 // restored device must have. The bytes are JSON. Save is called while idle,
 // Load before the first Start.

@@ -14,6 +14,7 @@ type fake struct {
 	fuse.RawFileSystem
 	gate gate
 	slow bool // not Quick, and nothing in the cache
+	long bool // a write lasts until it is interrupted
 
 	mu      sync.Mutex
 	forgot  map[uint64]uint64 // guarded by mu
@@ -22,6 +23,7 @@ type fake struct {
 	made    fuse.Owner        // guarded by mu; who made the last directory
 	names   []string          // guarded by mu; that were asked for
 	resets  int               // guarded by mu
+	bell    chan struct{}     // guarded by mu; closed by Interrupt
 	synced  int               // guarded by mu
 	bad     bool              // Load refuses
 	state   string            // guarded by mu
@@ -103,6 +105,37 @@ func (f *fake) Forget(node, n uint64) {
 	f.forgot[node] += n
 }
 
+func (f *fake) Metered() bool { return f.long }
+
+func (f *fake) Interrupt() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.bell != nil {
+		close(f.bell)
+		f.bell = nil
+	}
+}
+
+func (f *fake) Continue() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.bell == nil {
+		f.bell = make(chan struct{})
+	}
+}
+
+// wait is what takes long.
+func (f *fake) wait() {
+	f.mu.Lock()
+	bell := f.bell
+	f.mu.Unlock()
+	if f.long && bell != nil {
+		f.gate.busy.Add(1)
+		<-bell
+		f.gate.busy.Add(-1)
+	}
+}
+
 func (f *fake) Quick() bool { return !f.slow }
 
 func (f *fake) TryRead(handle uint64, bufs [][]byte, off uint64) (int, fuse.Status, bool) {
@@ -130,6 +163,7 @@ func (f *fake) WriteFrom(handle uint64, bufs [][]byte, off uint64, kill bool) (n
 	if handle != fakeHandle {
 		return 0, fuse.EBADF
 	}
+	f.wait()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.written, f.killed = f.written[:0], kill

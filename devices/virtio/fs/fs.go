@@ -31,6 +31,14 @@ type FileSystem interface {
 	// is asked for it over a network.
 	Quick() bool
 
+	// Metered says that what is read and written may have to wait, or be counted.
+	Metered() bool
+
+	// Interrupt has calls that take long return early, and those that wait at once,
+	// until Continue.
+	Interrupt()
+	Continue()
+
 	// ReadInto and WriteFrom are Read and Write with buffers that are guest memory:
 	// nothing of them may be kept, and what was written may change meanwhile. kill:
 	// a program that is written to loses what gives it rights.
@@ -142,6 +150,12 @@ func (d *Device) Stop() {
 	close(d.jobs)
 	d.wg.Wait()
 }
+
+// Interrupt implements virtio.Interrupter.
+func (d *Device) Interrupt() { d.files.Interrupt() }
+
+// Continue implements virtio.Interrupter.
+func (d *Device) Continue() { d.files.Continue() }
 
 // Serve implements virtio.Device. The queues hold no more chains than jobs has
 // room for.

@@ -106,6 +106,24 @@ func TestCaller(t *testing.T) {
 	}
 }
 
+// TestLong: what has to be counted or waited for is left to a worker, and ends when
+// the device is interrupted.
+func TestLong(t *testing.T) {
+	f := newFake()
+	f.long = true
+	dev := newDevice(t, f)
+	dev.Continue()
+	d := start(t, dev)
+	d.chain(ask(opWrite, 1, 1, join(rw(fakeHandle, 0, 1), []byte("x"))...), nil, 24, nil)
+	dev.Serve(1, d.q) // returns at once
+	dev.Interrupt()
+	if n := d.wait(); n != 24 {
+		t.Errorf("%d bytes", n)
+	}
+	dev.Interrupt()
+	dev.Continue()
+}
+
 // TestUnanswered: what has no answer, or no room for one, is used with a length
 // of 0.
 func TestUnanswered(t *testing.T) {

@@ -103,7 +103,7 @@ func (d *Device) attempt(r *request, w *scratch) (n uint32, done bool) {
 	case opRead:
 		return d.tryRead(r)
 	case opWrite:
-		done = r.size <= attemptBytes
+		done = r.size <= attemptBytes && !d.files.Metered()
 	case opInit, opDestroy, opFsync, opFsyncdir, opSyncfs, opFallocate, opCopyFileRange:
 	default:
 		done = true
