@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"vmm/devices/virtio/fs"
@@ -25,7 +27,28 @@ type Share struct {
 	// Mount is where the guest is asked to mount it, by a word on the kernel's
 	// command line; "" leaves that to the guest.
 	Mount string `json:",omitempty"`
+
+	// The files of the user who runs this are UID's and GID's in the guest, where
+	// nothing else was set (docs/fs.md, "Owners"). HostOwner: and nothing else can
+	// be set.
+	UID, GID  uint32 `json:",omitempty"`
+	HostOwner bool   `json:",omitempty"`
+
+	BytesPerSecond uint64 `json:",omitempty"` // that may be read and written; 0 is no bound
+	// Size is how many bytes the guest may add; 0 is no bound. Quota counts them,
+	// where that is to go on in a next machine; nil begins anew.
+	Size  uint64 `json:",omitempty"`
+	Quota *Quota `json:"-"`
 }
+
+// Quota counts what a guest has added to a share.
+type Quota = hostdir.Quota
+
+// NewQuota returns one of so many bytes.
+func NewQuota(size uint64) *Quota { return hostdir.NewQuota(int64(min(size, math.MaxInt64))) }
+
+// minSize is the least size of a share: room for some files.
+const minSize = 64 << 10
 
 // MaxShares bounds a Config.
 const MaxShares = 16
@@ -40,6 +63,10 @@ func (s *Share) validate() error {
 		return errors.New("no directory")
 	case len(tag) > fs.MaxTag || strings.ContainsFunc(tag, func(r rune) bool { return r <= ' ' || r > '~' || r == ':' }):
 		return fmt.Errorf("%s: tag %q; it has up to %d printable characters of ASCII but : and blanks", s.Dir, tag, fs.MaxTag)
+	case s.UID == math.MaxUint32 || s.GID == math.MaxUint32:
+		return fmt.Errorf("%s: nobody in a guest has the number %d", s.Dir, uint32(math.MaxUint32))
+	case s.Size > 0 && s.Size < minSize:
+		return fmt.Errorf("%s: a size of %d bytes; it has at least %d KiB", s.Dir, s.Size, minSize>>10)
 	case s.Mount == "":
 	case s.Mount[0] != '/' || path.Clean(s.Mount) == "/":
 		return fmt.Errorf("%s: the guest cannot mount it at %q; give it a directory, such as /mnt", s.Dir, s.Mount)
@@ -165,7 +192,9 @@ func (m *Machine) openShares() error {
 	}
 	for i := range shares {
 		s := &shares[i]
-		dir, err := hostdir.Open(s.Dir, hostdir.Options{ReadOnly: s.ReadOnly, Files: filesEach(len(shares)), Tasks: m.panicked, Held: m.files.set})
+		o := s.options()
+		o.Files, o.Tasks, o.Held = filesEach(len(shares)), m.panicked, m.files.set
+		dir, err := hostdir.Open(s.Dir, o)
 		if err != nil {
 			return &ShareError{err}
 		}
@@ -179,6 +208,17 @@ func (m *Machine) openShares() error {
 		}
 	}
 	return nil
+}
+
+// options are what the share says of its directory.
+func (s *Share) options() hostdir.Options {
+	o := hostdir.Options{
+		ReadOnly: s.ReadOnly, HostOwner: s.HostOwner, Owner: fuse.Owner{Uid: s.UID, Gid: s.GID}, Rate: s.BytesPerSecond, Quota: s.Quota,
+	}
+	if o.Quota == nil && s.Size > 0 {
+		o.Quota = NewQuota(s.Size)
+	}
+	return o
 }
 
 // Openat2 says whether shares look names up in one step.

@@ -26,6 +26,9 @@ func TestShares(t *testing.T) {
 		{[]Share{{Dir: "a", Mount: "/mnt"}, {Dir: "b", Mount: "/mnt/"}}, "there is another"},
 		{[]Share{{Dir: "a", Tag: "share1"}, {Dir: "b"}}, "there is another"},
 		{make([]Share, MaxShares+1), "at most 16"},
+		{[]Share{{Dir: "a", UID: 1000, GID: 1 << 31, Size: minSize, BytesPerSecond: 1}}, ""},
+		{[]Share{{Dir: "a", GID: 1<<32 - 1}}, "has the number 4294967295"},
+		{[]Share{{Dir: "a", Size: minSize - 1}}, "at least 64 KiB"},
 	} {
 		c := Config{Kernel: "k", CPUs: 1, Memory: MinMemory, Shares: test.shares}
 		err := c.Validate()

@@ -101,7 +101,7 @@ func (p *program) newRun() *cobra.Command {
 	f.Var(&o.nets, "net", "network card: user, tap=NAME or none, then options: ,mac=ADDRESS ,pcap=FILE ,rate=10M ...; may be given several times")
 	f.Var(&o.vsock, "vsock", "streams between guest and host (virtio-vsock): PATH[,cid=N] of the Unix socket to call the guest; its calls to port N go to PATH_N")
 	f.VarP(&o.publish, "publish", "p", "forward a port of this host to the guest: [ADDRESS:]HOST:GUEST[/udp]; may be given several times")
-	f.VarP(&o.volumes, "volume", "v", "share a directory of this host: HOST:GUEST[:ro]; may be given several times")
+	f.VarP(&o.volumes, "volume", "v", "share a directory of this host: HOST:GUEST[:ro], then options: ,rate=10M ,size=1G ,owner=UID ...; may be given several times")
 	f.Var(transport{&c.Transport}, "transport", "how the guest finds its virtio devices: pci, mmio or mmio-cmdline")
 	f.BoolVar(&o.rng, "rng", true, "give the guest random numbers of the host (virtio-rng); --rng=false gives none")
 	f.BoolVar(&c.Nested, "nested", false, "let the guest run guests of its own, where this host's KVM can (VMX or SVM)")
