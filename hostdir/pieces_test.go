@@ -101,9 +101,14 @@ func TestInterruptSync(t *testing.T) {
 	}
 	g.Reset()
 	g.Continue()
-	again := later(g.SyncFS)
+	next, err := g.syncs.ask(nil, func() (int, error) { return -1, unix.EMFILE }) // it is there already
+	if err != nil {
+		t.Fatal(err)
+	}
 	close(release)
-	g.want("the one that comes next", soon(t, "next", again), fuse.EIO)
+	if soon(t, "the one that comes next", next.done); next.err != unix.EIO {
+		t.Errorf("the next: %v", next.err)
+	}
 	if n := calls.Load(); n != 2 {
 		t.Errorf("%d calls", n)
 	}
