@@ -24,6 +24,7 @@ import (
 type Set struct {
 	files   map[string]held
 	parents map[string]held
+	mounts  mounts // nil: nobody asks for Places
 }
 
 // held is an O_PATH descriptor, or why there is none.
@@ -32,8 +33,15 @@ type held struct {
 	err error
 }
 
-// New returns a Set that holds nothing yet.
-func New() *Set { return &Set{files: map[string]held{}, parents: map[string]held{}} }
+// New returns a Set that holds nothing yet. Without places its Places are nil, and
+// the kernel walks the paths at once.
+func New(places bool) *Set {
+	s := &Set{files: map[string]held{}, parents: map[string]held{}}
+	if places {
+		s.mounts = readMounts()
+	}
+	return s
+}
 
 // Close gives all descriptors back. What was opened by them stays open.
 func (s *Set) Close() error {
@@ -51,22 +59,32 @@ func (s *Set) Close() error {
 // Hold resolves a path and holds what is there: links are followed this once. If
 // there is nothing, Open says so.
 func (s *Set) Hold(path string) *Place {
+	if s.mounts == nil {
+		fd, err := openat(unix.AT_FDCWD, path, unix.O_PATH, 0)
+		s.keep(s.files, path, fd, err)
+		return nil
+	}
 	w := look(path, true)
 	defer w.close()
 	if w.err == nil && w.file < 0 {
 		w.err = unix.ENOENT
 	}
-	s.keep(s.files, path, w.file, w.err)
-	return w.place(w.dirs...)
+	s.keep(s.files, path, dup(w.file), w.err)
+	return w.place(s.mounts, w.dirs...)
 }
 
 // HoldParent holds the directory that a path's last name is in, which is not
 // looked at.
 func (s *Set) HoldParent(path string) *Place {
+	if s.mounts == nil {
+		dir, err := openParent(path)
+		s.keep(s.parents, path, dir, err)
+		return nil
+	}
 	w := look(path, false)
 	defer w.close()
-	s.keep(s.parents, path, w.dir(), w.err)
-	return w.place(w.dirs...)
+	s.keep(s.parents, path, dup(w.dir()), w.err)
+	return w.place(s.mounts, w.dirs...)
 }
 
 // HoldRoot holds a directory of files of this program's, and makes it, open to its
@@ -82,32 +100,56 @@ func (s *Set) HoldRoot(path string) {
 
 // Root is the Place of a directory in which this program makes files, if it makes
 // it itself, too. Nothing is held.
-func Root(path string) *Place {
+func (s *Set) Root(path string) *Place {
+	if s.mounts == nil {
+		return nil
+	}
 	w := look(path, true)
 	defer w.close()
 	if w.err == nil && w.file >= 0 {
-		return w.place(append(w.dirs, w.file)...)
+		return w.place(s.mounts, append(w.dirs, w.file)...)
 	}
-	return w.place(w.dirs...) // it will be made in one of these
+	return w.place(s.mounts, w.dirs...) // it will be made in one of these
 }
 
 // Look is the Place of a file that is opened now, or made. Nothing is held.
-func Look(path string) *Place {
+func (s *Set) Look(path string) *Place {
+	if s.mounts == nil {
+		return nil
+	}
 	w := look(path, true)
 	defer w.close()
-	return w.place(w.dirs...)
+	return w.place(s.mounts, w.dirs...)
 }
 
-// keep duplicates fd: the walk closes its own.
+// keep takes fd, unless there is one already.
 func (s *Set) keep(m map[string]held, path string, fd int, err error) {
-	if _, again := m[path]; again {
-		return
+	if err == nil && fd < 0 {
+		err = unix.EMFILE
 	}
-	h := held{-1, err}
-	if err == nil {
-		h.fd, h.err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if _, again := m[path]; !again {
+		m[path] = held{fd, err}
+	} else if fd >= 0 {
+		unix.Close(fd)
 	}
-	m[path] = h
+}
+
+// dup returns -1 if there is no descriptor left.
+func dup(fd int) int {
+	fd, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return -1
+	}
+	return fd
+}
+
+// openParent opens the directory of a path's last name.
+func openParent(path string) (int, error) {
+	parent, name := filepath.Split(path)
+	if !isName(name) {
+		return -1, unix.EISDIR
+	}
+	return openat(unix.AT_FDCWD, parent+".", unix.O_PATH|unix.O_DIRECTORY, 0)
 }
 
 // Name is by which the kernel finds what a descriptor is of, whatever names that
@@ -164,25 +206,18 @@ func (s *Set) OpenRoot(path string) (*os.Root, error) {
 // OpenParent returns the directory that a path's last name is in, as an O_PATH
 // descriptor, and that name.
 func (s *Set) OpenParent(path string) (dir *os.File, name string, err error) {
-	parent, name := filepath.Split(path)
-	if !isName(name) {
-		return nil, "", &fs.PathError{Op: "open", Path: path, Err: unix.EISDIR}
-	}
-	h := held{unix.AT_FDCWD, nil}
-	if s != nil {
-		h, parent = s.parents[path], "."
-	} else if parent == "" {
-		parent = "."
-	}
-	err = h.err
 	var fd int
-	if err == nil {
-		fd, err = openat(h.fd, parent, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if s == nil {
+		fd, err = openParent(path)
+	} else if h, ok := s.parents[path]; !ok {
+		err = unix.EBADF // internal error: nobody asked to hold it
+	} else if err = h.err; err == nil {
+		fd, err = openat(h.fd, ".", unix.O_PATH|unix.O_DIRECTORY, 0)
 	}
 	if err != nil {
 		return nil, "", &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	return os.NewFile(uintptr(fd), filepath.Dir(path)), name, nil
+	return os.NewFile(uintptr(fd), filepath.Dir(path)), filepath.Base(path), nil
 }
 
 // Create opens a file for writing in the directory that is held, and makes it for

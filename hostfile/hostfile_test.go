@@ -34,6 +34,13 @@ func tree(t *testing.T, names ...any) {
 	}
 }
 
+// both runs a test with Sets of both kinds.
+func both(t *testing.T, f func(t *testing.T, places bool)) {
+	for what, places := range map[string]bool{"with places": true, "without": false} {
+		t.Run(what, func(t *testing.T) { f(t, places) })
+	}
+}
+
 func read(t *testing.T, s *Set, path string) (string, error) {
 	t.Helper()
 	f, err := s.Open(path, os.O_RDONLY)
@@ -53,86 +60,92 @@ func read(t *testing.T, s *Set, path string) (string, error) {
 
 // TestHeld: what has been held is opened, whatever its name leads to by then.
 func TestHeld(t *testing.T) {
-	tree(t, "d/", "d/file", "other", [2]string{"link", "d/file"}, [2]string{"way", "d"})
-	s := New()
-	defer s.Close()
-	paths := []string{"d/file", "link", "way/file", "d/../d//file", "./link"}
-	for _, p := range paths {
-		s.Hold(p)
-	}
-	s.Hold("d")
-	for _, err := range []error{
-		os.Remove("link"), os.Symlink("other", "link"), os.Remove("way"), os.Symlink(".", "way"),
-		os.Rename("d", "away"), os.Symlink("other", "d"),
-	} {
+	both(t, func(t *testing.T, places bool) {
+		tree(t, "d/", "d/file", "other", [2]string{"link", "d/file"}, [2]string{"way", "d"})
+		s := New(places)
+		defer s.Close()
+		paths := []string{"d/file", "link", "way/file", "d/../d//file", "./link"}
+		for _, p := range paths {
+			s.Hold(p)
+		}
+		s.Hold("d")
+		for _, err := range []error{
+			os.Remove("link"), os.Symlink("other", "link"), os.Remove("way"), os.Symlink(".", "way"),
+			os.Rename("d", "away"), os.Symlink("other", "d"),
+		} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, p := range paths {
+			if got, err := read(t, s, p); got != "d/file" || err != nil {
+				t.Errorf("%s: %q, %v", p, got, err)
+			}
+		}
+		r, err := s.OpenRoot("d")
 		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	for _, p := range paths {
-		if got, err := read(t, s, p); got != "d/file" || err != nil {
-			t.Errorf("%s: %q, %v", p, got, err)
+		defer r.Close()
+		if b, err := r.ReadFile("file"); string(b) != "d/file" {
+			t.Errorf("the directory: %q, %v", b, err)
 		}
-	}
-	r, err := s.OpenRoot("d")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	if b, err := r.ReadFile("file"); string(b) != "d/file" {
-		t.Errorf("the directory: %q, %v", b, err)
-	}
-	if got, err := read(t, nil, "link"); got != "other" || err != nil {
-		t.Errorf("no Set: %q, %v", got, err)
-	}
+		if got, err := read(t, nil, "link"); got != "other" || err != nil {
+			t.Errorf("no Set: %q, %v", got, err)
+		}
+	})
 }
 
 // TestOpenErrors: they are those of the path, as if it had been opened itself.
 func TestOpenErrors(t *testing.T) {
-	tree(t, "d/", "file", [2]string{"loop", "loop"}, [2]string{"dangling", "none"})
-	s := New()
-	defer s.Close()
-	for path, want := range map[string]error{
-		"absent": unix.ENOENT, "absent/x": unix.ENOENT, "file/x": unix.ENOTDIR, "file/": unix.ENOTDIR,
-		"loop": unix.ELOOP, "dangling": unix.ENOENT, "": unix.ENOENT,
-	} {
-		s.Hold(path)
-		_, err := s.Open(path, os.O_RDONLY)
-		_, plain := (*Set)(nil).Open(path, os.O_RDONLY)
-		var pe *fs.PathError
-		if !errors.Is(err, want) || !errors.Is(plain, want) || !errors.As(err, &pe) || pe.Path != path {
-			t.Errorf("%q: %v, and %v without a Set; want %v", path, err, plain, want)
+	both(t, func(t *testing.T, places bool) {
+		tree(t, "d/", "file", [2]string{"loop", "loop"}, [2]string{"dangling", "none"})
+		s := New(places)
+		defer s.Close()
+		for path, want := range map[string]error{
+			"absent": unix.ENOENT, "absent/x": unix.ENOENT, "file/x": unix.ENOTDIR, "file/": unix.ENOTDIR,
+			"loop": unix.ELOOP, "dangling": unix.ENOENT, "": unix.ENOENT,
+		} {
+			s.Hold(path)
+			_, err := s.Open(path, os.O_RDONLY)
+			_, plain := (*Set)(nil).Open(path, os.O_RDONLY)
+			var pe *fs.PathError
+			if !errors.Is(err, want) || !errors.Is(plain, want) || !errors.As(err, &pe) || pe.Path != path {
+				t.Errorf("%q: %v, and %v without a Set; want %v", path, err, plain, want)
+			}
 		}
-	}
-	if err := os.WriteFile("absent", nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Open("absent", os.O_RDONLY); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("what came later: %v", err)
-	}
-	if _, err := s.Open("never", os.O_RDONLY); err == nil {
-		t.Error("what nobody held is open")
-	}
+		if err := os.WriteFile("absent", nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Open("absent", os.O_RDONLY); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("what came later: %v", err)
+		}
+		if _, err := s.Open("never", os.O_RDONLY); err == nil {
+			t.Error("what nobody held is open")
+		}
+	})
 }
 
 // TestMagicLinks: a descriptor of this process is what it is of, whatever its text.
 func TestMagicLinks(t *testing.T) {
-	tree(t, "file")
-	f, err := os.Open("file")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	path := Name(int(f.Fd()))
-	if err := os.Remove("file"); err != nil {
-		t.Fatal(err)
-	}
-	s := New()
-	defer s.Close()
-	s.Hold(path)
-	if got, err := read(t, s, path); got != "file" {
-		t.Errorf("%q, %v", got, err)
-	}
+	both(t, func(t *testing.T, places bool) {
+		tree(t, "file")
+		f, err := os.Open("file")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		path := Name(int(f.Fd()))
+		if err := os.Remove("file"); err != nil {
+			t.Fatal(err)
+		}
+		s := New(places)
+		defer s.Close()
+		s.Hold(path)
+		if got, err := read(t, s, path); got != "file" {
+			t.Errorf("%q, %v", got, err)
+		}
+	})
 }
 
 // TestSharedLinks: the kernel's rule for links of strangers in /tmp is kept.
@@ -144,7 +157,7 @@ func TestSharedLinks(t *testing.T) {
 	if err := errors.Join(os.Chmod("tmp", 0o777|fs.ModeSticky), os.Lchown("tmp/theirs", 1234, 1234)); err != nil {
 		t.Fatal(err)
 	}
-	s := New()
+	s := New(true)
 	defer s.Close()
 	for path, want := range map[string]error{"tmp/mine": nil, "tmp/theirs": unix.EACCES} {
 		s.Hold(path)
@@ -156,57 +169,61 @@ func TestSharedLinks(t *testing.T) {
 
 // TestParent: names in a directory that is held are its names.
 func TestParent(t *testing.T) {
-	tree(t, "d/", "d/x", "e/", [2]string{"way", "d"})
-	s := New()
-	defer s.Close()
-	for _, p := range []string{"way/x", "way/new", "x", "way/", "none/x"} {
-		s.HoldParent(p)
-	}
-	if err := errors.Join(os.Remove("way"), os.Symlink("e", "way")); err != nil {
-		t.Fatal(err)
-	}
-	for path, want := range map[string]string{"way/x": "x", "way/new": "new", "x": "x"} {
-		dir, name, err := s.OpenParent(path)
-		if err != nil || name != want {
-			t.Errorf("%s: %q, %v", path, name, err)
-			continue
+	both(t, func(t *testing.T, places bool) {
+		tree(t, "d/", "d/x", "e/", [2]string{"way", "d"})
+		s := New(places)
+		defer s.Close()
+		for _, p := range []string{"way/x", "way/new", "x", "way/", "none/x"} {
+			s.HoldParent(p)
 		}
-		var st unix.Stat_t
-		if err := unix.Fstatat(int(dir.Fd()), "x", &st, 0); (err == nil) != (path != "x") {
-			t.Errorf("%s: another directory: %v", path, err)
+		if err := errors.Join(os.Remove("way"), os.Symlink("e", "way")); err != nil {
+			t.Fatal(err)
 		}
-		dir.Close()
-	}
-	for path, want := range map[string]error{"way/": unix.EISDIR, "none/x": unix.ENOENT} {
-		if _, _, err := s.OpenParent(path); !errors.Is(err, want) {
-			t.Errorf("%s: %v, want %v", path, err, want)
+		for path, want := range map[string]string{"way/x": "x", "way/new": "new", "x": "x"} {
+			dir, name, err := s.OpenParent(path)
+			if err != nil || name != want {
+				t.Errorf("%s: %q, %v", path, name, err)
+				continue
+			}
+			var st unix.Stat_t
+			if err := unix.Fstatat(int(dir.Fd()), "x", &st, 0); (err == nil) != (path != "x") {
+				t.Errorf("%s: another directory: %v", path, err)
+			}
+			dir.Close()
 		}
-		if _, _, err := (*Set)(nil).OpenParent(path); !errors.Is(err, want) {
-			t.Errorf("%s without a Set: %v, want %v", path, err, want)
+		for path, want := range map[string]error{"way/": unix.EISDIR, "none/x": unix.ENOENT} {
+			if _, _, err := s.OpenParent(path); !errors.Is(err, want) {
+				t.Errorf("%s: %v, want %v", path, err, want)
+			}
+			if _, _, err := (*Set)(nil).OpenParent(path); !errors.Is(err, want) {
+				t.Errorf("%s without a Set: %v, want %v", path, err, want)
+			}
 		}
-	}
+	})
 }
 
 // TestRoots: a directory is made, and held; the second time it is there.
 func TestRoots(t *testing.T) {
-	tree(t, "file")
-	for range 2 {
-		s := New()
-		s.HoldRoot("a/b")
-		r, err := s.OpenRoot("a/b")
-		if err != nil {
-			t.Fatal(err)
+	both(t, func(t *testing.T, places bool) {
+		tree(t, "file")
+		for range 2 {
+			s := New(places)
+			s.HoldRoot("a/b")
+			r, err := s.OpenRoot("a/b")
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Close()
+			s.HoldRoot("file/b")
+			if _, err := s.OpenRoot("file/b"); !errors.Is(err, unix.ENOTDIR) {
+				t.Error(err)
+			}
+			s.Close()
 		}
-		r.Close()
-		s.HoldRoot("file/b")
-		if _, err := s.OpenRoot("file/b"); !errors.Is(err, unix.ENOTDIR) {
-			t.Error(err)
+		if info, err := os.Stat("a/b"); err != nil || info.Mode().Perm() != 0o700 {
+			t.Error(info, err)
 		}
-		s.Close()
-	}
-	if info, err := os.Stat("a/b"); err != nil || info.Mode().Perm() != 0o700 {
-		t.Error(info, err)
-	}
+	})
 }
 
 // TestThrough: which paths a guest decides on that may write to the directory s.
@@ -217,7 +234,7 @@ func TestThrough(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := New()
+	s := New(true)
 	defer s.Close()
 	dir := s.Hold("s")
 	for _, test := range []struct {
@@ -235,17 +252,17 @@ func TestThrough(t *testing.T) {
 		{"a link to a link in it", s.Hold("run/back"), true},
 		{"a directory in it", s.Hold("s/sub"), true},
 		{"absent in it", s.Hold("s/none"), true},
-		{"absent far in it", Root("s/none/none/none"), true},
-		{"to be made in it", Look("s/new"), true},
+		{"absent far in it", s.Root("s/none/none/none"), true},
+		{"to be made in it", s.Look("s/new"), true},
 		{"a name in it", s.HoldParent("s/sock"), true},
 		{"a name below it", s.HoldParent("s/sub/sock"), true},
-		{"itself, for files", Root("s"), true},
-		{"by a link, for files", Root("same"), true},
+		{"itself, for files", s.Root("s"), true},
+		{"by a link, for files", s.Root("same"), true},
 		{"itself", s.Hold("s/."), false},
 		{"beside it", s.Hold("other/file"), false},
 		{"up and away", s.Hold("s/../other/file"), false},
-		{"beside it, for files", Root("run"), false},
-		{"absent beside it", Root("run/none/none"), false},
+		{"beside it, for files", s.Root("run"), false},
+		{"absent beside it", s.Root("run/none/none"), false},
 		{"a name beside it", s.HoldParent("sock"), false},
 		{"what it is in", s.Hold("."), false},
 	} {
@@ -271,7 +288,7 @@ func TestThroughMounts(t *testing.T) {
 			}
 		})
 	}
-	s := New()
+	s := New(true)
 	defer s.Close()
 	for _, test := range []struct {
 		path, dir string
@@ -324,26 +341,33 @@ func FuzzParseMounts(f *testing.F) {
 
 // TestNoLeak: no descriptor is left, whatever the paths.
 func TestNoLeak(t *testing.T) {
-	tree(t, "d/", "d/file", [2]string{"link", "d/file"}, [2]string{"loop", "loop"}, [2]string{"abs", "/"})
-	count := func() int {
-		all, err := os.ReadDir("/proc/self/fd")
-		if err != nil {
-			t.Fatal(err)
+	both(t, func(t *testing.T, places bool) {
+		tree(t, "d/", "d/file", [2]string{"link", "d/file"}, [2]string{"loop", "loop"}, [2]string{"abs", "/"})
+		count := func() int {
+			all, err := os.ReadDir("/proc/self/fd")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(all)
 		}
-		return len(all)
-	}
-	before := count()
-	s := New()
-	for range 20 {
-		for _, p := range []string{"d/file", "link", "loop", "d//./../d/file/", "none/x", "abs/", "abs", "", "/", ".", "/proc/self/cwd", "d/file/x"} {
-			s.Hold(p)
-			s.HoldParent(p)
-			Root(p)
-			Look(p)
+		use := func() {
+			s := New(places)
+			defer s.Close()
+			for _, p := range []string{"d/file", "link", "loop", "d//./../d/file/", "none/x", "abs/", "abs", "", "/", ".", "/proc/self/cwd", "d/file/x"} {
+				s.Hold(p)
+				s.Hold(p)
+				s.HoldParent(p)
+				s.Root(p)
+				s.Look(p)
+			}
 		}
-	}
-	s.Close()
-	if after := count(); after > before {
-		t.Errorf("%d descriptors, %d before", after, before)
-	}
+		use() // the runtime opens some of its own
+		before := count()
+		for range 10 {
+			use()
+		}
+		if after := count(); after > before {
+			t.Errorf("%d descriptors, %d before", after, before)
+		}
+	})
 }

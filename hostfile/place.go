@@ -28,9 +28,8 @@ type inode struct{ dev, ino uint64 }
 const maxDepth = 4096
 
 // place makes a Place of the walk, with the directories whose names count.
-func (w *walk) place(dirs ...int) *Place {
+func (w *walk) place(mounts mounts, dirs ...int) *Place {
 	p := &Place{above: map[inode]bool{}}
-	mounts := readMounts()
 	for _, fd := range dirs {
 		p.climb(fd)
 		p.spots = append(p.spots, mounts.spot(fd)...)

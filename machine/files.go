@@ -50,13 +50,15 @@ func (e *CollisionError) Error() string {
 // *CollisionError; what else is wrong with a path, New says. Nothing is made
 // if there is an error.
 func Hold(c *Config, others ...Place) (*Files, error) {
-	f := &Files{set: hostfile.New(), pcaps: map[string]*pcap.File{}, ports: map[int]*usernet.Ports{}}
+	f := &Files{set: hostfile.New(slices.ContainsFunc(c.Shares, writable)), pcaps: map[string]*pcap.File{}, ports: map[int]*usernet.Ports{}}
 	if err := f.hold(c, others); err != nil {
 		f.Close()
 		return nil, err
 	}
 	return f, nil
 }
+
+func writable(s Share) bool { return !s.ReadOnly }
 
 // named is a Place that has been looked at.
 type named struct {
@@ -88,17 +90,17 @@ func (f *Files) hold(c *Config, others []Place) error {
 		add(&all, "Vsock", c.Vsock.Path, f.set.HoldParent(c.Vsock.Path))
 	}
 	if c.KernelCache != "" {
-		add(&all, "KernelCache", c.KernelCache, hostfile.Root(c.KernelCache))
+		add(&all, "KernelCache", c.KernelCache, f.set.Root(c.KernelCache))
 	}
 	for _, p := range others {
 		if p.Root {
-			add(&all, p.Name, p.Path, hostfile.Root(p.Path))
+			add(&all, p.Name, p.Path, f.set.Root(p.Path))
 		} else {
-			add(&all, p.Name, p.Path, hostfile.Look(p.Path))
+			add(&all, p.Name, p.Path, f.set.Look(p.Path))
 		}
 	}
 	for i := range c.Shares {
-		if c.Shares[i].ReadOnly {
+		if !writable(c.Shares[i]) {
 			continue
 		}
 		for _, p := range slices.Concat(shares, all) {
