@@ -127,10 +127,12 @@ func (s *Set) keep(m map[string]held, path string, fd int, err error) {
 	if err == nil && fd < 0 {
 		err = unix.EMFILE
 	}
-	if _, again := m[path]; !again {
-		m[path] = held{fd, err}
-	} else if fd >= 0 {
+	_, again := m[path]
+	if (again || err != nil) && fd >= 0 {
 		unix.Close(fd)
+	}
+	if !again {
+		m[path] = held{fd, err}
 	}
 }
 
