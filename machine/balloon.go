@@ -16,7 +16,7 @@ func (m *Machine) addBalloon() error {
 	d.Owner = m.panicked
 	d.SetTarget(m.config.Balloon)
 	m.devices.balloon = d
-	return m.addVirtio(d, classOther)
+	return m.addVirtio(m.newPart("balloon"), d, classOther)
 }
 
 // validateBalloon is what Validate knows of the balloon.

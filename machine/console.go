@@ -70,8 +70,6 @@ func portName(name string) bool {
 type consoles struct {
 	terminal *console.Device // nil: the console is the serial port
 	ports    *console.Device // nil: there are none
-	turns    []*turn         // of the ports' streams
-	forget   []func()        // ends what tells the devices of the host
 }
 
 // addConsoles makes the virtio consoles that the Config asks for.
@@ -84,22 +82,24 @@ func (m *Machine) addConsoles() error {
 		}
 		c.terminal = console.NewTerminal(console.Stream{In: in, Out: out, Await: true})
 		c.terminal.Owner = m.panicked
+		p := m.newPart("virtio console")
 		if s := m.config.ConsoleSize; s != nil {
-			c.forget = append(c.forget, s.watch(c.terminal.SetSize))
+			p.does(s.watch(c.terminal.SetSize))
 		}
-		if err := m.addVirtio(c.terminal, classSerial); err != nil {
+		if err := m.addVirtio(p, c.terminal, classSerial); err != nil {
 			return err
 		}
 	}
 	if len(m.config.Ports) == 0 {
 		return nil
 	}
+	part := m.newPart("console ports")
 	var list []console.Stream
 	for _, p := range m.config.Ports {
 		s := console.Stream{Name: p.Name}
 		if p.Stream != nil {
 			t := p.Stream.open(m.panicked)
-			c.turns = append(c.turns, t)
+			part.does(t.close)
 			s.In, s.Out = t, p.Stream.out
 		}
 		list = append(list, s)
@@ -111,10 +111,10 @@ func (m *Machine) addConsoles() error {
 	c.ports.Owner = m.panicked
 	for i, p := range m.config.Ports {
 		if p.Stream != nil {
-			c.forget = append(c.forget, p.Stream.watch(func(connected bool) { c.ports.SetConnected(i, connected) }))
+			part.does(p.Stream.watch(func(connected bool) { c.ports.SetConnected(i, connected) }))
 		}
 	}
-	return m.addVirtio(c.ports, classSerial)
+	return m.addVirtio(part, c.ports, classSerial)
 }
 
 // stop delivers what the guest has written, unless ctx is done before.
@@ -126,16 +126,6 @@ func (c *consoles) stop(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// close ends what the host still has to do with the consoles.
-func (c *consoles) close() {
-	for _, forget := range c.forget {
-		forget()
-	}
-	for _, t := range c.turns {
-		t.close()
-	}
 }
 
 // sysrq is the key that Linux's hvc console takes for a SysRq, as a serial one

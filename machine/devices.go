@@ -14,9 +14,7 @@ import (
 	"vmm/devices/virtio/balloon"
 	"vmm/devices/virtio/rng"
 	"vmm/disk"
-	"vmm/eventfd"
 	"vmm/hostdir"
-	"vmm/hostsock"
 	"vmm/kvm"
 	"vmm/task"
 )
@@ -31,18 +29,17 @@ type devices struct {
 	pci      *pci.Bus     // nil for other transports
 	windows  []pci.Window // of the bus
 	virtio   []transport  // in the order in which the guest finds them
+	queues   int          // of all of virtio
 	images   []*disk.Image
-	queues   int // of all of virtio
-	nics     []*nic
+	nics     []nic
 	shares   []*hostdir.Dir
 	balloon  *balloon.Device // nil: none
 	screen   *screen         // of the serial port and a virtio console; nil: there is no such
 	consoles consoles
-	sockets  *hostsock.Host // of the socket device; nil: none
-	edges    []*eventfd.FD
+	edges    int // edge-triggered interrupts, each of a GSI of its own
 }
 
-// addDevices makes the devices and puts each where layout.go says. What they
+// addDevices makes the fixed devices and puts each where layout.go says. What they
 // report ends the machine.
 func (m *Machine) addDevices() error {
 	d := &m.devices
@@ -71,12 +68,6 @@ func (m *Machine) addDevices() error {
 		return err
 	}
 	m.addPCI()
-	// In the order in which the guest finds them.
-	for _, add := range []func() error{d.mapPCI, m.openDisks, m.openNets, m.addRNG, m.addConsoles, m.addBalloon, m.addVsock, m.openShares} {
-		if err := add(); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
@@ -86,7 +77,7 @@ func (m *Machine) addRNG() error {
 	}
 	d := rng.New(nil, 0)
 	d.Owner = m.panicked
-	return m.addVirtio(d, classOther)
+	return m.addVirtio(m.newPart("random numbers"), d, classOther)
 }
 
 // writeACPI tells the guest of the devices.
@@ -131,9 +122,13 @@ func (d *devices) release() {
 }
 
 // pause stops the devices that work on their own; no vCPU runs.
-func (d *devices) pause() error {
+func (d *devices) pause(owner task.Owner) error {
 	errs := make([]error, len(d.virtio))
-	task.Each(len(errs), func(i int) { errs[i] = d.virtio[i].Pause(drainLimit) })
+	calls := task.Group{Owner: owner}
+	for i, t := range d.virtio {
+		calls.Go(func() { errs[i] = t.Pause(drainLimit) })
+	}
+	calls.Wait()
 	return errors.Join(errs...)
 }
 

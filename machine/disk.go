@@ -46,12 +46,14 @@ func (m *Machine) openDisks() error {
 		if err != nil {
 			return &DiskError{err}
 		}
+		p := m.newPart("disk %s", c.Path)
+		p.opened(image.Close)
 		m.devices.images = append(m.devices.images, image)
 		d, err := blk.New(image, blk.Config{Serial: c.Serial, Queues: c.Queues, Owner: m.panicked})
 		if err != nil {
 			return err
 		}
-		if err := m.addVirtio(d, classStorage); err != nil {
+		if err := m.addVirtio(p, d, classStorage); err != nil {
 			return err
 		}
 	}

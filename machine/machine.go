@@ -35,6 +35,8 @@ type Machine struct {
 	own    *Files // the same, unless they are the caller's
 	log    *slog.Logger
 
+	base    *part   // what all parts stand on
+	parts   []*part // see free
 	vm      *kvm.VM
 	mem     *mem.Memory
 	kcpus   []*kvm.VCPU
@@ -44,8 +46,16 @@ type Machine struct {
 
 	tracing atomic.Pointer[trace]
 
-	halt atomic.Bool // no guest instruction any more
-	ends chan ending // of capacity 1: the first ending counts
+	halt    atomic.Bool // no guest instruction any more
+	ends    chan ending // of capacity 1: the first ending counts
+	threads task.Group  // of vCPUs, and what is done beside them
+
+	bug    atomic.Pointer[task.PanicError] // the first panic
+	broken chan struct{}                   // closed with it
+	lost   chan struct{}                   // closed grace after it
+	freed  atomic.Bool                     // Close was called
+	grace  time.Duration                   // panicLimit, but in tests
+	slow   atomic.Bool                     // the host has not completed some requests by the end of Run
 
 	stop context.CancelFunc // of Run's context; set with running
 	done chan struct{}      // closed when Run returns
@@ -95,64 +105,111 @@ func New(c Config) (*Machine, error) {
 	if n := MaxVCPUs(sys); c.CPUs > n {
 		return nil, &ConfigError{"CPUs", fmt.Sprintf("%d; this host's KVM does at most %d", c.CPUs, n)}
 	}
-	m := &Machine{config: c, files: c.Files, log: c.Log, ends: make(chan ending, 1), done: make(chan struct{})}
-	if m.log == nil {
-		m.log = slog.New(slog.DiscardHandler)
-	}
-	if m.files == nil {
-		if m.own, err = Hold(&c); err != nil {
-			return nil, err
-		}
-		m.files = m.own
-	}
-	if err := m.build(sys); err != nil {
-		m.free()
+	m := newMachine(c)
+	if err := m.build(m.steps(sys)); err != nil {
 		return nil, err
 	}
 	return m, nil
 }
 
-// build is the order of things: KVM wants its reserved addresses and its
-// interrupt controller before the first vCPU; the kernel wants the tables in
-// memory before it is loaded.
-func (m *Machine) build(sys *kvm.System) error {
-	var err error
-	if m.vm, err = newVM(sys); err != nil {
-		return err
+func newMachine(c Config) *Machine {
+	m := &Machine{
+		config: c, files: c.Files, log: c.Log, base: newPart("the machine"), ends: make(chan ending, 1), broken: make(chan struct{}), lost: make(chan struct{}), grace: panicLimit, done: make(chan struct{}),
 	}
-	if m.mem, err = mem.Map(ranges(m.config.Memory)...); err != nil {
-		return &HostError{err.Error(), "ask for less memory", nil}
+	if m.log == nil {
+		m.log = slog.New(slog.DiscardHandler)
 	}
-	for slot, r := range m.mem.Regions() {
-		if err := m.vm.SetUserMemoryRegion(uint32(slot), 0, uint64(r.Base), r.Bytes); err != nil {
+	m.threads.Owner = m.panicked
+	return m
+}
+
+// build takes the steps. If one fails, or has a bug, those before it are undone.
+func (m *Machine) build(steps []func() error) (err error) {
+	built := false
+	defer func() {
+		if !built {
+			m.free(drainLimit) // there is nothing yet that could be stuck
+		}
+	}()
+	for _, step := range steps {
+		if err := step(); err != nil {
 			return err
 		}
 	}
-	supported, err := sys.SupportedCPUID()
-	if err != nil {
-		return err
+	built = true
+	return nil
+}
+
+// steps is the order of things: KVM wants its reserved addresses and its interrupt
+// controller before the first vCPU; the kernel wants the tables in memory before
+// it is loaded. Each step notes in a part what it takes.
+func (m *Machine) steps(sys *kvm.System) []func() error {
+	var supported []kvm.CPUIDEntry
+	var tscKHz uint32
+	d := &m.devices
+	return []func() error{
+		m.hold,
+		func() error { return m.addVM(sys) },
+		m.addMemory,
+		func() (err error) {
+			supported, err = sys.SupportedCPUID()
+			return err
+		},
+		func() error {
+			bits := physicalBits(supported)
+			d.windows = pciWindows(m.config.Memory, bits)
+			return reachable(m.config.Memory, bits)
+		},
+		m.addDevices,
+		// In the order in which the guest finds them.
+		d.mapPCI, m.openDisks, m.openNets, m.addRNG, m.addConsoles, m.addBalloon, m.addVsock, m.openShares,
+		func() (err error) {
+			tscKHz, err = m.addCPUs(sys, supported)
+			return err
+		},
+		func() error { return m.load(m.config.cmdline(tscKHz, m.virtioCmdline())) },
+		m.enter,
 	}
-	bits := physicalBits(supported)
-	if err := reachable(m.config.Memory, bits); err != nil {
-		return err
-	}
-	m.devices.windows = pciWindows(m.config.Memory, bits)
-	if err := m.addDevices(); err != nil {
-		return err
-	}
-	tscKHz, err := m.addCPUs(sys, supported)
-	if err != nil {
-		return err
-	}
-	if err := m.load(m.config.cmdline(tscKHz, m.virtioCmdline())); err != nil {
-		return err
-	}
+}
+
+// enter sets the first vCPU to the kernel's entry.
+func (m *Machine) enter() error {
 	s, err := m.kcpus[0].Sregs()
 	if err != nil {
 		return err
 	}
 	regs, s := bootRegs(m.entry, s)
 	return errors.Join(m.kcpus[0].SetSregs(s), m.kcpus[0].SetRegs(regs))
+}
+
+// hold resolves the paths of the Config, unless the caller has, for several lives.
+func (m *Machine) hold() (err error) {
+	if m.files != nil {
+		return nil
+	}
+	m.own, err = Hold(&m.config)
+	m.files = m.own
+	return err
+}
+
+func (m *Machine) addVM(sys *kvm.System) (err error) {
+	if m.vm, err = newVM(sys); err == nil {
+		m.base.opened(m.vm.Close)
+	}
+	return err
+}
+
+func (m *Machine) addMemory() (err error) {
+	if m.mem, err = mem.Map(ranges(m.config.Memory)...); err != nil {
+		return &HostError{err.Error(), "ask for less memory", nil}
+	}
+	m.base.opened(m.mem.Close)
+	for slot, r := range m.mem.Regions() {
+		if err := m.vm.SetUserMemoryRegion(uint32(slot), 0, uint64(r.Base), r.Bytes); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // newVM returns a virtual machine with an interrupt controller and a timer.
@@ -187,21 +244,27 @@ func (m *Machine) load(cmdline string) error {
 		p.Cache = &boot.Cache{Dir: m.config.KernelCache, Copy: m.config.CopyKernel, Held: m.files.set}
 	}
 	var err error
-	m.entry, err = boot.Load(m.mem, p)
-	return err
+	if m.entry, err = boot.Load(m.mem, p); err != nil {
+		return err
+	}
+	m.base.does(func() { m.entry.Finish() }) // if Run has not
+	return nil
 }
 
 // addCPUs makes the vCPUs, and returns the frequency of their time-stamp
 // counters. All but the first wait for the guest to start them.
 func (m *Machine) addCPUs(sys *kvm.System, supported []kvm.CPUIDEntry) (tscKHz uint32, err error) {
+	cpus := m.newPart("vCPUs")
 	p := cpuidParams{cpus: uint32(m.config.CPUs), tscDeadline: sys.Check(kvm.CapTSCDeadlineTimer) != 0, nested: m.config.Nested}
 	for id := range m.config.CPUs {
 		c, err := m.vm.CreateVCPU(id)
 		if err != nil {
 			return 0, &HostError{fmt.Sprintf("vCPU %d", id), "ask for fewer vCPUs", err}
 		}
+		cpus.opened(c.Close)
 		m.kcpus = append(m.kcpus, c)
 		v := newVCPU(c, &m.devices.ports, &m.devices.memory, &m.halt)
+		v.lost = m.lost
 		v.stats.id, v.stats.tracing = id, &m.tracing
 		v.saveTimer = func() (timer, error) { return saveTimer(c) }
 		m.vcpus = append(m.vcpus, v)
@@ -213,6 +276,7 @@ func (m *Machine) addCPUs(sys *kvm.System, supported []kvm.CPUIDEntry) (tscKHz u
 			return 0, err
 		}
 	}
+	cpus.does(m.threads.Wait)
 	return p.tscKHz, nil
 }
 
@@ -233,11 +297,10 @@ func (m *Machine) Run(ctx context.Context) (End, error) {
 	defer reserve(m.waiters())()
 	m.devices.start()
 	m.log.Debug("the guest starts") // the bench harness times this line
-	threads := task.Group{Owner: m.panicked}
 	for id := range m.vcpus {
-		threads.Go(func() { m.runCPU(id) })
+		m.threads.Go(func() { m.runCPU(id) })
 	}
-	threads.Go(func() {
+	m.threads.Go(func() {
 		if err := m.entry.Finish(); err != nil {
 			m.log.Warn("the unpacked kernel is not cached", "err", err)
 		}
@@ -249,32 +312,54 @@ func (m *Machine) Run(ctx context.Context) (End, error) {
 		e.end.Reason = Stopped
 	}
 	m.halt.Store(true)
-	m.setEnded()
-	m.devices.release() // a vCPU may be waiting in one
 	for _, v := range m.vcpus {
-		v.stop()
+		v.cpu.Kick() // whatever is wrong elsewhere, no guest instruction follows
 	}
-	threads.Wait()
-	if err := m.devices.pause(); err != nil {
-		m.log.Warn("the guest's disks", "err", err)
+	over := make(chan struct{})
+	task.Owner(m.panicked).Go(func() {
+		defer close(over)
+		m.windDown(ctx)
+	})
+	select {
+	case <-over:
+	case <-m.lost:
+	}
+	if bug := m.bug.Load(); bug != nil {
+		return End{}, bug
 	}
 	if e.err == nil {
 		m.log.Debug("the guest ended", "how", e.end)
 	}
-	ctx, cancel := lastWords(ctx)
+	return e.end, e.err
+}
+
+// windDown ends what runs, in order, and delivers the guest's last output.
+func (m *Machine) windDown(ctx context.Context) {
+	m.setEnded()
+	m.devices.release() // a vCPU may be waiting in one
+	stops := task.Group{Owner: m.panicked}
+	for _, v := range m.vcpus {
+		stops.Go(v.stop)
+	}
+	stops.Wait()
+	m.threads.Wait()
+	if err := m.devices.pause(m.panicked); err != nil {
+		m.slow.Store(true)
+		m.log.Warn("the guest's disks", "err", err)
+	}
+	ctx, cancel := m.lastWords(ctx)
 	defer cancel()
 	if err := m.devices.stop(ctx); err != nil {
 		m.log.Warn("the guest's last output", "err", err)
 	}
-	return e.end, e.err
 }
 
 // lastWords returns the time in which the guest's last output is delivered: a
 // guest that ended itself waits for its reader as long as ctx lasts; whoever
-// has stopped it does not wait long.
-func lastWords(ctx context.Context) (context.Context, context.CancelFunc) {
-	if ctx.Err() != nil {
-		return context.WithTimeout(context.Background(), lastOutput)
+// has stopped it does not wait long, nor does anybody after a panic.
+func (m *Machine) lastWords(ctx context.Context) (context.Context, context.CancelFunc) {
+	if ctx.Err() != nil || m.bug.Load() != nil {
+		return context.WithTimeout(context.Background(), min(lastOutput, m.grace/2))
 	}
 	return ctx, func() {}
 }
@@ -324,10 +409,6 @@ func (m *Machine) runCPU(id int) {
 	m.finish(ending{err: err})
 }
 
-// panicked makes a panic on one of the machine's goroutines the machine's end, and
-// not the whole program's: that may have a terminal to restore.
-func (m *Machine) panicked(p *task.PanicError) { m.finish(ending{err: p}) }
-
 // end ends the machine in order. Devices call it, from a vCPU's thread: no
 // guest instruction follows on that vCPU.
 func (m *Machine) end(e End) { m.finish(ending{end: e}) }
@@ -356,7 +437,7 @@ func (m *Machine) Pause() error {
 		return err
 	}
 	m.freeze()
-	if err := m.devices.pause(); err != nil {
+	if err := m.devices.pause(m.panicked); err != nil {
 		return errors.Join(err, m.resume())
 	}
 	m.state = paused
@@ -390,7 +471,11 @@ func (m *Machine) resume() error {
 // the machine with it.
 func (m *Machine) all(f func(*vcpu) error) error {
 	errs := make([]error, len(m.vcpus))
-	task.Each(len(errs), func(i int) { errs[i] = f(m.vcpus[i]) })
+	calls := task.Group{Owner: m.panicked}
+	for i, v := range m.vcpus {
+		calls.Go(func() { errs[i] = f(v) })
+	}
+	calls.Wait()
 	err := errors.Join(errs...)
 	if errors.Is(err, errEnded) {
 		return &StateError{stateText[ended]}
@@ -408,44 +493,4 @@ func (m *Machine) PressPowerButton() error {
 	}
 	m.devices.powerButton.press()
 	return nil
-}
-
-// Close ends the machine if it runs, and gives all that it holds back to the
-// host. Every other method fails from then on.
-func (m *Machine) Close() error {
-	m.mu.Lock()
-	was, stop := m.state, m.stop
-	m.state = closed
-	m.mu.Unlock()
-	if was == closed {
-		return nil
-	}
-	if was != created {
-		stop()
-		<-m.done
-	} else if m.entry != nil {
-		m.entry.Finish()
-	}
-	return m.free()
-}
-
-func (m *Machine) free() error {
-	var errs []error
-	for _, c := range m.kcpus {
-		errs = append(errs, c.Close())
-	}
-	m.devices.release()
-	stuck := m.devices.closeVirtio()
-	errs = append(errs, stuck)
-	if m.vm != nil {
-		errs = append(errs, m.vm.Close())
-	}
-	// Memory that the host's disk still writes to must not become another's.
-	if m.mem != nil && stuck == nil {
-		errs = append(errs, m.mem.Close())
-	}
-	if m.own != nil {
-		errs = append(errs, m.own.Close())
-	}
-	return errors.Join(errs...)
 }

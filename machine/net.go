@@ -83,10 +83,9 @@ func defaultMAC(guest string, card int) (m ethernet.MAC) {
 	return m
 }
 
-// nic is a card's far end, and what is closed after it.
+// nic is a card, and what records its frames, if anything does.
 type nic struct {
 	device *net.Device
-	link   closer
 	pcap   *pcap.Link
 }
 
@@ -99,21 +98,23 @@ type closer interface {
 // openNets makes a device of each network card of the Config.
 func (m *Machine) openNets() error {
 	for i := range m.config.Nets {
-		n := &nic{}
-		m.devices.nics = append(m.devices.nics, n)
-		if err := m.openNet(n, i); err != nil {
+		if err := m.openNet(i); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (m *Machine) openNet(n *nic, i int) (err error) {
+func (m *Machine) openNet(i int) error {
 	c := m.config.Nets[i]
-	if n.link, err = m.openLink(c, i); err != nil {
+	var n nic
+	p := m.newPart("network card %d", i)
+	far, err := m.openLink(c, i)
+	if err != nil {
 		return &NetError{err}
 	}
-	link := ethernet.Link(n.link)
+	p.opened(far.Close)
+	link := ethernet.Link(far)
 	if c.BytesPerSecond > 0 || c.FramesPerSecond > 0 {
 		bounded := limit.New(link, limit.Rate{Bytes: float64(c.BytesPerSecond), Frames: float64(c.FramesPerSecond), Burst: c.Burst})
 		bounded.Owner = m.panicked
@@ -125,6 +126,7 @@ func (m *Machine) openNet(n *nic, i int) (err error) {
 			return &NetError{fmt.Errorf("pcap: %w", err)}
 		}
 		n.pcap = pcap.New(link, file, m.log)
+		p.does(n.pcap.Flush)
 		n.pcap.Owner = m.panicked
 		link = n.pcap
 	}
@@ -135,7 +137,8 @@ func (m *Machine) openNet(n *nic, i int) (err error) {
 	if n.device, err = net.New(link, mac); err != nil {
 		return err
 	}
-	return m.addVirtio(n.device, classNetwork)
+	m.devices.nics = append(m.devices.nics, n)
+	return m.addVirtio(p, n.device, classNetwork)
 }
 
 func (m *Machine) openLink(c Net, card int) (closer, error) {
@@ -156,18 +159,6 @@ func (m *Machine) openLink(c Net, card int) (closer, error) {
 		return nil, err
 	}
 	return n, nil
-}
-
-// close ends what is behind a card that is closed.
-func (n *nic) close() error {
-	var errs []error
-	if n.link != nil {
-		errs = append(errs, n.link.Close())
-	}
-	if n.pcap != nil {
-		n.pcap.Flush()
-	}
-	return errors.Join(errs...)
 }
 
 // NetError says that a network of the Config cannot be used on this host.

@@ -2,10 +2,12 @@ package machine
 
 import (
 	"errors"
-	"os"
-	"path/filepath"
+	"io"
+	"reflect"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
@@ -13,6 +15,7 @@ import (
 	"vmm/console"
 	"vmm/guest/payload"
 	"vmm/task"
+	"vmm/test/allow"
 )
 
 // broken is a device with a bug.
@@ -24,10 +27,7 @@ func (broken) Write(uint64, []byte) { panic("broken device") }
 // TestPanic: a panic on a vCPU's thread ends the machine with an error, and
 // whoever ran it can restore the terminal.
 func TestPanic(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "kernel")
-	if err := os.WriteFile(path, payload.ELF(payload.Code(payload.Out8(0x700, 1), payload.Spin())), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	c := payloadConfig(t, payload.Out8(0x700, 1), payload.Spin())
 	screen, tty, err := pty.Open()
 	if err != nil {
 		t.Fatal(err)
@@ -50,10 +50,9 @@ func TestPanic(t *testing.T) {
 	if mode() == found {
 		t.Fatal("the terminal is not raw")
 	}
-	m, err := New(Config{Kernel: path, CPUs: 2, Memory: 32 << 20, ConsoleIn: con, ConsoleOut: con})
-	if host := (*HostError)(nil); errors.As(err, &host) {
-		t.Skip(err)
-	} else if err != nil {
+	c.ConsoleIn, c.ConsoleOut = con, con
+	m, err := New(c)
+	if err != nil {
 		t.Fatal(err)
 	}
 	defer m.Close()
@@ -67,5 +66,230 @@ func TestPanic(t *testing.T) {
 	}
 	if con.Close(); mode() != found {
 		t.Error("the terminal is not restored")
+	}
+}
+
+// selfish is a device with a bug, which keeps its lock.
+type selfish struct {
+	mu      sync.Mutex
+	entered chan struct{}
+}
+
+func (s *selfish) Read(uint64, []byte) { s.mu.Lock(); defer s.mu.Unlock() }
+
+func (s *selfish) Write(uint64, []byte) {
+	s.mu.Lock()
+	close(s.entered)
+	panic("selfish device")
+}
+
+// within fails the test if f takes too long.
+func within(t *testing.T, what string, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	select {
+	case <-done:
+	case <-time.After(allow.Time(20 * time.Second)):
+		t.Fatalf("%s does not end", what)
+	}
+}
+
+// TestPanicWithLock: the end comes although what ends the devices, a vCPU, and
+// whoever pauses the machine wait for a lock that nobody releases any more. What
+// has nothing to do with that is closed.
+func TestPanicWithLock(t *testing.T) {
+	c := crowded(t)
+	c.Kernel = payloadConfig(t, payload.Out8(0x700, 1), payload.Spin()).Kernel
+	m, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.grace = 200 * time.Millisecond
+	device := &selfish{entered: make(chan struct{})}
+	if err := m.devices.ports.Map(0x700, 1, device); err != nil {
+		t.Fatal(err)
+	}
+	m.devices.virtio = append(m.devices.virtio, locked{m.devices.virtio[0], device})
+	wait := func() { <-device.entered; device.mu.Lock() }
+	p := m.newPart("selfish")
+	p.does(wait)
+	pause := make(chan error, 1)
+	go func() {
+		<-device.entered
+		pause <- m.Pause()
+	}()
+	within(t, "Run", func() {
+		var bug *task.PanicError
+		if _, err := m.Run(t.Context()); !errors.As(err, &bug) || bug.Value != "selfish device" {
+			t.Errorf("the end: %v", err)
+		}
+	})
+	within(t, "Close", func() {
+		var bug *task.PanicError
+		if err := m.Close(); !errors.As(err, &bug) {
+			t.Errorf("closed: %v", err)
+		}
+	})
+	for _, p := range m.parts {
+		if p.name == "selfish" {
+			continue
+		}
+		select {
+		case <-p.closed:
+		case <-time.After(allow.Time(10 * time.Second)):
+			t.Errorf("%s is not closed", p.name)
+		}
+	}
+	device.mu.Unlock()
+	<-pause
+}
+
+// locked is a transport whose device takes a lock to stop.
+type locked struct {
+	transport
+	device *selfish
+}
+
+func (l locked) Release() { l.device.mu.Lock(); defer l.device.mu.Unlock() }
+
+// TestPanicAfterEnd: a bug that shows while the machine ends is its end too.
+func TestPanicAfterEnd(t *testing.T) {
+	m, err := New(payloadConfig(t, payload.Out8(portPM+pmSleepControl, 5<<2|1<<5), payload.Spin()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.devices.virtio = append(m.devices.virtio, bad{m.devices.virtio[0]})
+	var bug *task.PanicError
+	within(t, "Run", func() {
+		if _, err := m.Run(t.Context()); !errors.As(err, &bug) || bug.Value != "bad device" {
+			t.Errorf("the end: %v", err)
+		}
+	})
+	if err := m.Close(); !errors.As(err, &bug) {
+		t.Errorf("closed: %v", err)
+	}
+}
+
+const pmSleepControl = 0
+
+// bad is a transport that has a bug at its end.
+type bad struct{ transport }
+
+func (bad) Pause(time.Duration) error { panic("bad device") }
+
+// ends of the console with a bug.
+type (
+	badReader struct{}
+	badWriter struct{}
+)
+
+func (badReader) Read([]byte) (int, error)  { panic("bad reader") }
+func (badWriter) Write([]byte) (int, error) { panic("bad writer") }
+
+// TestPanicElsewhere: a panic on a goroutine that is no vCPU's is the machine's
+// end as well.
+func TestPanicElsewhere(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		in   io.Reader
+		out  io.Writer
+		want string
+	}{
+		{"serial receive", badReader{}, io.Discard, "bad reader"},
+		{"serial transmit", nil, badWriter{}, "bad writer"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := payloadConfig(t, payload.Print(portCOM1, "A"), payload.Spin())
+			c.ConsoleIn, c.ConsoleOut = test.in, test.out
+			m, err := New(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.Close()
+			within(t, "Run", func() {
+				var bug *task.PanicError
+				if _, err := m.Run(t.Context()); !errors.As(err, &bug) || bug.Value != test.want {
+					t.Errorf("the end: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// TestOwners: all that starts goroutines has the machine for their owner. That all
+// are started so is TestGoroutines' to see.
+func TestOwners(t *testing.T) {
+	m, err := New(crowded(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	found := map[string]bool{}
+	seen := map[visit]bool{}
+	owners(reflect.ValueOf(&m.devices), "devices", seen, func(path string, owner reflect.Value) {
+		found[owner.Type().String()+" of "+path[strings.LastIndex(path, "/")+1:]] = true
+		if owner.IsNil() {
+			t.Errorf("%s has none", path)
+		}
+	})
+	owners(reflect.ValueOf(m.parts), "parts", seen, func(path string, owner reflect.Value) {
+		if owner.IsNil() {
+			t.Errorf("%s has none", path)
+		}
+	})
+	if m.threads.Owner == nil {
+		t.Error("the threads have none")
+	}
+	if len(found) < 10 {
+		t.Errorf("found only %d: %v", len(found), found)
+	}
+}
+
+// visit is a place that owners has been at.
+type visit struct {
+	at uintptr
+	of reflect.Type
+}
+
+// owners calls f for each task.Owner that can be reached from v in our packages.
+func owners(v reflect.Value, path string, seen map[visit]bool, f func(path string, owner reflect.Value)) {
+	if v.Type() == reflect.TypeFor[task.Owner]() {
+		f(path, v)
+		return
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		at := visit{v.Pointer(), v.Type()}
+		if v.IsNil() || seen[at] {
+			return
+		}
+		seen[at] = true
+		owners(v.Elem(), path, seen, f)
+	case reflect.Interface:
+		if !v.IsNil() {
+			owners(v.Elem(), path, seen, f)
+		}
+	case reflect.Struct:
+		if pkg := v.Type().PkgPath(); pkg != "" && !strings.HasPrefix(pkg, "vmm") {
+			return
+		}
+		for i := range v.NumField() {
+			owners(v.Field(i), path+"/"+v.Type().String()+"."+v.Type().Field(i).Name, seen, f)
+		}
+	case reflect.Slice, reflect.Array:
+		if k := v.Type().Elem().Kind(); k >= reflect.Bool && k <= reflect.Complex128 {
+			return // guest memory, for one
+		}
+		for i := range v.Len() {
+			owners(v.Index(i), path, seen, f)
+		}
+	case reflect.Map:
+		for r := v.MapRange(); r.Next(); {
+			owners(r.Value(), path, seen, f)
+		}
 	}
 }

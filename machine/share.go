@@ -198,12 +198,14 @@ func (m *Machine) openShares() error {
 		if err != nil {
 			return &ShareError{err}
 		}
+		p := m.newPart("share %s", s.Dir)
+		p.opened(dir.Close)
 		m.devices.shares = append(m.devices.shares, dir)
 		d, err := fs.New(dir, fs.Config{Tag: s.tag(i), Queues: min(m.config.CPUs, maxShareQueues), Owner: m.panicked})
 		if err != nil {
 			return err
 		}
-		if err := m.addVirtio(d, classOther); err != nil {
+		if err := m.addVirtio(p, d, classOther); err != nil {
 			return err
 		}
 	}
@@ -255,15 +257,6 @@ func filesEach(n int) int {
 		return minFiles
 	}
 	return int(min(max(int64(min(limit.Cur, 1<<40))-otherFiles, 0)/int64(n), maxFiles-minFiles)) + minFiles
-}
-
-// closeShares closes the directories, once no device uses them any more.
-func (d *devices) closeShares() error {
-	var errs []error
-	for _, s := range d.shares {
-		errs = append(errs, s.Close())
-	}
-	return errors.Join(errs...)
 }
 
 // ShareError says that a directory of the Config cannot be shared. It is the

@@ -42,7 +42,8 @@ type vcpu struct {
 	ports, memory *bus.Bus
 	halt          *atomic.Bool // set once the machine ends: no guest instruction after that
 	calls         chan call
-	ended         chan struct{} // closed by loop
+	ended         chan struct{}   // closed by loop
+	lost          <-chan struct{} // closed when nobody waits for the vCPU any more; nil: never
 
 	stats cpuStats
 
@@ -72,12 +73,15 @@ func (v *vcpu) do(f func() error) error {
 	case v.calls <- c:
 	case <-v.ended:
 		return errEnded
+	case <-v.lost:
+		return errEnded
 	}
 	v.cpu.Kick() // after the send, so that a kicked loop finds the call
 	select {
 	case err := <-c.done:
 		return err
 	case <-v.ended:
+	case <-v.lost: // it may wait for a lock that a panic has left
 	}
 	// The loop may have made this call as its last.
 	select {

@@ -49,21 +49,25 @@ const (
 // is paused or ends.
 const drainLimit = 30 * time.Second
 
-// addVirtio puts a device behind the transport of the Config.
-func (m *Machine) addVirtio(d virtio.Device, class uint32) error {
-	cfg := virtio.Config{Mem: m.mem, Doorbells: doorbells{m.vm}, Log: m.log, Owner: m.panicked}
+// addVirtio puts a device, which is of part p with what is behind it, behind the
+// transport of the Config.
+func (m *Machine) addVirtio(p *part, d virtio.Device, class uint32) error {
+	cfg := virtio.Config{Mem: m.mem, Doorbells: doorbells{m.vm}, Log: m.log, Owner: m.panicked, Broken: m.broken}
 	m.devices.queues += len(d.QueueSizes())
 	if m.config.Transport != PCI && m.config.Transport != "" {
-		return m.addMMIO(d, cfg)
+		return m.addMMIO(p, d, cfg)
 	}
+	var edges edges
+	p.opened(edges.close) // the device signals them until it is closed
 	t, err := virtio.NewPCI(d, class, cfg)
 	if err != nil {
 		return err
 	}
+	p.opened(func() error { return t.Close(forever) })
 	m.devices.virtio = append(m.devices.virtio, t)
 	vectors := make([]pci.Vector, t.Vectors())
 	for i := range vectors {
-		if vectors[i], err = m.newVector(); err != nil {
+		if vectors[i], err = m.newVector(&edges); err != nil {
 			return err
 		}
 	}
@@ -71,12 +75,14 @@ func (m *Machine) addVirtio(d virtio.Device, class uint32) error {
 }
 
 // addMMIO gives a device the next register window and interrupt.
-func (m *Machine) addMMIO(d virtio.Device, cfg virtio.Config) error {
+func (m *Machine) addMMIO(p *part, d virtio.Device, cfg virtio.Config) error {
 	i := len(m.devices.virtio)
 	if i == len(gsiMMIO) {
 		return &ConfigError{"Transport", fmt.Sprintf("%s has interrupts for %d devices; use fewer, or pci", m.config.Transport, len(gsiMMIO))}
 	}
-	irq, err := m.newEdge(gsiMMIO[i])
+	var edges edges
+	p.opened(edges.close)
+	irq, err := m.newEdge(&edges, gsiMMIO[i])
 	if err != nil {
 		return err
 	}
@@ -85,6 +91,7 @@ func (m *Machine) addMMIO(d virtio.Device, cfg virtio.Config) error {
 	if err != nil {
 		return err
 	}
+	p.opened(func() error { return t.Close(forever) })
 	m.devices.virtio = append(m.devices.virtio, t)
 	return m.devices.memory.Map(base, virtio.MMIOSize, t)
 }
@@ -125,13 +132,32 @@ type edge struct {
 	assigned bool
 }
 
-// newEdge returns the interrupt of a GSI that has a route.
-func (m *Machine) newEdge(gsi uint32) (*edge, error) {
+// edges are those of a device.
+type edges []*eventfd.FD
+
+func (e *edges) add(m *Machine) (*eventfd.FD, error) {
 	fd, err := eventfd.New()
+	if err == nil {
+		*e = append(*e, fd)
+		m.devices.edges++
+	}
+	return fd, err
+}
+
+func (e *edges) close() error {
+	var errs []error
+	for _, fd := range *e {
+		errs = append(errs, fd.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// newEdge returns the interrupt of a GSI that has a route.
+func (m *Machine) newEdge(of *edges, gsi uint32) (*edge, error) {
+	fd, err := of.add(m)
 	if err != nil {
 		return nil, err
 	}
-	m.devices.edges = append(m.devices.edges, fd)
 	e := &edge{FD: fd, vm: m.vm, gsi: gsi}
 	return e, e.assign()
 }
@@ -149,13 +175,12 @@ func (e *edge) assign() error {
 type vector struct{ edge }
 
 // newVector returns a vector that has no message yet.
-func (m *Machine) newVector() (pci.Vector, error) {
-	fd, err := eventfd.New()
+func (m *Machine) newVector(of *edges) (pci.Vector, error) {
+	gsi := uint32(kvm.IOAPICPins + m.devices.edges)
+	fd, err := of.add(m)
 	if err != nil {
 		return nil, err
 	}
-	gsi := uint32(kvm.IOAPICPins + len(m.devices.edges))
-	m.devices.edges = append(m.devices.edges, fd)
 	return &vector{edge{FD: fd, vm: m.vm, gsi: gsi}}, nil
 }
 
@@ -221,28 +246,4 @@ func (m *Machine) virtioCmdline() (words []string) {
 		words = append(words, fmt.Sprintf("virtio_mmio.device=%#x@%#x:%d", virtio.MMIOSize, mmioBase+i*virtio.MMIOSize, gsiMMIO[i]))
 	}
 	return words
-}
-
-// closeVirtio ends the devices, with no vCPU running, and closes what is behind
-// them. What does not end in time is left alone.
-func (d *devices) closeVirtio() error {
-	d.consoles.close()
-	var errs []error
-	for _, t := range d.virtio {
-		errs = append(errs, t.Close(drainLimit))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return err // its requests may still use the images and the memory
-	}
-	for _, image := range d.images {
-		errs = append(errs, image.Close())
-	}
-	for _, n := range d.nics {
-		errs = append(errs, n.close())
-	}
-	errs = append(errs, d.closeVsock(), d.closeShares())
-	for _, fd := range d.edges {
-		errs = append(errs, fd.Close())
-	}
-	return errors.Join(errs...)
 }

@@ -31,30 +31,25 @@ func (c *Config) validateVsock() error {
 }
 
 // addVsock makes the socket device of the Config, if there is one.
-func (m *Machine) addVsock() (err error) {
+func (m *Machine) addVsock() error {
 	c := m.config.Vsock
 	if c == nil {
 		return nil
 	}
-	if m.devices.sockets, err = hostsock.New(c.Path, m.files.set, m.log); err != nil {
+	host, err := hostsock.New(c.Path, m.files.set, m.log)
+	if err != nil {
 		return &VsockError{err}
 	}
+	p := m.newPart("vsock %s", c.Path)
+	p.opened(host.Close)
 	cid := c.CID
 	if cid == 0 {
 		cid = DefaultCID
 	}
-	m.devices.sockets.Owner = m.panicked
-	d := vsock.New(cid, m.devices.sockets)
+	host.Owner = m.panicked
+	d := vsock.New(cid, host)
 	d.Owner = m.panicked
-	return m.addVirtio(d, classOther)
-}
-
-// closeVsock removes the socket, once the device has ended.
-func (d *devices) closeVsock() error {
-	if d.sockets == nil {
-		return nil
-	}
-	return d.sockets.Close()
+	return m.addVirtio(p, d, classOther)
 }
 
 // VsockError says that the socket of the Config cannot be used on this host.

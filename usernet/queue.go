@@ -124,13 +124,15 @@ func (q *queue) call() bool {
 	q.calling, q.asleep = true, true // unless resume comes meanwhile
 	q.mu.Unlock()
 
-	more := g.Readable(0)
-
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.calling = false
-	q.asleep = q.asleep && !more
-	q.idle.Broadcast()
+	more := false
+	defer func() { // also after a panic, or stop would wait for ever
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.calling = false
+		q.asleep = q.asleep && !more
+		q.idle.Broadcast()
+	}()
+	more = g.Readable(0)
 	return true
 }
 

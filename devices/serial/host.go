@@ -89,9 +89,7 @@ func (d *Device) drain(spare []byte) []byte {
 	d.output, d.unsent = spare[:0], len(p)
 	d.relieve()
 	if len(p) > 0 {
-		d.mu.Unlock()
-		_, err := d.out.Write(p)
-		d.mu.Lock()
+		err := d.write(p)
 		if err != nil && d.err == nil {
 			// A terminal that went away must not stop the guest: from here on
 			// output is dropped.
@@ -102,6 +100,14 @@ func (d *Device) drain(spare []byte) []byte {
 	}
 	d.unsent = 0
 	return p
+}
+
+// write gives p to the host, without the lock that the caller holds.
+func (d *Device) write(p []byte) error {
+	d.mu.Unlock()
+	defer d.mu.Lock() // also for a panic on its way to who unlocks
+	_, err := d.out.Write(p)
+	return err
 }
 
 // relieve says that there is room for output. mu is held.

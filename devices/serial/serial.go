@@ -134,6 +134,9 @@ func (d *Device) settle() {
 func (d *Device) Break() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.closed {
+		return // and its interrupt may be gone
+	}
 	if !d.brk {
 		d.brk, d.ahead = true, len(d.input)
 	}

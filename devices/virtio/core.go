@@ -22,6 +22,10 @@ type Config struct {
 	Doorbells Doorbells
 	Log       *slog.Logger // nil discards
 	Owner     task.Owner   // of the goroutines that serve queues, and stop them
+	// Broken, if not nil, is closed once one of the machine's goroutines has
+	// panicked. What it had of a queue nobody gives back, so from then on a stop
+	// waits for goroutines and not for chains.
+	Broken <-chan struct{}
 }
 
 // Doorbells makes guest writes signal eventfds (KVM's ioeventfd). Only the

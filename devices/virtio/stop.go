@@ -13,7 +13,10 @@ func (c *core) stopQueue(i int, n *run) {
 	n.queue.Stop()
 	c.kicks[i].Stop()
 	<-n.done
-	<-n.queue.Drained()
+	select {
+	case <-n.queue.Drained():
+	case <-c.cfg.Broken:
+	}
 }
 
 // stop is the other half of start. It also ends what the driver has begun, a
@@ -33,8 +36,12 @@ func (c *core) stop() {
 	defer c.mu.Unlock()
 	for i, n := range runs {
 		if n != nil {
-			c.regs.Queues[i].State, c.regs.Queues[i].Owed = n.queue.State(), n.queue.Owed()
 			c.runs[i] = nil
+			select {
+			case <-n.queue.Drained():
+				c.regs.Queues[i].State, c.regs.Queues[i].Owed = n.queue.State(), n.queue.Owed()
+			default: // after a panic: nothing goes on from here
+			}
 		}
 		if c.regs.Queues[i].Resetting {
 			c.clearQueue(i)

@@ -274,13 +274,15 @@ func (p *port) print(v byte) {
 func (p *port) send() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	defer func() {
+		p.sending = false
+		p.idle.Broadcast()
+	}()
 	for len(p.output) > 0 {
 		b := p.output
 		p.output, p.spare = p.spare[:0], nil
 		p.relieve()
-		p.mu.Unlock()
-		_, err := p.stream.Out.Write(b)
-		p.mu.Lock()
+		err := p.write(b)
 		p.spare = b[:0]
 		if err != nil && p.err == nil {
 			// A reader that went away must not stop the guest.
@@ -289,8 +291,14 @@ func (p *port) send() {
 			p.relieve()
 		}
 	}
-	p.sending = false
-	p.idle.Broadcast()
+}
+
+// write gives b to the host, without the lock that the caller holds.
+func (p *port) write(b []byte) error {
+	p.mu.Unlock()
+	defer p.mu.Lock() // also for a panic on its way to who unlocks
+	_, err := p.stream.Out.Write(b)
+	return err
 }
 
 // relieve says that there is room for output. The caller holds mu.

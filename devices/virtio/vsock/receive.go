@@ -42,14 +42,19 @@ func (r *replies) add(p packet) {
 
 // receive is called when the guest has added buffers.
 func (d *Device) receive(q *virtq.Queue) {
-	for more := true; more; {
-		d.mu.Lock()
-		d.rx = q
-		if more = d.move(queueTurns); !more {
-			q.Check() // nothing is put into it yet, but it may be broken
-		}
-		d.mu.Unlock()
+	for d.receiveSome(q) {
 	}
+}
+
+// receiveSome returns whether there is more to do.
+func (d *Device) receiveSome(q *virtq.Queue) (more bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.rx = q
+	if more = d.move(queueTurns); !more {
+		q.Check() // nothing is put into it yet, but it may be broken
+	}
+	return more
 }
 
 // continues has the receive queue's goroutine go on if there is more.

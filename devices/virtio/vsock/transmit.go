@@ -14,11 +14,8 @@ const sentBatch = queueSize / 4
 func (d *Device) transmit(q *virtq.Queue) {
 	sent, more := d.sent[:0], false
 	for c := q.Pop(); c != nil; c = q.Pop() {
-		d.mu.Lock()
-		taken := d.take(c)
-		more = taken && d.move(guestTurns)
-		d.mu.Unlock()
-		if !taken {
+		var taken bool
+		if taken, more = d.transmitOne(c); !taken {
 			q.Unpop(c)
 			break
 		}
@@ -34,6 +31,15 @@ func (d *Device) transmit(q *virtq.Queue) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.continues(more)
+}
+
+// transmitOne takes a packet, if there is room for an answer, and does a little of
+// what there is for the guest; more says that there is more.
+func (d *Device) transmitOne(c *virtq.Chain) (taken, more bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	taken = d.take(c)
+	return taken, taken && d.move(guestTurns)
 }
 
 // take is one packet of the guest's. It returns false if there is no room for an
