@@ -84,6 +84,7 @@ func (n *Network) serveConnections(l *net.TCPListener, p *published) {
 			}
 			continue
 		}
+		begun(c)
 		if !n.keep(c) {
 			return
 		}

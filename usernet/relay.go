@@ -6,12 +6,16 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"vmm/task"
 )
 
 // copySize is what is moved at once: two of the largest packets that netstack
@@ -35,9 +39,14 @@ func buffers(size int) *sync.Pool {
 // guestConn is netstack's end of a connection with the guest.
 type guestConn struct {
 	ctx    context.Context // of the network
+	owner  task.Owner      // likewise
 	ep     tcpip.Endpoint
 	queue  waiter.Queue
 	copies *sync.Pool
+
+	slow *time.Timer // of copyFrom's
+
+	toHost, fromHost atomic.Bool // all of that direction is copied
 }
 
 func (g *guestConn) setOptions(small bool) {
@@ -85,6 +94,9 @@ func (g *guestConn) copyTo(host *net.TCPConn) error {
 			}
 		case *tcpip.ErrWouldBlock:
 		case *tcpip.ErrClosedForReceive:
+			if g.broken() { // and somebody else has been told so
+				return io.ErrUnexpectedEOF
+			}
 			return nil
 		default:
 			return io.ErrUnexpectedEOF
@@ -122,7 +134,7 @@ func (g *guestConn) copyFrom(host *net.TCPConn) error {
 			return err
 		}
 		if errno == nil && n > 0 {
-			err = g.write((*b)[:n], ready)
+			err = g.write((*b)[:n], ready, host)
 		} else {
 			err = errno
 		}
@@ -133,8 +145,9 @@ func (g *guestConn) copyFrom(host *net.TCPConn) error {
 	}
 }
 
-// write waits until netstack has taken all of b. ready is of the queue.
-func (g *guestConn) write(b []byte, ready <-chan struct{}) error {
+// write waits until netstack has taken all of b, which came from host. ready is of
+// the queue.
+func (g *guestConn) write(b []byte, ready <-chan struct{}, host *net.TCPConn) error {
 	var r bytes.Reader
 	for len(b) > 0 {
 		r.Reset(b)
@@ -143,16 +156,97 @@ func (g *guestConn) write(b []byte, ready <-chan struct{}) error {
 		switch err.(type) {
 		case nil:
 		case *tcpip.ErrWouldBlock:
-			select {
-			case <-ready:
-			case <-g.ctx.Done():
-				return net.ErrClosed
+			if err := g.room(ready, host); err != nil {
+				return err
 			}
 		default:
 			return io.ErrClosedPipe
 		}
 	}
 	return nil
+}
+
+// slow is how long a guest may take to make room before its host's side is watched:
+// most have made it by then.
+const slow = 20 * time.Millisecond
+
+// room waits until ready, or until the network or the host's side has gone.
+func (g *guestConn) room(ready <-chan struct{}, host *net.TCPConn) error {
+	if g.slow == nil {
+		g.slow = time.NewTimer(slow)
+	} else {
+		g.slow.Reset(slow)
+	}
+	select {
+	case <-ready:
+		g.slow.Stop()
+		return nil
+	case <-g.ctx.Done():
+		return net.ErrClosed
+	case <-g.slow.C:
+		return g.watch(host, ready)
+	}
+}
+
+// watch waits until stop, and returns an error if the host's side is reset before.
+// Nobody reads from it meanwhile.
+func (g *guestConn) watch(host *net.TCPConn, stop <-chan struct{}) error {
+	raw, err := host.SyscallConn()
+	if err != nil {
+		return err
+	}
+	failed := make(chan error, 1)
+	g.owner.Go(func() {
+		failed <- raw.Read(func(fd uintptr) bool {
+			// A reset is an error; an end is none.
+			p := []unix.PollFd{{Fd: int32(fd)}}
+			n, err := unix.Poll(p, 0)
+			return err == nil && n > 0 && p[0].Revents&unix.POLLERR != 0
+		})
+	})
+	select {
+	case err := <-failed:
+		if err == nil {
+			err = unix.ECONNRESET
+		}
+		return err
+	case <-stop:
+	case <-g.ctx.Done():
+		err = net.ErrClosed
+	}
+	host.SetReadDeadline(time.Unix(1, 0))
+	if e := <-failed; e == nil {
+		return unix.ECONNRESET
+	}
+	host.SetReadDeadline(time.Time{})
+	return err
+}
+
+// resetGrace is how long the host's side may take what the guest sent before it reset
+// the connection.
+const resetGrace = 200 * time.Millisecond
+
+// changed has the host's side see a reset by the guest. It is called by netstack, at
+// each change of the connection's state, and does not block.
+func (g *guestConn) changed(host *net.TCPConn) {
+	if !g.broken() {
+		return
+	}
+	host.SetWriteDeadline(time.Now().Add(resetGrace)) // copyTo fails then, if not before
+	if g.toHost.Load() {
+		g.owner.Go(func() { reset(host) })
+	}
+}
+
+// broken reports whether the connection with the guest has ended out of order.
+func (g *guestConn) broken() bool {
+	switch tcp.EndpointState(g.ep.State()) {
+	case tcp.StateError:
+		return true
+	case tcp.StateClose: // netstack's for a reset after the guest's end
+		return !g.fromHost.Load()
+	}
+	return false
 }
 
 // wait waits until netstack holds nothing of the connection any more, and returns

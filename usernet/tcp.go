@@ -53,7 +53,7 @@ func (n *Network) accept(r *tcp.ForwarderRequest) {
 		return
 	}
 	defer n.forget(host)
-	g := &guestConn{ctx: n.ctx}
+	g := &guestConn{ctx: n.ctx, owner: n.config.Owner}
 	var terr tcpip.Error
 	g.ep, terr = r.CreateEndpoint(&g.queue)
 	r.Complete(false)
@@ -101,12 +101,13 @@ func (n *Network) dial(a netip.AddrPort) (*net.TCPConn, error) {
 func (n *Network) dialHost(a netip.AddrPort, timeout time.Duration) (*net.TCPConn, error) {
 	ctx, cancel := context.WithTimeout(n.ctx, timeout)
 	defer cancel()
-	var d net.Dialer
+	d := net.Dialer{KeepAlive: -1}
 	c, err := d.DialContext(ctx, "tcp", a.String())
 	if err != nil {
 		return nil, err
 	}
 	host := c.(*net.TCPConn)
+	begun(host)
 	if !n.keep(host) {
 		return nil, net.ErrClosed
 	}
@@ -115,7 +116,7 @@ func (n *Network) dialHost(a netip.AddrPort, timeout time.Duration) (*net.TCPCon
 
 // dialGuest connects to a port of the guest's, from the gateway.
 func (n *Network) dialGuest(port uint16) (*guestConn, error) {
-	g := &guestConn{ctx: n.ctx}
+	g := &guestConn{ctx: n.ctx, owner: n.config.Owner}
 	var err tcpip.Error
 	if g.ep, err = n.stack.NewEndpoint(tcp.ProtocolNumber, protocol(Guest), &g.queue); err != nil {
 		return nil, errors.New(err.String())
@@ -144,13 +145,17 @@ func (n *Network) dialGuest(port uint16) (*guestConn, error) {
 	return g, nil
 }
 
-// relay moves bytes both ways until both are done, or one has failed. It keeps
-// the connection that the guest does not let go of, for a while: what netstack
-// holds for one that has ended must count.
+// relay moves bytes both ways until both are done, or one has failed, and has either
+// side see at once that the other has reset the connection, also while it is full.
+// It keeps the connection that the guest does not let go of, for a while: what
+// netstack holds for one that has ended must count.
 func (n *Network) relay(g *guestConn, host *net.TCPConn) {
 	g.setOptions(n.many())
-	toHost, fromHost := make(chan struct{}), make(chan struct{})
-	n.config.Owner.Go(func() { // ends with g or host, which Close ends
+	entry := waiter.NewFunctionEntry(waiter.EventHUp|waiter.EventErr, func(waiter.EventMask) { g.changed(host) })
+	g.queue.EventRegister(&entry)
+	defer g.queue.EventUnregister(&entry)
+	toHost := make(chan struct{})
+	g.owner.Go(func() { // ends with g or host, which Close ends
 		defer close(toHost)
 		if err := g.copyTo(host); err != nil {
 			g.ep.Abort()
@@ -158,18 +163,20 @@ func (n *Network) relay(g *guestConn, host *net.TCPConn) {
 			return
 		}
 		host.CloseWrite()
-		// Nothing is read from the guest any more that would say that it has gone.
-		if g.wait(fromHost) {
-			reset(host)
-		}
+		host.SetLinger(-1) // what is on its way arrives, whatever becomes of us
+		g.toHost.Store(true)
+		g.changed(host)
 	})
-	if err := g.copyFrom(host); err != nil {
+	err := g.copyFrom(host)
+	if err == nil {
+		g.fromHost.Store(true)
+		g.ep.Shutdown(tcpip.ShutdownWrite)
+		err = g.watch(host, toHost)
+	}
+	if err != nil {
 		g.ep.Abort()
 		reset(host)
-	} else {
-		g.ep.Shutdown(tcpip.ShutdownWrite)
 	}
-	close(fromHost)
 	<-toHost
 	host.Close()
 	n.linger(g)
@@ -198,6 +205,21 @@ func (n *Network) many() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.connections+n.shares.held > manyConnections
+}
+
+// RFC 5382 §5 has an idle connection live for 2 hours and 4 minutes at least. Then
+// the host's side is asked whether it is there still.
+const (
+	hostIdle     = 2*time.Hour + 4*time.Minute
+	hostInterval = 75 * time.Second
+	hostCount    = 9
+)
+
+// begun sets up the host's side of a connection. It is reset should this process, or
+// the guest, end before it: half of an answer must not look like all of it.
+func begun(host *net.TCPConn) {
+	host.SetLinger(0)
+	host.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: hostIdle, Interval: hostInterval, Count: hostCount})
 }
 
 // reset has the other end see that this one was not ended in order.
