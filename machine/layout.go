@@ -58,6 +58,9 @@ const (
 // the PICs have as well, for kernels without ACPI, less what a PC uses otherwise.
 var gsiMMIO = []uint32{5, 6, 7, 10, 11, 12, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23}
 
+// gsisOfPICs is how many of gsiMMIO the PICs have.
+const gsisOfPICs = 8
+
 // ranges returns where n bytes of RAM lie.
 func ranges(n uint64) []mem.Range {
 	low := min(n, uint64(holeBase))

@@ -76,24 +76,36 @@ func (m *Machine) addVirtio(p *part, d virtio.Device, class uint32) error {
 
 // addMMIO gives a device the next register window and interrupt.
 func (m *Machine) addMMIO(p *part, d virtio.Device, cfg virtio.Config) error {
-	i := len(m.devices.virtio)
-	if i == len(gsiMMIO) {
-		return &ConfigError{"Transport", fmt.Sprintf("%s has interrupts for %d devices; use fewer, or pci", m.config.Transport, len(gsiMMIO))}
+	i, gsis := len(m.devices.virtio), gsiMMIO
+	if m.config.Transport == MMIOCmdline {
+		gsis = gsis[:gsisOfPICs] // without ACPI there is no I/O APIC
 	}
-	var edges edges
-	p.opened(edges.close)
-	irq, err := m.newEdge(&edges, gsiMMIO[i])
-	if err != nil {
-		return err
+	if i == len(gsis) {
+		return &ConfigError{"Transport", fmt.Sprintf("%s has interrupts for %d devices; use fewer, or pci", m.config.Transport, len(gsis))}
 	}
 	base := uint64(mmioBase + i*virtio.MMIOSize)
-	t, err := virtio.NewMMIO(d, base, irq, cfg)
+	t, err := m.newMMIO(p, d, base, gsis[i], cfg)
 	if err != nil {
 		return err
 	}
 	p.opened(func() error { return t.Close(forever) })
 	m.devices.virtio = append(m.devices.virtio, t)
 	return m.devices.memory.Map(base, virtio.MMIOSize, t)
+}
+
+// newMMIO returns a device with the interrupt of a GSI. ACPI says that it is an edge
+// (virtioACPI); the command line says nothing.
+func (m *Machine) newMMIO(p *part, d virtio.Device, base uint64, gsi uint32, cfg virtio.Config) (*virtio.MMIO, error) {
+	if m.config.Transport == MMIOCmdline {
+		return virtio.NewMMIOLine(d, base, m.line(gsi), cfg)
+	}
+	var edges edges
+	p.opened(edges.close)
+	irq, err := m.newEdge(&edges, gsi)
+	if err != nil {
+		return nil, err
+	}
+	return virtio.NewMMIO(d, base, irq, cfg)
 }
 
 // addPCI makes the bus, if the transport needs one.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync/atomic"
 
 	"vmm/bus"
 	"vmm/mem"
@@ -59,29 +58,38 @@ const (
 // MMIO is a device behind the memory-mapped transport (§4.2), version 2.
 type MMIO struct {
 	*core
-	irq bus.Interrupt
-	isr atomic.Uint32
+	pin pin
 }
 
 // NewMMIO returns dev behind the memory-mapped transport, to be mapped at base.
 // irq is edge-triggered. The caller closes it, paused or never started.
 func NewMMIO(dev Device, base uint64, irq bus.Interrupt, cfg Config) (*MMIO, error) {
+	return mmioOn(dev, base, &edgePin{irq: irq}, cfg)
+}
+
+// NewMMIOLine is NewMMIO with an interrupt that is a level: high while the driver has
+// not acknowledged all. Who was not told how it is triggered, by ACPI or a device
+// tree, may take it for either.
+func NewMMIOLine(dev Device, base uint64, line bus.Line, cfg Config) (*MMIO, error) {
+	return mmioOn(dev, base, &linePin{line: line}, cfg)
+}
+
+func mmioOn(dev Device, base uint64, p pin, cfg Config) (*MMIO, error) {
 	c, err := newCore(dev, cfg)
 	if err != nil {
 		return nil, err
 	}
-	t := &MMIO{core: c, irq: irq}
+	t := &MMIO{core: c, pin: p}
 	c.notify = func(queue int) {
 		if queue == configChange {
-			t.isr.Or(isrConfig)
+			t.pin.raise(isrConfig)
 		} else {
-			t.isr.Or(isrQueue)
+			t.pin.raise(isrQueue)
 		}
-		t.irq.Signal()
 	}
 	c.cleared = func(queue int) {
 		if queue == configChange {
-			t.isr.Store(0)
+			t.pin.acknowledge(isrQueue | isrConfig)
 		}
 	}
 	if cfg.Doorbells != nil {
@@ -124,7 +132,7 @@ func (t *MMIO) read(off uint64) uint32 {
 	case mmioDeviceFeatures:
 		return window(t.offered(), t.regs.FeatureSel)
 	case mmioInterruptStatus:
-		return t.isr.Load()
+		return t.pin.status()
 	case mmioStatus:
 		return uint32(t.status())
 	case mmioConfigGeneration:
@@ -175,7 +183,7 @@ func (t *MMIO) write(off uint64, v uint32) <-chan struct{} {
 		t.kick(v)
 		return nil
 	case mmioInterruptACK:
-		t.isr.And(^v)
+		t.pin.acknowledge(v)
 		return nil
 	}
 	t.mu.Lock()
@@ -246,7 +254,7 @@ func (t *MMIO) Save() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(mmioState{core, t.isr.Load()})
+	return json.Marshal(mmioState{core, t.pin.status()})
 }
 
 // Load sets the state of a device that was never started; Resume starts it.
@@ -255,6 +263,8 @@ func (t *MMIO) Load(b []byte) error {
 	if err := json.Unmarshal(b, &s); err != nil {
 		return fmt.Errorf("virtio: %w", err)
 	}
-	t.isr.Store(s.ISR & (isrQueue | isrConfig))
+	if isr := s.ISR & (isrQueue | isrConfig); isr != 0 {
+		t.pin.raise(isr)
+	}
 	return t.load(s.Core)
 }
