@@ -60,7 +60,7 @@ func (s *Set) Close() error {
 // there is nothing, Open says so.
 func (s *Set) Hold(path string) *Place {
 	if s.mounts == nil {
-		fd, err := openat(unix.AT_FDCWD, path, unix.O_PATH, 0)
+		fd, err := handle(unix.AT_FDCWD, path, 0)
 		s.keep(s.files, path, fd, err)
 		return nil
 	}

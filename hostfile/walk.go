@@ -131,12 +131,7 @@ func start(path string) (fd int, names []string, err error) {
 
 // step looks a name up: it returns what is there, or the text of a link.
 func step(dir int, name string) (fd int, text string, err error) {
-	// First as a directory, which has the kernel mount what is mounted on demand.
-	fd, err = openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY, 0)
-	if err != unix.ENOTDIR {
-		return fd, "", err
-	}
-	if fd, err = openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW, 0); err != nil {
+	if fd, err = handle(dir, name, unix.O_NOFOLLOW); err != nil {
 		return -1, "", err
 	}
 	var st unix.Stat_t
@@ -149,7 +144,7 @@ func step(dir int, name string) (fd int, text string, err error) {
 		return -1, "", err
 	}
 	if fs.Type == unix.PROC_SUPER_MAGIC { // it leads to a file, whatever its text is: /dev/fd/3
-		fd, err = openat(dir, name, unix.O_PATH, 0)
+		fd, err = handle(dir, name, 0)
 		return fd, "", err
 	}
 	if err := mayFollow(dir, &st); err != nil {
@@ -176,6 +171,16 @@ func mayFollow(dir int, link *unix.Stat_t) error {
 		return unix.EACCES
 	}
 	return nil
+}
+
+// handle returns an O_PATH descriptor. It looks for a directory first, which has
+// the kernel mount what is mounted on demand.
+func handle(dir int, name string, flags int) (int, error) {
+	fd, err := openat(dir, name, flags|unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err == unix.ENOTDIR {
+		fd, err = openat(dir, name, flags|unix.O_PATH, 0)
+	}
+	return fd, err
 }
 
 // openat opens with O_CLOEXEC.
