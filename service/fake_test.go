@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,10 +31,13 @@ type fakeVM struct {
 	balloon uint64 // guarded by mu
 	closed  bool   // guarded by mu
 	exits   chan machine.Exit
+
+	bugs chan string // a bug that Run has then
+	bug  atomic.Bool // Pause and Stats have one
 }
 
 func newFakeVM(c machine.Config) *fakeVM {
-	return &fakeVM{config: c, ends: make(chan machine.End, 1), done: make(chan struct{}), exits: make(chan machine.Exit, 8)}
+	return &fakeVM{config: c, ends: make(chan machine.End, 1), done: make(chan struct{}), exits: make(chan machine.Exit, 8), bugs: make(chan string, 1)}
 }
 
 func (f *fakeVM) Run(ctx context.Context) (machine.End, error) {
@@ -43,6 +47,8 @@ func (f *fakeVM) Run(ctx context.Context) (machine.End, error) {
 	select {
 	case e := <-f.ends:
 		return e, nil
+	case bug := <-f.bugs:
+		panic(bug)
 	case <-ctx.Done():
 		return machine.End{Reason: machine.Stopped}, nil
 	}
@@ -58,7 +64,13 @@ func (f *fakeVM) move(from, to string) error {
 	return nil
 }
 
-func (f *fakeVM) Pause() error  { return f.move("running", "paused") }
+func (f *fakeVM) Pause() error {
+	if f.bug.Load() {
+		panic("a bug of Pause")
+	}
+	return f.move("running", "paused")
+}
+
 func (f *fakeVM) Resume() error { return f.move("paused", "running") }
 
 func (f *fakeVM) PressPowerButton() error {
@@ -95,6 +107,9 @@ func (f *fakeVM) BalloonStats() (machine.BalloonStats, error) {
 }
 
 func (f *fakeVM) Stats() machine.Stats {
+	if f.bug.Load() {
+		panic("a bug of Stats")
+	}
 	s := machine.Stats{Memory: f.config.Memory, Resident: 5}
 	s.CPUs = []machine.CPUStats{{Exits: map[string]uint64{"I/O": 3, "MMIO": 4}, Guest: time.Second}}
 	s.Devices = []machine.DeviceStats{diskStats()}

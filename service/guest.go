@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -93,6 +94,10 @@ type Guest struct {
 
 	over chan struct{} // closed when it has ended for good
 
+	bug     atomic.Pointer[task.PanicError] // see Fail
+	failing context.Context                 // ends with it
+	fail    context.CancelFunc
+
 	mu      sync.Mutex
 	machine vm                 // guarded by mu; nil between two lives
 	kill    context.CancelFunc // guarded by mu; likewise
@@ -105,6 +110,7 @@ type Guest struct {
 // and closes it.
 func New(c machine.Config, o Options) (*Guest, error) {
 	g := &Guest{o: o, config: c, log: c.Log, in: newInbox(), over: make(chan struct{}), stop: make(chan struct{})}
+	g.failing, g.fail = context.WithCancel(context.Background())
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}
@@ -180,11 +186,17 @@ func (g *Guest) Run(ctx context.Context, started func()) End {
 		defer files.Close()
 		g.config.Files = files
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer g.o.Owner.ContextFunc(g.failing, cancel)()
 	var past history
 	for {
 		began := time.Now()
 		e, lived := g.live(ctx, started)
 		started = nil
+		if bug := g.bug.Load(); bug != nil {
+			return g.finish(End{Err: bug})
+		}
 		pause, again := past.next(g.o.Policy, e.End, e.Err, time.Since(began))
 		off := e.Err == nil && e.Reason == machine.PowerOff && g.isStopped() // it has heard
 		if !again || off || !lived && g.restarts() == 0 {
@@ -193,8 +205,26 @@ func (g *Guest) Run(ctx context.Context, started func()) End {
 		if !g.rest(ctx, pause) {
 			return g.finish(End{End: machine.End{Reason: machine.Stopped}})
 		}
+		if bug := (*task.PanicError)(nil); errors.As(e.Err, &bug) {
+			g.log.Error("internal error of vmm, after which the guest is started again: please report it", "panic", bug.Value, "stack", string(bug.Stack))
+			continue
+		}
 		g.log.Info("restarting", "after", e)
 	}
+}
+
+// Fail ends the guest for good with a panic of what outlives its machines, such as
+// its console or its API, which another life would not mend. It takes no lock, and
+// returns false if the guest has ended already.
+func (g *Guest) Fail(p *task.PanicError) bool {
+	select {
+	case <-g.over:
+		return false
+	default:
+	}
+	g.bug.CompareAndSwap(nil, p)
+	g.fail()
+	return true
 }
 
 // hold resolves what the Config names, for all lives. What the guest may write to
@@ -244,6 +274,7 @@ func (g *Guest) rest(ctx context.Context, pause time.Duration) bool {
 // live is one life of the guest, from power-on to its end. lived is false if it
 // could not be powered on.
 func (g *Guest) live(ctx context.Context, started func()) (e End, lived bool) {
+	defer task.Owner(func(p *task.PanicError) { e, lived = End{Err: p}, true }).Rescue()
 	c := g.config
 	session := g.in.open()
 	defer session.Close()
@@ -252,7 +283,7 @@ func (g *Guest) live(ctx context.Context, started func()) (e End, lived bool) {
 	if err != nil {
 		return End{Err: err}, false
 	}
-	defer m.Close()
+	defer func() { g.closeMachine(m, &e) }()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g.set(m, cancel)
@@ -262,6 +293,25 @@ func (g *Guest) live(ctx context.Context, started func()) (e End, lived bool) {
 	}
 	end, err := m.Run(ctx)
 	return End{End: end, Err: err}, true
+}
+
+// closeMachine closes m, whose end e is unless it has a bug only now.
+func (g *Guest) closeMachine(m vm, e *End) {
+	err := m.Close()
+	var bug *task.PanicError
+	var stuck *machine.StuckError
+	if errors.As(err, &bug) && e.Err == nil {
+		*e = End{Err: bug}
+	}
+	switch {
+	case errors.As(err, &stuck):
+		err = stuck
+	case bug != nil:
+		return
+	}
+	if err != nil {
+		g.log.Warn("not all of the guest is given back to the host", "err", err)
+	}
 }
 
 // set makes m the machine that runs, or none.
@@ -325,6 +375,7 @@ func (g *Guest) finish(e End) End {
 
 // Close ends what is around the guest, which has ended or was never run.
 func (g *Guest) Close() error {
+	defer g.fail() // nothing depends on it any more
 	var errs []error
 	errs = append(errs, g.out.Close())
 	if g.server != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"syscall"
@@ -38,10 +39,10 @@ func (g *Guest) serve(path string) (*server, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &server{Guest: g, base: cancel}
 	s.http = http.Server{
-		Handler:           s.handler(),
+		Handler:           s.guarded(s.handler()),
 		ReadHeaderTimeout: headerLimit,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
-		ErrorLog:          nil,
+		ErrorLog:          slog.NewLogLogger(g.log.Handler(), slog.LevelWarn),
 	}
 	g.o.Owner.Go(func() { s.http.Serve(l) })
 	return s, nil

@@ -19,6 +19,23 @@ type foreground struct {
 	guest atomic.Pointer[service.Guest] // nil at first
 }
 
+// failLimit is how long the guest may take to end after a panic of what is around
+// it. A machine takes up to 20 s for its own.
+const failLimit = 30 * time.Second
+
+// panicked is a task.Owner, of goroutines that are no machine's. A guest that runs
+// ends in order, and the command with it.
+func (g *foreground) panicked(p *task.PanicError) {
+	guest := g.guest.Load()
+	if guest == nil || !guest.Fail(p) {
+		g.rescuer.panicked(p)
+	}
+	if con := g.con.Load(); con != nil {
+		con.Restore()
+	}
+	task.Owner(g.rescuer.panicked).AfterFunc(failLimit, func() { g.rescuer.panicked(p) })
+}
+
 // handleSignals makes the first SIGINT, SIGTERM or SIGHUP press the power
 // button and the second one stop the guest at once, but for those that the process
 // was started to ignore. The function that it
