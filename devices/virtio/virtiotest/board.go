@@ -11,6 +11,7 @@ import (
 	"vmm/devices/pci"
 	"vmm/devices/virtio"
 	"vmm/mem"
+	"vmm/task"
 )
 
 var le = binary.LittleEndian
@@ -65,6 +66,9 @@ type Board struct {
 	Lines  []*Line
 	Slots  []*Slot
 	pciDev int // how many devices are on PCI
+
+	Owner  task.Owner      // of devices that are added later
+	Broken <-chan struct{} // likewise
 }
 
 // NewBoard returns a board without devices. A nil ram is new RAM, on the Go
@@ -126,7 +130,7 @@ type Slot struct {
 func (b *Board) Add(kind Kind, dev virtio.Device) *Slot {
 	b.tb.Helper()
 	s := &Slot{Device: dev, Kind: kind}
-	cfg := virtio.Config{Mem: b.RAM, Log: slog.New(slog.DiscardHandler)}
+	cfg := virtio.Config{Mem: b.RAM, Log: slog.New(slog.DiscardHandler), Owner: b.Owner, Broken: b.Broken}
 	if kind == MMIO {
 		s.IRQ = newSignals()
 		s.base = mmioBase + virtio.MMIOSize*uint64(len(b.Slots))
