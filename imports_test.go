@@ -23,6 +23,7 @@ var arrows = []struct{ pkg, may string }{
 	// What stands on nothing of ours.
 	{"task", ""},
 	{"bus", ""},
+	{"logline", ""},
 	{"eventfd", ""},
 	{"hostfile", ""},
 	{"disk", "hostfile"},
@@ -37,7 +38,7 @@ var arrows = []struct{ pkg, may string }{
 	{"unixsock", "hostfile"},
 	{"roster", ""},
 	{"histogram", ""},
-	{"hostsock", "eventfd hostfile stream unixsock"},
+	{"hostsock", "eventfd hostfile logline stream unixsock"},
 	{"mem", ""},
 	{"console", "unixsock"},
 	{"boot/acpi", ""},
@@ -49,10 +50,10 @@ var arrows = []struct{ pkg, may string }{
 	{"devices/pci", "bus eventfd mem"},
 	{"devices/virtio/virtq", "mem"},
 	{"devices/virtio/virtiotest", "bus eventfd mem devices/pci devices/virtio devices/virtio/virtq"},
-	{"devices/virtio", "bus eventfd histogram mem devices/pci devices/virtio/virtq"},
+	{"devices/virtio", "bus eventfd histogram logline mem devices/pci devices/virtio/virtq"},
 	{"devices/virtio/net", "ethernet histogram mem devices/virtio devices/virtio/virtq"},
 	{"devices/virtio/vsock", "mem stream devices/virtio devices/virtio/virtq"},
-	{"devices/virtio/*", "eventfd histogram mem devices/virtio devices/virtio/virtq"},
+	{"devices/virtio/*", "eventfd histogram logline mem devices/virtio devices/virtio/virtq"},
 
 	// What runs inside a guest, and what builds it.
 	{"guest/payload", "kvm mem"},

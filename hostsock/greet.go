@@ -19,7 +19,7 @@ func (h *Host) accept() {
 		case errors.Is(err, net.ErrClosed):
 			return
 		case err != nil: // no descriptors, say: callers wait, and we must not spin
-			h.log.Warn("vsock: callers must wait", "path", h.path, "err", err)
+			h.waits.Warn("vsock: callers must wait", "path", h.path, "err", err)
 			select {
 			case <-time.After(acceptPause):
 			case <-h.done:
@@ -48,7 +48,7 @@ func (h *Host) greet(caller *net.UnixConn) {
 	}
 	c, err := h.adopt(caller)
 	if err != nil {
-		h.log.Warn("vsock: a call is lost", "path", h.path, "port", port, "err", err)
+		h.lost.Warn("vsock: a call is lost", "path", h.path, "port", port, "err", err)
 		return
 	}
 	w := h.guest.Call(c, port)
@@ -57,7 +57,7 @@ func (h *Host) greet(caller *net.UnixConn) {
 		return
 	}
 	if err := c.start(w); err != nil {
-		h.log.Warn("vsock: a call is lost", "path", h.path, "port", port, "err", err)
+		h.lost.Warn("vsock: a call is lost", "path", h.path, "port", port, "err", err)
 		w.Ready(stream.Readable | stream.Gone)
 	}
 }

@@ -20,6 +20,7 @@ import (
 
 	"vmm/eventfd"
 	"vmm/hostfile"
+	"vmm/logline"
 	"vmm/stream"
 	"vmm/task"
 	"vmm/unixsock"
@@ -39,6 +40,8 @@ const (
 	maxGreeting = 1024
 	// acceptPause is how long callers wait after a failure to take them.
 	acceptPause = time.Second
+	// logPause is between two lines about that, or about calls that failed.
+	logPause = time.Minute
 	// greetingLimit is how long one may take.
 	greetingLimit = 5 * time.Second
 )
@@ -50,6 +53,8 @@ type Host struct {
 	path     string
 	name     string // of path in its directory
 	log      *slog.Logger
+	waits    *logline.Line // callers must
+	lost     *logline.Line // a call is
 	l        *unixsock.Listener
 	guest    stream.Guest
 	epoll    int
@@ -79,6 +84,7 @@ func New(path string, held *hostfile.Set, log *slog.Logger) (*Host, error) {
 		return nil, fmt.Errorf("%s: the path is longer than %d bytes; use a shorter one", path, maxPath)
 	}
 	h := &Host{
+		waits: logline.New(log, logPause), lost: logline.New(log, logPause),
 		path: path, log: log, epoll: -1, done: make(chan struct{}), greeting: make(chan struct{}, maxGreeting),
 		conns: map[uint64]*conn{}, greets: map[net.Conn]struct{}{},
 	}

@@ -76,7 +76,7 @@ func (m *Machine) addRNG() error {
 		return nil
 	}
 	d := rng.New(nil, 0)
-	d.Owner = m.panicked
+	d.Owner, d.Log = m.panicked, m.log
 	return m.addVirtio(m.newPart("random numbers"), d, classOther)
 }
 

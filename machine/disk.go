@@ -49,7 +49,7 @@ func (m *Machine) openDisks() error {
 		p := m.newPart("disk %s", c.Path)
 		p.opened(image.Close)
 		m.devices.images = append(m.devices.images, image)
-		d, err := blk.New(image, blk.Config{Serial: c.Serial, Queues: c.Queues, Owner: m.panicked})
+		d, err := blk.New(image, blk.Config{Serial: c.Serial, Queues: c.Queues, Owner: m.panicked, Log: m.log.With("disk", c.Path)})
 		if err != nil {
 			return err
 		}

@@ -201,7 +201,7 @@ func (m *Machine) openShares() error {
 		p := m.newPart("share %s", s.Dir)
 		p.opened(dir.Close)
 		m.devices.shares = append(m.devices.shares, dir)
-		d, err := fs.New(dir, fs.Config{Tag: s.tag(i), Queues: min(m.config.CPUs, maxShareQueues), Owner: m.panicked})
+		d, err := fs.New(dir, fs.Config{Tag: s.tag(i), Queues: min(m.config.CPUs, maxShareQueues), Owner: m.panicked, Log: m.log.With("share", s.Dir)})
 		if err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 
 	"vmm/devices/virtio/virtq"
 	"vmm/eventfd"
+	"vmm/logline"
 	"vmm/mem"
 	"vmm/task"
 )
@@ -75,8 +76,7 @@ type core struct {
 	broken     atomic.Bool // the driver broke a queue, §2.1.2: DEVICE_NEEDS_RESET
 	generation atomic.Uint32
 	told       atomic.Bool   // since its last reset the driver was told of a change
-	logged     atomic.Int64  // when fail wrote to the log, Unix time in ns; 0 is never
-	unlogged   atomic.Uint32 // how often it has not since
+	failures   *logline.Line // a guest that breaks, resets and breaks a device again must not fill the log
 
 	// ops is held by what stops the device or one of its queues, however long
 	// that takes. It is never waited for on a vCPU's thread. It is taken before mu.
@@ -128,7 +128,7 @@ func newCore(dev Device, cfg Config) (*core, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &core{dev: dev, cfg: cfg, released: make(chan struct{}), cleared: func(int) {}}
+	c := &core{dev: dev, cfg: cfg, failures: logline.New(cfg.Log, logPause), released: make(chan struct{}), cleared: func(int) {}}
 	for range dev.QueueSizes() {
 		kick, err := eventfd.New()
 		if err != nil {
@@ -370,21 +370,13 @@ func (c *core) serve(i int, n *run) {
 	}
 }
 
-// fail tells the driver, once, that the device needs a reset. A line in the log
-// says so, but one in logPause at most: a guest that breaks, resets and breaks a
-// device again must not fill the host's log.
+// fail tells the driver, once, that the device needs a reset.
 func (c *core) fail(what string, err error) {
 	if !c.broken.CompareAndSwap(false, true) {
 		return
 	}
 	c.notify(configChange)
-	now, last := time.Now().UnixNano(), c.logged.Load()
-	if last != 0 && now-last < int64(logPause) || !c.logged.CompareAndSwap(last, now) {
-		c.unlogged.Add(1)
-		return
-	}
-	c.cfg.Log.Warn("virtio: the guest's driver broke a device, which waits for its reset",
-		"device", c.dev.ID(), "at", what, "err", err, "more", c.unlogged.Swap(0))
+	c.failures.Warn("virtio: the guest's driver broke a device, which waits for its reset", "device", c.dev.ID(), "at", what, "err", err)
 }
 
 const logPause = 10 * time.Second

@@ -8,6 +8,7 @@ import (
 
 	"vmm/bus"
 	"vmm/devices/pci"
+	"vmm/logline"
 )
 
 // The BAR of memory of a PCI device, and what is where in it. The structures are
@@ -43,6 +44,7 @@ const noVector = 0xffff
 type PCI struct {
 	*core
 	class    uint32
+	moves    *logline.Line // of BARs, to where no doorbell can be had
 	function *pci.Function
 
 	// vectors has the MSI-X vector of each queue and, behind them, of the
@@ -61,7 +63,7 @@ func NewPCI(dev Device, class uint32, cfg Config) (*PCI, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &PCI{core: c, class: class, vectors: make([]atomic.Uint32, len(c.kicks)+1)}
+	t := &PCI{core: c, class: class, moves: logline.New(c.cfg.Log, logPause), vectors: make([]atomic.Uint32, len(c.kicks)+1)}
 	c.barred = true // until BusMaster says otherwise
 	c.notify, c.cleared = t.interrupt, t.clearInterrupts
 	t.clearInterrupts(configChange)
@@ -208,7 +210,7 @@ func (t *PCI) Moved(bar int, addr uint64, on bool) {
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		t.cfg.Log.Debug("virtio: doorbells", "device", t.dev.ID(), "err", err)
+		t.moves.Debug("virtio: doorbells", "device", t.dev.ID(), "err", err)
 	}
 }
 

@@ -7,11 +7,11 @@ package blk
 import (
 	"fmt"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"vmm/devices/virtio"
 	"vmm/devices/virtio/virtq"
+	"vmm/logline"
 	"vmm/task"
 )
 
@@ -25,10 +25,11 @@ const Workers = 16
 
 // Config says what kind of device it is.
 type Config struct {
-	Serial  string     // what the guest reads as such, at most 20 bytes
-	Queues  int        // one a vCPU is best; 0 is 1
-	Workers int        // 0 is Workers
-	Owner   task.Owner // of the workers
+	Serial  string       // what the guest reads as such, at most 20 bytes
+	Queues  int          // one a vCPU is best; 0 is 1
+	Workers int          // 0 is Workers
+	Owner   task.Owner   // of the workers
+	Log     *slog.Logger // says why the guest gets errors; nil discards
 }
 
 // Device is a disk. It has no state of its own that a guest can change, so
@@ -53,17 +54,17 @@ type Device struct {
 	workers int
 	batches [][]virtq.Used // one a queue, for the goroutine that serves it
 	stats   stats
+	failed  *logline.Line // the host
 
 	// Between Start and Stop.
 	features uint64
 	jobs     chan request // has room for all that can be in flight
 	wg       task.Group
-	reported atomic.Bool // that the host has failed
 }
 
 // New returns a device that shows image to the guest.
 func New(image Image, c Config) (*Device, error) {
-	d := &Device{image: image, queues: max(c.Queues, 1), workers: c.Workers, wg: task.Group{Owner: c.Owner}}
+	d := &Device{image: image, queues: max(c.Queues, 1), workers: c.Workers, wg: task.Group{Owner: c.Owner}, failed: logline.New(c.Log, logPause)}
 	if d.workers <= 0 {
 		d.workers = Workers
 	}
@@ -98,7 +99,6 @@ func (d *Device) QueueSizes() []uint16 {
 // Start implements virtio.Device.
 func (d *Device) Start(features uint64, _ virtio.Host) error {
 	d.features = features
-	d.reported.Store(false)
 	d.jobs = make(chan request, d.queues*queueSize)
 	for range d.workers {
 		d.wg.Go(d.work)
@@ -169,10 +169,6 @@ func (d *Device) work() {
 	}
 }
 
-// hostFailed says so once a start: a guest that tries again and again must not
-// fill the log.
-func (d *Device) hostFailed(err error) {
-	if !d.reported.Swap(true) {
-		slog.Warn("the guest gets I/O errors; further ones are not reported", "err", err)
-	}
-}
+// logPause is between two lines about failures of the host: a guest may try again at
+// any rate, and start the device anew.
+const logPause = time.Minute

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -231,5 +232,29 @@ func TestNew(t *testing.T) {
 	d := newWith(t, m, Config{Serial: strings.Repeat("x", 20), Queues: 3})
 	if len(d.QueueSizes()) != 3 || d.QueueSizes()[2] != 256 || d.ID() != virtio.IDBlock || d.workers != Workers {
 		t.Errorf("%d queues, %d workers", d.queues, d.workers)
+	}
+}
+
+// TestLog: a host that fails is a line in the log that the device was given, however
+// often the guest tries, and starts the device anew.
+func TestLog(t *testing.T) {
+	var log bytes.Buffer
+	m := newMemory(t, diskSectors*512)
+	m.fail = func(string) error { return errors.New("no space left") }
+	dev, err := New(m, Config{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		d := start(t, dev, featureFlush)
+		for range 5 {
+			if _, _, s := d.do(ask{out: header(typeIn, 3), room: 513}); s != statusIOErr {
+				t.Errorf("status %d", s)
+			}
+		}
+		d.stop()
+	}
+	if n := strings.Count(log.String(), "\n"); n != 1 || !strings.Contains(log.String(), "no space left") {
+		t.Errorf("%d lines: %s", n, &log)
 	}
 }

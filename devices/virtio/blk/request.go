@@ -152,7 +152,7 @@ func (d *Device) statusOf(err error) status {
 	case errors.Is(err, errors.ErrUnsupported):
 		return statusUnsupp
 	}
-	d.hostFailed(err)
+	d.failed.Warn("the guest gets I/O errors", "err", err)
 	return statusIOErr
 }
 

@@ -13,11 +13,13 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"vmm/devices/virtio"
 	"vmm/devices/virtio/virtq"
+	"vmm/logline"
 	"vmm/task"
 )
 
@@ -65,9 +67,10 @@ const Workers = 16
 
 // Config says what kind of device it is.
 type Config struct {
-	Tag    string     // by which the guest mounts it
-	Queues int        // for requests; one a vCPU is best, 0 is 1
-	Owner  task.Owner // of the workers
+	Tag    string       // by which the guest mounts it
+	Queues int          // for requests; one a vCPU is best, 0 is 1
+	Owner  task.Owner   // of the workers
+	Log    *slog.Logger // nil discards
 }
 
 // Device is a shared folder.
@@ -87,6 +90,7 @@ type Device struct {
 	tag    [tagSize]byte
 	queues int
 	panics atomic.Uint32
+	bugs   *logline.Line
 
 	session sync.RWMutex
 	server  *fuse.ProtocolServer // guarded by session
@@ -108,7 +112,7 @@ const (
 
 // New returns a device that shows files to the guest.
 func New(files FileSystem, c Config) (*Device, error) {
-	d := &Device{files: files, queues: max(c.Queues, 1), wg: task.Group{Owner: c.Owner}}
+	d := &Device{files: files, queues: max(c.Queues, 1), wg: task.Group{Owner: c.Owner}, bugs: logline.New(c.Log, logPause)}
 	if c.Tag == "" || len(c.Tag) > MaxTag || strings.IndexByte(c.Tag, 0) >= 0 || d.queues > MaxQueues {
 		return nil, fmt.Errorf("file system device: tag %q, %d queues: the tag has 1 to %d bytes, and at most %d queues", c.Tag, d.queues, MaxTag, MaxQueues)
 	}
@@ -187,11 +191,13 @@ func (d *Device) work(w *scratch) {
 // about.
 func (d *Device) Panics() int { return int(d.panics.Load()) }
 
-// panicked turns a bug into an error of the request that met it. It says so once:
-// a guest could send that request again and again.
+// logPause is between two lines about bugs: a guest could send what meets one again
+// and again.
+const logPause = time.Minute
+
+// panicked turns a bug into an error of the request that met it.
 func (d *Device) panicked(what any) fuse.Status {
-	if d.panics.Add(1) == 1 {
-		slog.Error("internal error: a file system request", "panic", what)
-	}
+	d.panics.Add(1)
+	d.bugs.Error("internal error: a file system request", "panic", what)
 	return fuse.EIO
 }

@@ -3,6 +3,7 @@ package fs
 import (
 	"bytes"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"slices"
 	"strings"
@@ -250,5 +251,23 @@ func TestNew(t *testing.T) {
 	d.ReadConfig(0, p)
 	if string(p[:36]) != long || le.Uint32(p[36:]) != 1 || d.ID() != 26 || d.Features() != 0 || !slices.Equal(d.QueueSizes(), []uint16{1024, 1024}) {
 		t.Errorf("config % x", p)
+	}
+}
+
+// TestLog: a bug is a line in the log that the device was given, however often the
+// guest meets it, and an error.
+func TestLog(t *testing.T) {
+	var log bytes.Buffer
+	d, err := New(newFake(), Config{Tag: "t", Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		if s := d.panicked("a bug"); s != fuse.EIO {
+			t.Error(s)
+		}
+	}
+	if n := strings.Count(log.String(), "\n"); n != 1 || !strings.Contains(log.String(), "a bug") || d.Panics() != 5 {
+		t.Errorf("%d lines, %d bugs: %s", n, d.Panics(), &log)
 	}
 }

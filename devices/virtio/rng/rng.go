@@ -13,6 +13,7 @@ import (
 
 	"vmm/devices/virtio"
 	"vmm/devices/virtio/virtq"
+	"vmm/logline"
 	"vmm/task"
 )
 
@@ -31,7 +32,8 @@ const (
 
 // Device gives the guest random bytes. It has no state that a guest can see.
 type Device struct {
-	Owner task.Owner // of its timer; set before the first Start
+	Owner task.Owner   // of its timer; set before the first Start, as is Log
+	Log   *slog.Logger // nil discards
 
 	source io.Reader
 	share  int // bytes a period, 0 is no limit
@@ -40,9 +42,9 @@ type Device struct {
 	// resetting the device.
 	left  int       // of the share
 	until time.Time // when the period ends
-	said  bool      // that the source failed
 
-	timer *time.Timer
+	timer  *time.Timer
+	failed *logline.Line // the source
 
 	mu   sync.Mutex
 	host virtio.Host // guarded by mu; nil: stopped
@@ -86,6 +88,7 @@ func (d *Device) Start(_ uint64, h virtio.Host) error {
 	if d.timer == nil {
 		d.timer = d.Owner.AfterFunc(time.Hour, d.wake)
 		d.timer.Stop()
+		d.failed = logline.New(d.Log, logPause)
 	}
 	return nil
 }
@@ -147,7 +150,7 @@ func (d *Device) fill(bufs [][]byte) (n int) {
 		got, err := io.ReadFull(d.source, b[:min(len(b), most-n)])
 		n += got
 		if err != nil {
-			d.failed(err)
+			d.failed.Warn("the guest gets no entropy", "err", err)
 			return n
 		}
 		if n == most {
@@ -157,10 +160,6 @@ func (d *Device) fill(bufs [][]byte) (n int) {
 	return n
 }
 
-// failed says so once: a guest asks again and again.
-func (d *Device) failed(err error) {
-	if !d.said {
-		d.said = true
-		slog.Warn("the guest gets no entropy", "err", err)
-	}
-}
+// logPause is between two lines about a source that fails: a guest asks again and
+// again.
+const logPause = time.Minute

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -247,5 +249,21 @@ func BenchmarkRequest(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		d.do(64)
+	}
+}
+
+// TestLog: a source that fails is a line in the log that the device was given.
+func TestLog(t *testing.T) {
+	var log bytes.Buffer
+	dev := New(failing{}, 0)
+	dev.Log = slog.New(slog.NewTextHandler(&log, nil))
+	for range 3 {
+		d := start(t, dev)
+		d.do(20)
+		d.do(20)
+		dev.Stop()
+	}
+	if n := strings.Count(log.String(), "\n"); n != 1 || !strings.Contains(log.String(), "err=none") {
+		t.Errorf("%d lines: %s", n, &log)
 	}
 }
