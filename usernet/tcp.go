@@ -150,7 +150,7 @@ func (n *Network) dialGuest(port uint16) (*guestConn, error) {
 // It keeps the connection that the guest does not let go of, for a while: what
 // netstack holds for one that has ended must count.
 func (n *Network) relay(g *guestConn, host *net.TCPConn) {
-	g.setOptions(n.many())
+	g.setOptions(n.fit(host))
 	entry := waiter.NewFunctionEntry(waiter.EventHUp|waiter.EventErr, func(waiter.EventMask) { g.changed(host) })
 	g.queue.EventRegister(&entry)
 	defer g.queue.EventUnregister(&entry)
@@ -198,13 +198,6 @@ func (n *Network) linger(g *guestConn) {
 			return
 		}
 	}
-}
-
-// many reports whether the guest has so many connections that each gets less.
-func (n *Network) many() bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.connections+n.shares.held > manyConnections
 }
 
 // RFC 5382 §5 has an idle connection live for 2 hours and 4 minutes at least. Then
