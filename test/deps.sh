@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs by apt the programs that `make run` and `make test` need and this
-# host lacks. Each line: a program, the package that brings it.
+# host lacks. It says which, and at a terminal asks first, but in continuous
+# integration (CI is set). Each line: a program, the package that brings it.
 set -eu
 
 missing=
@@ -34,7 +35,18 @@ if [ -n "$missing" ]; then
 		fi
 		sudo=sudo
 	fi
-	echo "deps: installing$missing"
+	echo "deps: this host lacks, and by apt-get${sudo:+ with sudo} will have, these Debian packages and what they need:$missing"
+	if [ -t 0 ] && [ -t 1 ] && [ -z "${CI:-}" ]; then
+		printf 'deps: install them? [Y/n] '
+		read -r answer || answer=n # the end of file
+		case $answer in
+		'' | [Yy]*) ;;
+		*)
+			echo "deps: nothing is installed; to do it yourself, as root: apt-get install --no-install-recommends$missing" >&2
+			exit 1
+			;;
+		esac
+	fi
 	$sudo apt-get -qq update
 	# shellcheck disable=SC2086 # one word each
 	$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y $missing >/dev/null
