@@ -40,3 +40,12 @@ func (e End) String() string {
 type endError struct{ end End }
 
 func (e *endError) Error() string { return e.end.String() }
+
+// StateError says that the machine is not in a state for a call.
+type StateError struct{ State string }
+
+func (e *StateError) Error() string { return "the machine is " + e.State }
+
+// ErrEnded is the StateError of a machine whose guest has ended; what that printed
+// last may still be on its way.
+var ErrEnded = &StateError{stateText[ended]}

@@ -79,11 +79,6 @@ const (
 
 var stateText = [...]string{"not started", "running", "paused", "ended", "closed"}
 
-// StateError says that the machine is not in a state for a call.
-type StateError struct{ State string }
-
-func (e *StateError) Error() string { return "the machine is " + e.State }
-
 // ending is how the machine ends: in order, or with the error of a vCPU.
 type ending struct {
 	end End
@@ -484,11 +479,14 @@ func (m *Machine) all(f func(*vcpu) error) error {
 }
 
 // PressPowerButton asks the guest to power off, as a short press of the button
-// on its case would. A guest may take its time or ignore it.
+// on its case would. A guest may take its time or ignore it. The error is ErrEnded if
+// there is nobody any more who could.
 func (m *Machine) PressPowerButton() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.state != running && m.state != paused {
+	if m.state == ended {
+		return ErrEnded
+	} else if m.state != running && m.state != paused {
 		return &StateError{stateText[m.state]}
 	}
 	m.devices.powerButton.press()

@@ -28,6 +28,7 @@ type fakeVM struct {
 	mu      sync.Mutex
 	state   string // guarded by mu: "", running, paused
 	presses int    // guarded by mu
+	refused int    // guarded by mu; presses once it had ended
 	balloon uint64 // guarded by mu
 	closed  bool   // guarded by mu
 	exits   chan machine.Exit
@@ -73,11 +74,27 @@ func (f *fakeVM) Pause() error {
 
 func (f *fakeVM) Resume() error { return f.move("paused", "running") }
 
+func (f *fakeVM) pressed() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.presses
+}
+
+func (f *fakeVM) refusals() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.refused
+}
+
 func (f *fakeVM) PressPowerButton() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.state == "" {
 		return &machine.StateError{State: "not started"}
+	}
+	if f.state == "ended" {
+		f.refused++
+		return machine.ErrEnded
 	}
 	if f.presses++; !f.deaf && f.presses >= f.hears && f.state == "running" {
 		select {

@@ -197,6 +197,41 @@ func TestStopWhileBooting(t *testing.T) {
 	}
 }
 
+// TestStopWhileEnding: a guest that has ended, and whose output somebody is slow to
+// read, has nothing to hear: to stop it is to have done with that. But who powered
+// off because it was asked has all the time for its last output.
+func TestStopWhileEnding(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		powered bool // by the stop; else the guest had ended before
+		end     machine.Reason
+	}{
+		{"ended before", false, machine.Stopped},
+		{"ended since", true, machine.PowerOff},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f := newFixture(t, Options{})
+			m := f.run(t)
+			m.deaf = true
+			if !test.powered {
+				m.move("running", "ended")
+			}
+			if err := f.Stop(syscall.SIGTERM, time.Hour); err != nil {
+				t.Fatal(err)
+			}
+			if test.powered {
+				f.await(t, func() bool { return m.pressed() == 1 })
+				m.move("running", "ended")
+				f.await(t, func() bool { return m.refusals() == 1 }) // the next press
+				m.ends <- machine.End{Reason: machine.PowerOff}
+			}
+			if e := f.end(t); e.Reason != test.end || e.Signal != syscall.SIGTERM {
+				t.Errorf("%+v", e)
+			}
+		})
+	}
+}
+
 // TestStopBetweenLives: a guest that waits for its next life has none.
 func TestStopBetweenLives(t *testing.T) {
 	f := newFixture(t, Options{Policy: Policy{Always: true}})

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"errors"
 	"syscall"
 	"time"
 
@@ -53,7 +54,11 @@ func (g *Guest) Stop(sig syscall.Signal, timeout time.Duration) error {
 	if m == nil || err != nil {
 		return err
 	}
-	g.o.Owner.Go(func() { press(m) })
+	g.o.Owner.Go(func() {
+		if !press(m) {
+			g.Kill(sig)
+		}
+	})
 	g.log.Info("asked the guest to power off; a second signal stops it at once", "signal", sig, "timeout", timeout)
 	g.o.Owner.AfterFunc(timeout, func() {
 		g.mu.Lock()
@@ -72,17 +77,22 @@ func (g *Guest) Stop(sig syscall.Signal, timeout time.Duration) error {
 // nobody listens to, forget it. Who heard the first ignores the others.
 const pressAgain = time.Second
 
-// press presses a machine's power button until it has ended. To press may take
-// long: a pause that waits for the host's disks may be in the way.
-func press(m vm) {
+// press presses a machine's power button until its guest has ended. It returns false
+// if that was so before, and all that is left is output that nobody reads. To press
+// may take long: a pause that waits for the host's disks may be in the way.
+func press(m vm) (heard bool) {
 	again := time.NewTicker(pressAgain)
 	defer again.Stop()
 	for {
-		m.PressPowerButton() // fails if it does not run yet, or not any more
+		err := m.PressPowerButton() // fails, too, if it does not run yet
+		if errors.Is(err, machine.ErrEnded) {
+			return heard
+		}
+		heard = heard || err == nil
 		select {
 		case <-again.C:
 		case <-m.Done():
-			return
+			return true
 		}
 	}
 }
