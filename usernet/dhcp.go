@@ -26,11 +26,16 @@ const (
 	// maxDHCP bounds a reply, which has some of the request's options. No longer
 	// one fits into a frame.
 	maxDHCP = MTU - header.IPv4MinimumSize - header.UDPMinimumSize
+	// minDHCP is what every client takes (RFC 2131 §2), in a packet of 576 bytes.
+	minDHCP = 576 - header.IPv4MinimumSize - header.UDPMinimumSize
+	// maxOption is one option's; not all clients join those that are in several (RFC
+	// 3396).
+	maxOption = 255
 )
 
 // handleDHCP answers a message of DHCP (RFC 2131) from the guest.
 func (n *Network) handleDHCP(message []byte) {
-	reply := dhcpReply(message)
+	reply := dhcpReply(message, n.dns.search())
 	if len(reply) == 0 || len(reply) > maxDHCP {
 		return
 	}
@@ -60,8 +65,9 @@ func (n *Network) handleDHCP(message []byte) {
 	n.stack.WritePacketToRemote(nicID, mac, header.IPv4ProtocolNumber, buffer.MakeWithView(v))
 }
 
-// dhcpReply returns the answer to a message, or nil if there is none.
-func dhcpReply(message []byte) []byte {
+// dhcpReply returns the answer to a message, or nil if there is none. Of the domains
+// it has as many as have room.
+func dhcpReply(message []byte, search []string) []byte {
 	m, err := dhcpv4.FromBytes(message)
 	if err != nil || m.OpCode != dhcpv4.OpcodeBootRequest {
 		return nil
@@ -105,5 +111,37 @@ func dhcpReply(message []byte) []byte {
 	if err != nil {
 		return nil
 	}
+	if t == dhcpv4.MessageTypeNak || len(search) == 0 {
+		return r.ToBytes()
+	}
+	limit := minDHCP
+	if size, err := m.MaxMessageSize(); err == nil {
+		limit = min(max(int(size)-header.IPv4MinimumSize-header.UDPMinimumSize, minDHCP), maxDHCP)
+	}
+	return fitDomains(r, search, limit)
+}
+
+// fitDomains returns a reply with as many domains as have room.
+func fitDomains(r *dhcpv4.DHCPv4, search []string, limit int) []byte {
+	b := r.ToBytes()
+	for _, first := range []bool{true, false} {
+		for room := maxOption; room >= len(search[0])+2; room -= room/8 + 1 {
+			if with := withDomains(r, search, first, room); len(with) <= limit {
+				return with
+			}
+		}
+	}
+	return b
+}
+
+// withDomains returns a reply with the domains in which the guest looks for short
+// names: as many as fit (RFC 3397) and, for clients that know no other, the first (RFC
+// 2132 §3.17).
+func withDomains(r *dhcpv4.DHCPv4, search []string, first bool, room int) []byte {
+	r.Options.Del(dhcpv4.OptionDomainName)
+	if first {
+		r.UpdateOption(dhcpv4.OptDomainName(search[0]))
+	}
+	r.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionDNSDomainSearchList, appendDomains(nil, search, room)))
 	return r.ToBytes()
 }

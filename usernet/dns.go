@@ -2,12 +2,14 @@ package usernet
 
 import (
 	"crypto/rand"
+	"encoding/binary"
+	"io"
 	"net"
 	"net/netip"
-	"strings"
 	"time"
 
-	"golang.org/x/net/dns/dnsmessage"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 )
 
 const dnsPort = 53
@@ -18,7 +20,11 @@ const maxServers = 3
 // handleDNS takes a query of the guest's. It is called by Send, and does not
 // block.
 func (n *Network) handleDNS(from, to netip.AddrPort, query []byte) {
-	if !isQuery(query) {
+	answer, ok := refusal(query, false)
+	if answer != nil {
+		n.writeUDP(to, from, answer)
+	}
+	if answer != nil || !ok {
 		return
 	}
 	select {
@@ -29,132 +35,262 @@ func (n *Network) handleDNS(from, to netip.AddrPort, query []byte) {
 	query = append([]byte(nil), query...)
 	if !n.start(func() {
 		defer func() { <-n.queries }()
-		if answer := n.resolve(query); answer != nil {
-			n.writeUDP(to, from, answer)
+		r := n.resolve(query, n.askUDP)
+		if r.answer != nil {
+			n.writeUDP(to, from, r.answer)
 		}
+		r.wait() // and count as one query as long
 	}) {
 		<-n.queries
 	}
 }
 
-// isQuery reports whether a message is a query that can be understood.
-func isQuery(message []byte) bool {
-	var p dnsmessage.Parser
-	h, err := p.Start(message)
-	if err != nil || h.Response {
-		return false
-	}
-	if _, err = p.Question(); err != nil {
-		return false
-	}
-	return p.SkipAllQuestions() == nil
+// asker asks a resolver, and returns its answer or nil. err is what it said of the
+// host or the network behind it, nil for nothing.
+type asker func(server netip.AddrPort, query []byte, until time.Time) (answer []byte, err error)
+
+// resolution is a query that is asked.
+type resolution struct {
+	n       *Network
+	query   []byte
+	ask     asker
+	until   time.Time
+	order   []netip.AddrPort // of the resolvers that are left
+	replies chan reply
+	asked   map[netip.AddrPort]time.Time // when, those that have not answered
+
+	answer []byte // the first that is good, or the first, or nil after Close
 }
 
-// resolve asks the host's resolvers one after another, and returns the first
-// answer, as it came but for the identifier. Its size is what the guest allowed
-// in its query, or the answer says that it is truncated.
-func (n *Network) resolve(query []byte) []byte {
-	for _, server := range n.dns.servers() {
-		if answer := n.ask(server, query); answer != nil {
-			return answer
-		}
-		if n.ctx.Err() != nil {
-			return nil
-		}
-	}
-	return serverFailure(query)
+type reply struct {
+	from   netip.AddrPort
+	answer []byte
+	err    error
 }
 
-// ask returns a server's answer, or nil. The query goes out with another
-// identifier, from a port of its own: both must be guessed by who would forge
-// the answer.
-func (n *Network) ask(server netip.AddrPort, query []byte) []byte {
-	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(server))
-	if err != nil || !n.keep(c) {
-		return nil
+// resolve asks the host's resolvers, each a while after the one before or once that
+// one has failed, and returns the first answer, as it came but for the identifier. So
+// the guest, which gives up after 5 s, hears of the last one by then. An answer's size
+// is what the guest allowed in its query, or the answer says that it is truncated.
+func (n *Network) resolve(query []byte, ask asker) *resolution {
+	r := &resolution{
+		n: n, query: query, ask: ask, until: time.Now().Add(n.s.dnsTimeout), order: n.dns.servers(),
+		replies: make(chan reply, maxServers), asked: map[netip.AddrPort]time.Time{},
 	}
-	defer n.forget(c)
+	next := time.NewTimer(n.s.dnsNext)
+	defer next.Stop()
+	r.start()
+	for len(r.asked) > 0 {
+		select {
+		case a := <-r.replies:
+			if r.take(a) {
+				return r
+			}
+			if r.start() {
+				next.Reset(n.s.dnsNext)
+			}
+		case <-next.C:
+			if !r.start() && r.answer != nil {
+				return r // an error, and those that are left are silent
+			}
+			next.Reset(n.s.dnsNext)
+		}
+	}
+	if r.answer == nil && n.ctx.Err() == nil {
+		q, _ := questionOf(query)
+		r.answer = response(query, q, rcodeServerFailure)
+	}
+	return r
+}
+
+// start asks the next resolver, if there is one.
+func (r *resolution) start() bool {
+	if len(r.order) == 0 {
+		return false
+	}
+	server := r.order[0]
+	if !r.n.start(func() {
+		answer, err := r.ask(server, r.query, r.until)
+		r.replies <- reply{server, answer, err}
+	}) {
+		r.order = nil
+		return false
+	}
+	r.order, r.asked[server] = r.order[1:], time.Now()
+	return true
+}
+
+// take takes a reply, and reports whether it is what the guest asked for. Then those
+// that have been asked longer are silent, unless they answer yet.
+func (r *resolution) take(a reply) bool {
+	delete(r.asked, a.from)
+	if a.answer == nil {
+		if a.err == nil && r.n.ctx.Err() == nil {
+			r.n.dns.silent(a.from)
+		}
+		return false
+	}
+	r.n.dns.heard(a.from)
+	good := !useless(a.answer)
+	if good || r.answer == nil {
+		r.answer = a.answer
+	}
+	if good {
+		for server, at := range r.asked {
+			if time.Since(at) >= r.n.s.dnsNext {
+				r.n.dns.silent(server)
+			}
+		}
+	}
+	return good
+}
+
+// wait waits for those that have not answered, so that it is known who lives.
+func (r *resolution) wait() {
+	for len(r.asked) > 0 {
+		a := <-r.replies
+		delete(r.asked, a.from)
+		if a.answer != nil {
+			r.n.dns.heard(a.from)
+		}
+	}
+}
+
+// settle has somebody wait, and give the query back.
+func (n *Network) settle(r *resolution) {
+	f := func() {
+		r.wait()
+		<-n.queries
+	}
+	if !n.start(f) {
+		f()
+	}
+}
+
+// renamed returns the query with another identifier, which who would forge an answer
+// must guess.
+func renamed(query []byte) []byte {
 	var id [2]byte
 	rand.Read(id[:])
-	sent := append(id[:], query[2:]...)
-	c.SetDeadline(time.Now().Add(n.s.dnsTimeout))
+	return append(id[:], query[2:]...)
+}
+
+// askUDP asks from a port of its own, which must be guessed too.
+func (n *Network) askUDP(server netip.AddrPort, query []byte, until time.Time) ([]byte, error) {
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(server))
+	if err != nil {
+		return nil, err
+	}
+	if !n.keep(c) {
+		return nil, net.ErrClosed
+	}
+	defer n.forget(c)
+	sent := renamed(query)
+	c.SetDeadline(until)
 	if _, err := c.Write(sent); err != nil {
-		return nil
+		return nil, err
 	}
 	b := datagrams.Get().(*[maxPacket]byte)
 	defer datagrams.Put(b)
 	for {
 		size, err := c.Read(b[:])
 		if err != nil {
-			return nil
+			return nil, unlessLate(err)
 		}
 		if answer := b[:size]; answers(answer, sent) {
 			answer = append([]byte(nil), answer...)
 			copy(answer, query[:2])
-			return answer
+			return answer, nil
 		}
 	}
 }
 
-// answers reports whether a message is the response to a query: the same
-// identifier, and the same question unless it has none, as some errors do.
-func answers(message, query []byte) bool {
-	var m, q dnsmessage.Parser
-	mh, err := m.Start(message)
-	if err != nil || !mh.Response {
-		return false
+// unlessLate returns nil for an error that says nothing but that time is over.
+func unlessLate(err error) error {
+	if e, ok := err.(net.Error); ok && e.Timeout() {
+		return nil
 	}
-	qh, err := q.Start(query)
-	if err != nil || mh.ID != qh.ID {
-		return false
-	}
-	want, err := q.Question()
-	if err != nil {
-		return false
-	}
-	got, err := m.Question()
-	if err == dnsmessage.ErrSectionDone {
-		return mh.RCode != dnsmessage.RCodeSuccess
-	}
-	return err == nil && got.Type == want.Type && got.Class == want.Class && strings.EqualFold(got.Name.String(), want.Name.String())
+	return err
 }
 
-// serverFailure returns the answer to a query that nobody answers.
-func serverFailure(query []byte) []byte {
-	var p dnsmessage.Parser
-	h, err := p.Start(query)
+// askTCP asks over a connection.
+func (n *Network) askTCP(server netip.AddrPort, query []byte, until time.Time) ([]byte, error) {
+	c, err := n.dialHost(server, time.Until(until))
 	if err != nil {
-		return nil
+		return nil, unlessLate(err)
 	}
-	q, err := p.Question()
-	if err != nil {
-		return nil
+	defer n.forget(c)
+	sent := renamed(query)
+	c.SetDeadline(until)
+	if _, err := c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(sent))), sent...)); err != nil {
+		return nil, unlessLate(err)
 	}
-	b := dnsmessage.NewBuilder(nil, dnsmessage.Header{
-		ID: h.ID, Response: true, OpCode: h.OpCode, RecursionDesired: h.RecursionDesired, RecursionAvailable: true, RCode: dnsmessage.RCodeServerFailure,
-	})
-	if b.StartQuestions() != nil || b.Question(q) != nil {
-		return nil
+	for {
+		answer, err := readMessage(c)
+		if err != nil {
+			return nil, unlessLate(err)
+		}
+		if answers(answer, sent) {
+			copy(answer, query[:2])
+			return answer, nil
+		}
 	}
-	answer, err := b.Finish()
-	if err != nil {
-		return nil
-	}
-	return answer
 }
 
-// dialDNS connects to a resolver of the host's, for queries over TCP: these pass
-// as they are.
-func (n *Network) dialDNS(a netip.AddrPort) (*net.TCPConn, error) {
-	err := error(&net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(a), Err: errRefused})
-	if a.Port() != dnsPort {
+// readMessage reads one message from a connection (RFC 1035 §4.2.2).
+func readMessage(c io.Reader) ([]byte, error) {
+	var size [2]byte
+	if _, err := io.ReadFull(c, size[:]); err != nil {
 		return nil, err
 	}
-	for _, server := range n.dns.servers() {
-		var c *net.TCPConn
-		if c, err = n.dialHost(server, n.s.dnsTimeout); err == nil {
-			return c, nil
+	b := make([]byte, binary.BigEndian.Uint16(size[:]))
+	_, err := io.ReadFull(c, b)
+	return b, err
+}
+
+// dnsIdle is how long a guest's connection may be without a query (RFC 7766 §6.2.3).
+const dnsIdle = 30 * time.Second
+
+// acceptDNS answers queries of the guest's over TCP, one after another: the same
+// resolvers as over UDP, in the same order, for a connection is most often the second
+// try of a query whose answer was too long.
+func (n *Network) acceptDNS(r *tcp.ForwarderRequest) {
+	g := &guestConn{ctx: n.ctx, owner: n.config.Owner}
+	if !g.open(r) {
+		return
+	}
+	g.setOptions(true)
+	defer n.linger(g)
+	c := gonet.NewTCPConn(&g.queue, g.ep)
+	defer n.config.Owner.ContextFunc(n.ctx, g.ep.Abort)()
+	for {
+		c.SetDeadline(time.Now().Add(dnsIdle))
+		query, err := readMessage(c)
+		if err != nil {
+			return
+		}
+		answer, ok := refusal(query, true)
+		if !ok {
+			return
+		}
+		var rest *resolution
+		if answer == nil {
+			select {
+			case n.queries <- struct{}{}:
+			case <-n.ctx.Done():
+				return
+			}
+			rest = n.resolve(query, n.askTCP)
+			answer = rest.answer
+		}
+		if answer != nil {
+			_, err = c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(answer))), answer...))
+		}
+		if rest != nil {
+			n.settle(rest)
+		}
+		if err != nil || answer == nil {
+			return
 		}
 	}
-	return nil, err
 }

@@ -6,11 +6,9 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 )
@@ -23,29 +21,48 @@ type resolver struct {
 	mu     sync.Mutex
 	silent bool // guarded by mu, as are the next
 	liar   bool // answers wrongly first
+	lame   bool // says only where to ask
+	rcode  byte // and nothing else
 	large  int  // bytes to add to answers
 	ids    []uint16
+	last   byte // of the address that it answers with, over UDP
 }
 
 func newResolver(t testing.TB) (*resolver, uint16) {
 	t.Helper()
+	list, port := newResolvers(t, 1)
+	return list[0], port
+}
+
+// newResolvers returns some, at 127.0.0.1 and on, of one port.
+func newResolvers(t testing.TB, n int) (list []*resolver, port uint16) {
+	t.Helper()
 	for range 100 {
-		u, err := net.ListenPacket("udp4", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+		list, port = nil, 0
+		for i := range n {
+			r := &resolver{last: byte(53 + i)}
+			at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, byte(1 + i)}), port).String()
+			var err error
+			if r.udp, err = net.ListenPacket("udp4", at); err != nil {
+				break
+			}
+			t.Cleanup(func() { r.udp.Close() })
+			if r.tcp, err = net.Listen("tcp4", r.udp.LocalAddr().String()); err != nil {
+				break // it is taken for TCP
+			}
+			t.Cleanup(func() { r.tcp.Close() })
+			port = r.udp.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+			list = append(list, r)
 		}
-		l, err := net.Listen("tcp4", u.LocalAddr().String())
-		if err != nil { // taken for TCP
-			u.Close()
-			continue
+		if len(list) == n {
+			for _, r := range list {
+				go r.serveUDP()
+				go r.serveTCP()
+			}
+			return list, port
 		}
-		r := &resolver{udp: u, tcp: l}
-		go r.serveUDP()
-		go r.serveTCP()
-		t.Cleanup(func() { u.Close(); l.Close() })
-		return r, u.LocalAddr().(*net.UDPAddr).AddrPort().Port()
 	}
-	t.Fatal("no port is free for both")
+	t.Fatal("no port is free for all")
 	return nil, 0
 }
 
@@ -69,7 +86,7 @@ func (r *resolver) serveUDP() {
 		if silent {
 			continue
 		}
-		a := r.answer(b[:n], 53)
+		a := r.answer(b[:n], r.last)
 		if liar {
 			wrong := bytes.Clone(a)
 			wrong[0] ^= 1
@@ -99,7 +116,8 @@ func (r *resolver) serveTCP() {
 				}
 				b := make([]byte, binary.BigEndian.Uint16(size[:]))
 				io.ReadFull(c, b)
-				a := r.answer(b, 35)
+				r.set(func() { r.ids = append(r.ids, binary.BigEndian.Uint16(b)) })
+				a := r.answer(b, r.last-18)
 				c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(a))), a...))
 			}
 		}()
@@ -108,26 +126,28 @@ func (r *resolver) serveTCP() {
 
 // answer says that every name is 192.0.2.LAST.
 func (r *resolver) answer(query []byte, last byte) []byte {
-	var m dnsmessage.Message
-	if m.Unpack(query) != nil {
-		return nil
-	}
-	m.Response = true
-	name := m.Questions[0].Name
-	m.Answers = []dnsmessage.Resource{{
-		Header: dnsmessage.ResourceHeader{Name: name, Class: dnsmessage.ClassINET},
-		Body:   &dnsmessage.AResource{A: [4]byte{192, 0, 2, last}},
-	}}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for n := r.large; n > 0; n -= 200 {
-		m.Answers = append(m.Answers, dnsmessage.Resource{
-			Header: dnsmessage.ResourceHeader{Name: name, Class: dnsmessage.ClassINET},
-			Body:   &dnsmessage.TXTResource{TXT: []string{strings.Repeat("x", 200)}},
-		})
+	q, ok := questionOf(query)
+	if !ok {
+		return nil
 	}
-	b, _ := m.Pack()
-	return b
+	a := response(query, q, r.rcode)
+	switch {
+	case r.lame:
+		a[3] &^= flagRA
+		a[9] = 1 // name server
+		return append(a, 0xc0, 12, 0, 2, 0, 1, 0, 0, 0, 0, 0, 2, 0xc0, 12)
+	case r.rcode != 0:
+		return a
+	}
+	a = append(a, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 192, 0, 2, last)
+	a[7]++
+	for n := r.large; n > 0; n -= 200 {
+		a = append(append(a, 0xc0, 12, 0, 16, 0, 1, 0, 0, 0, 0, 0, 201, 200), strings.Repeat("x", 200)...)
+		a[7]++
+	}
+	return a
 }
 
 func testQuery(id uint16) []byte {
@@ -219,47 +239,113 @@ func TestDNSOverTCP(t *testing.T) {
 	}
 }
 
-// TestResolvers: the next is asked when one is silent, and the file is read again
-// when it changes.
-func TestResolvers(t *testing.T) {
+// askTCP asks over a connection.
+func (g *guest) askTCP(server netip.Addr, query []byte) (m dnsmessage.Message) {
+	g.t.Helper()
+	c := g.mustDial(netip.AddrPortFrom(server, 53))
+	defer c.Close()
+	c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(query))), query...))
+	b, err := readMessage(c)
+	if err == nil {
+		err = m.Unpack(b)
+	}
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return m
+}
+
+// query is one for a name of labels.
+func query(labels ...string) []byte {
+	b := []byte{1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0}
+	for _, l := range labels {
+		b = append(append(b, byte(len(l))), l...)
+	}
+	return append(b, 0, 0, 1, 0, 1)
+}
+
+// TestNames: labels may have any bytes, and be as long as DNS has them; a message that
+// is no query, or no message, is answered as such and not passed on.
+func TestNames(t *testing.T) {
 	g, r := newDNS(t)
-	conf := g.net.s.resolvConf
-	writeFile(t, conf, "nameserver 127.9.9.9\nnameserver 127.0.0.1\n")
-	if m := g.ask(DNS, testQuery(1)); !isAnswer(m, 53) { // nobody listens there
-		t.Errorf("%+v", m)
+	long := strings.Repeat("x", 63)
+	update := query("zone", "test")
+	update[2] = 5 << 3
+	notify := query("zone", "test")
+	notify[2] = 4 << 3
+	two := query("a", "test")
+	two[5] = 2
+	response := query("a", "test")
+	response[2] |= flagQR
+	transfer := query("zone", "test")
+	transfer[len(transfer)-3] = typeAXFR
+	for _, test := range []struct {
+		name     string
+		query    []byte
+		rcode    byte
+		rcodeTCP byte
+	}{
+		{"underscores", query("_sip", "_tcp", "example_1", "test"), 0, 0},
+		{"upper case", query("ExAmPlE", "TEST"), 0, 0},
+		{"a dot", query("my printer v1.0", "_ipp", "test"), 0, 0},
+		{"binary", query("\x00\xff\x80[]\\", "test"), 0, 0},
+		{"long", query(long, long, long, long[:61]), 0, 0},
+		{"too long", query(long, long, long, long[:62]), 1, 1},
+		{"the root", query(), 0, 0},
+		{"a pointer", append(query()[:12], 0xc0, 12, 0, 1, 0, 1), 1, 1},
+		{"cut", query("a", "test")[:15], 1, 1},
+		{"two questions", two, 1, 1},
+		{"an update", update, 4, 4},
+		{"a notification", notify, 4, 4},
+		{"a transfer", transfer, 0, 5},
+	} {
+		for _, tcp := range []bool{false, true} {
+			var before, after int
+			r.set(func() { before = len(r.ids) })
+			answer := exchangeDNS(t, g, test.query, tcp)
+			r.set(func() { after = len(r.ids) })
+			want := test.rcode
+			if tcp {
+				want = test.rcodeTCP
+			}
+			if len(answer) < 12 || string(answer[:2]) != string(test.query[:2]) || answer[2] != test.query[2]|flagQR || answer[3]&flagRCode != want {
+				t.Errorf("%s, TCP %v: % x", test.name, tcp, answer)
+				continue
+			}
+			if want == 0 && (answer[7] == 0 || string(answer[12:len(test.query)]) != string(test.query[12:])) {
+				t.Errorf("%s, TCP %v: no answer: % x", test.name, tcp, answer)
+			}
+			if (after > before) != (want == 0) {
+				t.Errorf("%s, TCP %v: passed on %d times", test.name, tcp, after-before)
+			}
+		}
 	}
-	r.set(func() { r.silent = true })
-	start := time.Now()
-	if m := g.ask(DNS, testQuery(2)); m.RCode != dnsmessage.RCodeServerFailure || len(m.Questions) != 1 || !m.RecursionAvailable {
-		t.Errorf("%+v", m)
-	}
-	if d := time.Since(start); d < g.net.s.dnsTimeout {
-		t.Errorf("given up after %v", d)
-	}
-	r.set(func() { r.silent = false })
-	writeFile(t, conf, "# nothing\n")
-	os.Chtimes(conf, time.Time{}, time.Now().Add(time.Hour))
-	if m := g.ask(DNS, testQuery(3)); !isAnswer(m, 53) {
-		t.Errorf("%+v", m)
+	if _, ok := refusal(response, false); ok {
+		t.Error("a response is answered")
 	}
 }
 
-func TestParseResolvConf(t *testing.T) {
-	for text, want := range map[string]string{
-		"":                     "127.0.0.1:53",
-		"nameserver\nsearch x": "127.0.0.1:53",
-		"nameserver nowhere":   "127.0.0.1:53",
-		"# nameserver 1.2.3.4\n nameserver\t192.0.2.1 # x\nnameserver fe80::1%lo\noptions": "192.0.2.1:53 [fe80::1%lo]:53",
-		"nameserver 1.1.1.1\nnameserver 2.2.2.2\nnameserver 3.3.3.3\nnameserver 4.4.4.4":   "1.1.1.1:53 2.2.2.2:53 3.3.3.3:53",
-	} {
-		var got []string
-		for _, a := range parseResolvConf(text, 53) {
-			got = append(got, a.String())
+// exchangeDNS returns the answer to a message.
+func exchangeDNS(t *testing.T, g *guest, message []byte, tcp bool) []byte {
+	t.Helper()
+	if !tcp {
+		c := g.dialUDP(netip.AddrPortFrom(DNS, 53))
+		c.Write(message)
+		b := make([]byte, 65535)
+		n, err := c.Read(b)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if s := strings.Join(got, " "); s != want {
-			t.Errorf("%q: %s, want %s", text, s, want)
-		}
+		return b[:n]
 	}
+	c := g.mustDial(netip.AddrPortFrom(DNS, 53))
+	defer c.Close()
+	c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(message))), message...))
+	b, err := readMessage(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // TestQueries: there are only so many that are not answered yet, and what is no
@@ -270,7 +356,7 @@ func TestQueries(t *testing.T) {
 	from, to := netip.AddrPortFrom(Guest, 1000), netip.AddrPortFrom(DNS, 53)
 	response := testQuery(1)
 	response[2] |= 0x80
-	for _, bad := range [][]byte{nil, {1}, make([]byte, 12), testQuery(1)[:20], response} {
+	for _, bad := range [][]byte{nil, {1}, make([]byte, 11), testQuery(1)[:20], response} {
 		g.send(GatewayMAC, 0x800, udpPacket(from, to, bad))
 	}
 	if n := len(g.net.queries); n != 0 {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -57,7 +58,7 @@ func FuzzFrame(f *testing.F) {
 	add(frame(0x806, arp), frame(0x800, udpPacket(guest, gateway, []byte("hello"))), frame(0x800, udpPacket(guest, netip.AddrPortFrom(DNS, 53), testQuery(1))))
 	discover, _ := dhcpv4.NewDiscovery(guestMAC[:])
 	add(frame(0x800, udpPacket(netip.MustParseAddrPort("0.0.0.0:68"), netip.MustParseAddrPort("255.255.255.255:67"), discover.ToBytes())))
-	add(frame(0x86dd, advertisement), frame(0x86dd, append([]byte{0x60, 0, 0, 0, 0, 8, 58, 255, 0xfe, 0x80, 15: 0, 23: 21, 24: 0xff, 25: 2, 39: 2}, 133, 0, 0, 0, 0, 0, 0, 0)))
+	add(frame(0x86dd, newAdvertisement(nil)), frame(0x86dd, append([]byte{0x60, 0, 0, 0, 0, 8, 58, 255, 0xfe, 0x80, 15: 0, 23: 21, 24: 0xff, 25: 2, 39: 2}, 133, 0, 0, 0, 0, 0, 0, 0)))
 	ping := append(udpPacket(guest, gateway, nil)[:20], 8, 0, 0xf7, 0xff, 0, 0, 0, 0)
 	ping[9] = 1
 	add(frame(0x806, arp), frame(0x800, ping))
@@ -113,7 +114,7 @@ func FuzzDHCP(f *testing.F) {
 	f.Cleanup(func() { n.Close() })
 	f.Fuzz(func(t *testing.T, b []byte) {
 		n.handleDHCP(b)
-		reply := dhcpReply(b)
+		reply := dhcpReply(b, []string{"corp.example", strings.Repeat("x", 60) + ".test"})
 		if reply == nil {
 			return
 		}
@@ -127,17 +128,23 @@ func FuzzDHCP(f *testing.F) {
 func FuzzDNS(f *testing.F) {
 	f.Add(testQuery(1), testQuery(2))
 	f.Add(testQuery(1), (&resolver{}).answer(testQuery(1), 1))
-	f.Add(testQuery(1), serverFailure(testQuery(1)))
+	f.Add(query("a.b", "\xff"), response(query("a.b", "\xff"), nil, rcodeServerFailure))
 	f.Fuzz(func(t *testing.T, query, answer []byte) {
-		if !isQuery(query) {
+		refused, ok := refusal(query, false)
+		if !ok || refused != nil {
+			if ok != (len(query) >= dnsHeader && query[2]&flagQR == 0) || ok && !answers(refused, query) {
+				t.Errorf("% x is no answer to % x", refused, query)
+			}
 			return
 		}
 		if answers(query, query) {
 			t.Error("a query is its own answer")
 		}
-		if failure := serverFailure(query); failure != nil && !answers(failure, query) {
-			t.Errorf("% x is no answer to % x", failure, query)
+		if q, ok := questionOf(query); !ok || !answers(response(query, q, rcodeServerFailure), query) {
+			t.Errorf("no answer to % x", query)
 		}
-		answers(answer, query)
+		if answers(answer, query) {
+			useless(answer)
+		}
 	})
 }

@@ -19,12 +19,13 @@ const (
 	prefixLifetime = 86400
 )
 
-// advertisement is all of the packet: nothing in it changes.
-var advertisement = newAdvertisement()
+// maxDNSSL bounds the domains in an advertisement, which fits into a frame.
+const maxDNSSL = 1024
 
-// newAdvertisement makes a router advertisement (RFC 4861 §4.2) with a prefix
-// for addresses (SLAAC), and the DNS server (RFC 8106 §5.1).
-func newAdvertisement() []byte {
+// newAdvertisement makes a router advertisement (RFC 4861 §4.2) with a prefix for
+// addresses (SLAAC), the DNS server (RFC 8106 §5.1), and the domains in which the guest
+// looks for short names (§5.2), as many as have room.
+func newAdvertisement(search []string) []byte {
 	be := binary.BigEndian
 	icmp := make([]byte, header.ICMPv6HeaderSize, 128)
 	icmp[0] = byte(header.ICMPv6RouterAdvert)
@@ -43,6 +44,11 @@ func newAdvertisement() []byte {
 	dns := DNS6.As16()
 	icmp = be.AppendUint32(append(icmp, 25, 3, 0, 0), routerLifetime)
 	icmp = append(icmp, dns[:]...)
+	if list := appendDomains(nil, search, maxDNSSL); len(list) > 0 {
+		list = append(list, make([]byte, (8-len(list)%8)%8)...)
+		icmp = be.AppendUint32(append(icmp, 31, byte(1+len(list)/8), 0, 0), routerLifetime)
+		icmp = append(icmp, list...)
+	}
 
 	b := make([]byte, header.IPv6MinimumSize, header.IPv6MinimumSize+len(icmp))
 	src, dst := tcpipAddress(routerLinkLocal), header.IPv6AllNodesMulticastAddress
@@ -63,5 +69,5 @@ func newAdvertisement() []byte {
 // advertise sends it to all.
 func (n *Network) advertise() {
 	const allNodes = tcpip.LinkAddress("\x33\x33\x00\x00\x00\x01")
-	n.stack.WritePacketToRemote(nicID, allNodes, header.IPv6ProtocolNumber, buffer.MakeWithData(advertisement))
+	n.stack.WritePacketToRemote(nicID, allNodes, header.IPv6ProtocolNumber, buffer.MakeWithData(newAdvertisement(n.dns.search())))
 }

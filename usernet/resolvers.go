@@ -3,8 +3,10 @@ package usernet
 import (
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -14,46 +16,165 @@ type resolvers struct {
 	path string
 	port uint16
 
-	mu       sync.Mutex
-	modified time.Time // guarded by mu, as is all below; what list is of
-	size     int64
-	list     []netip.AddrPort // nil: not read yet
+	mu    sync.Mutex
+	of    version                      // of the file; guarded by mu, as is all below
+	conf  *resolvConf                  // nil: not read yet
+	quiet map[netip.AddrPort]time.Time // until when those that did not answer are asked last
 }
 
-// servers returns them, as libc would ask them.
-func (r *resolvers) servers() []netip.AddrPort {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+// version tells a file from what it was, also if it is replaced within a second.
+type version struct {
+	dev, ino uint64
+	size     int64
+	modified time.Time
+	changed  syscall.Timespec
+}
+
+func versionOf(info os.FileInfo) version {
+	v := version{size: info.Size(), modified: info.ModTime()}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		v.dev, v.ino, v.changed = st.Dev, st.Ino, st.Ctim
+	}
+	return v
+}
+
+// quietTime is for how long a resolver that did not answer is not asked first. Longer,
+// and one that is back would be missed: names of a network's own it alone may know.
+const quietTime = 30 * time.Second
+
+// read returns what the file says now. mu is held.
+func (r *resolvers) read() *resolvConf {
 	info, err := os.Stat(r.path)
-	if err == nil && r.list != nil && info.ModTime().Equal(r.modified) && info.Size() == r.size {
-		return r.list
+	if err == nil && r.conf != nil && versionOf(info) == r.of {
+		return r.conf
 	}
 	var text []byte
 	if err == nil {
 		text, err = os.ReadFile(r.path)
-		r.modified, r.size = info.ModTime(), info.Size()
 	}
-	if err != nil && r.list != nil {
-		return r.list // it is just being replaced, perhaps
+	switch {
+	case err == nil:
+		r.of = versionOf(info)
+	case r.conf != nil:
+		return r.conf // it is just being replaced, perhaps
 	}
-	r.list = parseResolvConf(string(text), r.port)
-	return r.list
+	name, _ := os.Hostname()
+	r.conf, r.quiet = parseResolvConf(string(text), name, r.port), map[netip.AddrPort]time.Time{}
+	return r.conf
 }
 
-// parseResolvConf returns the servers in a resolv.conf: the first three, or if
-// there are none, this host.
-func parseResolvConf(text string, port uint16) (list []netip.AddrPort) {
+// servers returns the resolvers in the order in which they are asked: as libc would,
+// but those last that were silent lately.
+func (r *resolvers) servers() []netip.AddrPort {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := slices.Clone(r.read().servers)
+	now := time.Now()
+	slices.SortStableFunc(list, func(a, b netip.AddrPort) int { return r.rank(a, now) - r.rank(b, now) })
+	return list
+}
+
+func (r *resolvers) rank(a netip.AddrPort, now time.Time) int {
+	if now.Before(r.quiet[a]) {
+		return 1
+	}
+	return 0
+}
+
+// search returns the domains in which the host looks for short names.
+func (r *resolvers) search() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.read().search
+}
+
+// silent notes that a resolver did not answer, and heard that it did.
+func (r *resolvers) silent(a netip.AddrPort) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.conf != nil && slices.Contains(r.conf.servers, a) {
+		r.quiet[a] = time.Now().Add(quietTime)
+	}
+}
+
+func (r *resolvers) heard(a netip.AddrPort) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.quiet, a)
+}
+
+// resolvConf is what a resolv.conf says.
+type resolvConf struct {
+	servers []netip.AddrPort
+	search  []string // domains, without a dot at the end
+}
+
+// parseResolvConf returns the servers in a resolv.conf, the first three, or if there
+// are none, this host; and the domains of the last line that has some, or if there is
+// none, that of this host's name.
+func parseResolvConf(text, hostname string, port uint16) *resolvConf {
+	c := &resolvConf{}
+	_, domain, _ := strings.Cut(hostname, ".")
+	search := []string{domain}
 	for line := range strings.Lines(text) {
 		f := strings.Fields(line)
-		if len(f) < 2 || f[0] != "nameserver" || len(list) == maxServers {
+		if len(f) < 2 {
 			continue
 		}
-		if a, err := netip.ParseAddr(f[1]); err == nil {
-			list = append(list, netip.AddrPortFrom(a, port))
+		switch f[0] {
+		case "nameserver":
+			if a, err := netip.ParseAddr(f[1]); err == nil && len(c.servers) < maxServers {
+				c.servers = append(c.servers, netip.AddrPortFrom(a, port))
+			}
+		case "domain":
+			search = f[1:2]
+		case "search":
+			search = f[1:]
 		}
 	}
-	if list == nil {
-		list = []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)}
+	if c.servers == nil {
+		c.servers = []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)}
 	}
-	return list
+	for _, d := range search {
+		if d = strings.TrimSuffix(d, "."); isDomain(d) && !slices.Contains(c.search, d) {
+			c.search = append(c.search, d)
+		}
+	}
+	return c
+}
+
+// isDomain reports whether a guest can be told of a domain: its labels are of letters,
+// digits, - and _, and fit (RFC 1035 §2.3.4). The root is none: it says that there is
+// nothing to look in.
+func isDomain(s string) bool {
+	if len(s) == 0 || len(s)+2 > maxName {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if len(label) == 0 || len(label) > maxLabel {
+			return false
+		}
+		for _, c := range []byte(label) {
+			if l := lower(c); (l < 'a' || l > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// appendDomains appends domains as DNS has them (RFC 1035 §3.1), those of the first that
+// have room in so many bytes.
+func appendDomains(b []byte, domains []string, room int) []byte {
+	end := len(b) + room
+	for _, d := range domains {
+		if len(b)+len(d)+2 > end {
+			break
+		}
+		for label := range strings.SplitSeq(d, ".") {
+			b = append(append(b, byte(len(label))), label...)
+		}
+		b = append(b, 0)
+	}
+	return b
 }

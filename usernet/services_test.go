@@ -2,8 +2,10 @@ package usernet
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -87,7 +89,7 @@ func TestDHCP(t *testing.T) {
 	release, _ := dhcpv4.NewReleaseFromACK(ack)
 	other, _ := dhcpv4.NewRequestFromOffer(offer, dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.IPv4(10, 0, 2, 9))))
 	for _, m := range []*dhcpv4.DHCPv4{release, other} {
-		if r := dhcpReply(m.ToBytes()); r != nil {
+		if r := dhcpReply(m.ToBytes(), nil); r != nil {
 			t.Errorf("an answer to %v", m.Summary())
 		}
 	}
@@ -159,6 +161,10 @@ func options(t *testing.T, ra header.NDPRouterAdvert) string {
 			if a, err := o.Addresses(); err == nil && len(a) == 1 && address(a[0]) == DNS6 {
 				found = append(found, "dns")
 			}
+		case header.NDPDNSSearchList:
+			if names, err := o.DomainNames(); err == nil {
+				found = append(found, names...)
+			}
 		case header.NDPSourceLinkLayerAddressOption:
 			if ethernet.MAC([]byte(o.EthernetAddress())) == GatewayMAC {
 				found = append(found, "mac")
@@ -212,5 +218,62 @@ func TestResolution(t *testing.T) {
 		if got := receive(t, "an answer", answers); got != mine {
 			t.Errorf("asked for %v, an answer for %v", mine, got)
 		}
+	}
+}
+
+// TestSearch: the guest is told of the domains in which the host looks for short names,
+// as many as have room: a list that is too long breaks nothing.
+func TestSearch(t *testing.T) {
+	var many []string
+	for i := range 200 {
+		many = append(many, fmt.Sprintf("domain-%d.of.a.long.list.example", i))
+	}
+	big := strings.Repeat(strings.Repeat("x", 60)+".", 4) + "test"
+	for _, test := range []struct {
+		name, text string
+		domain     string
+		list       []string // that option 119 begins with
+		least      int      // how many of them there are
+	}{
+		{"none", "nameserver 192.0.2.1", "", nil, 0},
+		{"one", "search corp.test", "corp.test", []string{"corp.test"}, 1},
+		{"domain", "domain corp.test", "corp.test", []string{"corp.test"}, 1},
+		{"two", "search corp.test example.org", "corp.test", []string{"corp.test", "example.org"}, 2},
+		{"many", "search " + strings.Join(many, " "), many[0], many[:5], 5},
+		{"big", "search " + big + " " + big + "s corp.test", "", []string{big}, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			g := newGuest(t, Config{}, 0, nil)
+			writeFile(t, g.net.s.resolvConf, test.text+"\n")
+			discover, _ := dhcpv4.NewDiscovery(guestMAC[:])
+			offer, b := exchange(t, g, netip.IPv4Unspecified(), netip.MustParseAddr("255.255.255.255"), discover)
+			var list []string
+			if o := offer.DomainSearch(); o != nil {
+				list = o.Labels
+			}
+			if offer.DomainName() != test.domain || len(list) < test.least || !slices.Equal(list[:min(len(list), len(test.list))], test.list) {
+				t.Errorf("domain %q, search %q", offer.DomainName(), list)
+			}
+			if size := len(b) - 14; size > 576 || offer.YourIPAddr.String() != "10.0.2.15" {
+				t.Errorf("%d bytes; every client takes 576 and needs no more", size)
+			}
+			ra := header.NDPRouterAdvert(header.ICMPv6(newAdvertisement(g.net.dns.search())[40:]).MessageBody())
+			got := strings.Fields(options(t, ra))
+			if names := got[3:]; !slices.Equal(names[:min(len(names), len(test.list))], test.list) || len(names) < test.least {
+				t.Errorf("advertised: %q", got)
+			}
+			if n := len(newAdvertisement(g.net.dns.search())); n > MTU {
+				t.Errorf("an advertisement of %d bytes", n)
+			}
+		})
+	}
+	// A client whose own options leave little room.
+	request, _ := dhcpv4.NewDiscovery(guestMAC[:], dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionClientIdentifier, bytes.Repeat([]byte{1}, 200))))
+	if n := len(dhcpReply(request.ToBytes(), many)); n > minDHCP {
+		t.Errorf("%d bytes", n)
+	}
+	request.UpdateOption(dhcpv4.OptMaxMessageSize(1500))
+	if n := len(dhcpReply(request.ToBytes(), many)); n > maxDHCP {
+		t.Errorf("%d bytes", n)
 	}
 }

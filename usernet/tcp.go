@@ -44,6 +44,10 @@ func (n *Network) accept(r *tcp.ForwarderRequest) {
 	}
 	defer n.end()
 	_, to := endpoints(r.ID())
+	if isDNS(to.Addr()) && to.Port() == dnsPort {
+		n.acceptDNS(r)
+		return
+	}
 	host, err := n.dial(to)
 	if err != nil {
 		n.log.Debug("user network: a connection of the guest's", "err", err)
@@ -54,14 +58,19 @@ func (n *Network) accept(r *tcp.ForwarderRequest) {
 	}
 	defer n.forget(host)
 	g := &guestConn{ctx: n.ctx, owner: n.config.Owner}
-	var terr tcpip.Error
-	g.ep, terr = r.CreateEndpoint(&g.queue)
-	r.Complete(false)
-	if terr != nil {
+	if !g.open(r) {
 		reset(host)
 		return
 	}
 	n.relay(g, host)
+}
+
+// open answers the guest.
+func (g *guestConn) open(r *tcp.ForwarderRequest) bool {
+	var err tcpip.Error
+	g.ep, err = r.CreateEndpoint(&g.queue)
+	r.Complete(false)
+	return err == nil
 }
 
 // begin takes one of the connections, until end; it returns false if there is
@@ -88,9 +97,6 @@ var errRefused = errors.New("is not reached from the guest")
 
 // dial connects to where the guest means by a.
 func (n *Network) dial(a netip.AddrPort) (*net.TCPConn, error) {
-	if isDNS(a.Addr()) {
-		return n.dialDNS(a)
-	}
 	host, ok := n.host(a.Addr())
 	if !ok {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(a), Err: errRefused}

@@ -138,7 +138,8 @@ type socket interface{ Close() error }
 type settings struct {
 	resolvConf    string
 	dnsPort       uint16
-	dnsTimeout    time.Duration // of one resolver
+	dnsTimeout    time.Duration // of all resolvers: less than the 5 s of the guest's
+	dnsNext       time.Duration // until the next one is asked
 	dialTimeout   time.Duration
 	lingerTimeout time.Duration // of a connection that the guest does not let go of
 	flowTimeout   time.Duration // RFC 4787 §4.3: not less than 2 minutes, and 5 if in doubt
@@ -148,7 +149,8 @@ type settings struct {
 var defaults = settings{
 	resolvConf:    "/etc/resolv.conf",
 	dnsPort:       53,
-	dnsTimeout:    5 * time.Second,
+	dnsTimeout:    4500 * time.Millisecond,
+	dnsNext:       1500 * time.Millisecond,
 	dialTimeout:   10 * time.Second,
 	lingerTimeout: time.Minute,
 	flowTimeout:   5 * time.Minute,
@@ -174,7 +176,7 @@ func newNetwork(c Config, s settings) (*Network, error) {
 		n.log = slog.New(slog.DiscardHandler)
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
-	n.dns = resolvers{path: s.resolvConf, port: s.dnsPort}
+	n.dns.path, n.dns.port = s.resolvConf, s.dnsPort
 	n.flows.init()
 	n.shares = newShares(maxForwarded)
 	var err error
