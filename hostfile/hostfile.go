@@ -191,13 +191,18 @@ func (s *Set) Stat(path string) (fs.FileInfo, error) {
 	return f.Stat()
 }
 
-// OpenRoot opens a directory for its files. A nil Set makes it as HoldRoot does.
+// OpenRoot is OpenDir for what HoldRoot holds, and a nil Set makes it likewise.
 func (s *Set) OpenRoot(path string) (*os.Root, error) {
 	if s == nil {
 		if err := os.MkdirAll(path, 0o700); err != nil {
 			return nil, err
 		}
 	}
+	return s.OpenDir(path)
+}
+
+// OpenDir opens a directory that is held for its files.
+func (s *Set) OpenDir(path string) (*os.Root, error) {
 	name, err := s.find(path)
 	if err != nil {
 		return nil, err

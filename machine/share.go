@@ -17,6 +17,7 @@ import (
 
 	"vmm/devices/virtio/fs"
 	"vmm/hostdir"
+	"vmm/hostfile"
 )
 
 // Share is a directory of the host that the guest mounts as a virtio file system.
@@ -132,19 +133,28 @@ func depth(mount string) int { return strings.Count(path.Clean(mount), "/") }
 
 // mountable sees that a share inside one that is read-only has a directory there:
 // the guest cannot make it.
-func (c *Config) mountable() error {
+func (c *Config) mountable(held *hostfile.Set) error {
 	for i := range c.Shares {
 		inner := &c.Shares[i]
 		outer, below := c.outer(inner)
 		if outer == nil || !outer.ReadOnly {
 			continue
 		}
-		dir := filepath.Join(outer.Dir, below)
-		if st, err := os.Stat(dir); err != nil || !st.IsDir() {
-			return fmt.Errorf("share %s: %s is inside %s, which is read-only and has no such directory; create it with: mkdir -p %s", inner.Dir, inner.Mount, outer.Mount, dir)
+		if !hasDir(held, outer.Dir, below) {
+			return fmt.Errorf("share %s: %s is inside %s, which is read-only and has no such directory; create it with: mkdir -p %s", inner.Dir, inner.Mount, outer.Mount, filepath.Join(outer.Dir, below))
 		}
 	}
 	return nil
+}
+
+func hasDir(held *hostfile.Set, dir, below string) bool {
+	root, err := held.OpenDir(dir)
+	if err != nil {
+		return false
+	}
+	defer root.Close()
+	st, err := root.Stat(below)
+	return err == nil && st.IsDir()
 }
 
 // outer returns the share in which another is mounted, and the path below it, or
@@ -187,7 +197,7 @@ func (m *Machine) openShares() error {
 	if len(shares) > 0 {
 		raiseFiles()
 	}
-	if err := m.config.mountable(); err != nil {
+	if err := m.config.mountable(m.files.set); err != nil {
 		return &ShareError{err}
 	}
 	for i := range shares {

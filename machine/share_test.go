@@ -88,7 +88,7 @@ func TestShareInside(t *testing.T) {
 		{[]Share{outer, {Dir: "x", Mount: "/mnt/b"}, {Dir: "y", Mount: "/mnt/b/d"}}, true},
 	} {
 		c := Config{Shares: test.shares}
-		err := c.mountable()
+		err := c.mountable(nil)
 		if (err == nil) != test.ok || err != nil && !strings.Contains(err.Error(), "mkdir -p "+dir+"/") {
 			t.Errorf("%+v: %v", test.shares, err)
 		}
