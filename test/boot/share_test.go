@@ -45,13 +45,16 @@ func TestShare(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			need(t, cloud)
 			tool := tool(t)
-			var dir, readOnly string
+			var dir, readOnly, inner string
 			attempt(t, func() *guest {
 				dir, readOnly = folders(t)
-				return onPipes(cloud.args(append(test.flags, "-m", "256M", "-a", "quiet", "--initrd", tool, "-v", dir+":/mnt/dir", "-v", readOnly+":/read only:ro")...)...)
+				inner, _ = folders(t)
+				store(t, filepath.Join(inner, "file"), "inner\n")
+				return onPipes(cloud.args(append(test.flags, "-m", "256M", "-a", "quiet", "--initrd", tool, "-v", inner+":/mnt/dir/inner", "-v", dir+":/mnt/dir", "-v", readOnly+":/read only:ro")...)...)
 			}, func(g *guest) {
 				g.prompt()
-				g.do("grep virtiofs /proc/mounts", "share1 /read\\040only virtiofs ro")
+				g.do("grep virtiofs /proc/mounts", "share2 /read\\040only virtiofs ro")
+				g.do("cat /mnt/dir/inner/file", "inner\r\n")
 				g.do("cat /mnt/dir/file '/read only/file'", "of the host\r\nof the host\r\n")
 				g.do("echo of the guest > /mnt/dir/new; echo done", "done\r\n")
 				g.do("cat /mnt/dir/up", "no such file")
@@ -61,7 +64,7 @@ func TestShare(t *testing.T) {
 				store(t, filepath.Join(dir, "later"), "later\n")
 				g.do("while ! grep -q changed /mnt/dir/file; do sleep 0.1; done; cat /mnt/dir/later", "later\r\n")
 				g.do("/tool share /mnt/dir '/read only'", "SHARE-DONE")
-				g.do("umount /mnt/dir; mount -t virtiofs share0 /mnt/dir; cat /mnt/dir/later", "later\r\n")
+				g.do("umount /mnt/dir/inner; umount /mnt/dir; mount -t virtiofs share1 /mnt/dir; cat /mnt/dir/later", "later\r\n")
 				g.send("poweroff\n")
 				g.status(0)
 			})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"time"
 
@@ -22,7 +23,7 @@ func share(dir, readOnly string) error {
 		do   func(dir string) error
 	}{
 		{"data", shareData}, {"mmap", shareMmap}, {"locks", shareLocks}, {"attributes", shareXattr}, {"names", shareNames},
-		{"holes", shareHoles}, {"modes", shareModes}, {"special files", shareSpecial}, {"directory", shareDirectory},
+		{"holes", shareHoles}, {"modes", shareModes}, {"a user", shareUser}, {"special files", shareSpecial}, {"directory", shareDirectory},
 	} {
 		at, began := filepath.Join(dir, "tool"), time.Now()
 		if err := errors.Join(os.Mkdir(at, 0o755), check.do(at), os.RemoveAll(at)); err != nil {
@@ -230,23 +231,77 @@ func shareModes(dir string) error {
 		return err
 	}
 	var st unix.Stat_t
-	check := func(mode uint32) error {
-		if err := unix.Stat(path, &st); err != nil || st.Mode&0o7777 != mode || st.Uid != 0 || st.Gid != 0 {
-			return fmt.Errorf("mode %o of %d:%d, want %o, %v", st.Mode, st.Uid, st.Gid, mode, err)
+	check := func(mode, uid, gid uint32) error {
+		if err := unix.Stat(path, &st); err != nil || st.Mode&0o7777 != mode || st.Uid != uid || st.Gid != gid {
+			return fmt.Errorf("mode %o of %d:%d, want %o of %d:%d, %v", st.Mode, st.Uid, st.Gid, mode, uid, gid, err)
 		}
 		return nil
 	}
-	if err := errors.Join(check(0o666), unix.Chmod(path, 0o4750), check(0o750), os.Chown(path, 0, 0)); err != nil {
+	err := errors.Join(check(0o666, 0, 0), unix.Chmod(path, 0o4750), check(0o4750, 0, 0), os.Chown(path, 0, 0), check(0o750, 0, 0),
+		os.Chown(path, 1000, 100), check(0o750, 1000, 100), unix.Chmod(path, 0), check(0, 1000, 100), os.Chown(path, 0, 0), unix.Chmod(path, 0o644))
+	if err != nil {
 		return err
-	}
-	if err := os.Chown(path, 1000, 1000); !errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("chown: %v", err)
 	}
 	var fs unix.Statfs_t
 	if err := unix.Statfs(dir, &fs); err != nil || fs.Blocks == 0 || fs.Namelen == 0 {
 		return fmt.Errorf("statfs: %+v, %v", fs, err)
 	}
 	return unix.Access(path, unix.R_OK)
+}
+
+// shareUser is somebody who is not root, in a directory that all may write to: what
+// he makes is his, and what is not his he cannot change.
+func shareUser(dir string) error {
+	name := func(s string) string { return filepath.Join(dir, s) }
+	roots := errors.Join(unix.Chmod(dir, 0o777), os.WriteFile(name("roots"), nil, 0o644), os.WriteFile(name("program"), nil, 0o777), unix.Chmod(name("program"), 0o4777))
+	if roots != nil {
+		return roots
+	}
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and the thread ends with it
+		unix.RawSyscall(unix.SYS_SETFSGID, 1000, 0, 0)
+		unix.RawSyscall(unix.SYS_SETFSUID, 1000, 0, 0)
+		done <- asUser(name)
+	}()
+	err := <-done
+	var st unix.Stat_t
+	if unix.Stat(name("program"), &st) != nil || st.Mode&0o7777 != 0o777 {
+		err = errors.Join(err, fmt.Errorf("a program that was written to has mode %o", st.Mode))
+	}
+	return err
+}
+
+func asUser(name func(string) string) error {
+	f, err := os.OpenFile(name("his"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o400)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, write := f.Write([]byte("his"))
+	p, open := os.OpenFile(name("program"), os.O_WRONLY, 0)
+	if open != nil {
+		return open
+	}
+	defer p.Close()
+	_, change := p.Write([]byte("changed"))
+	err = errors.Join(write, change, os.Mkdir(name("of his"), 0o755), os.WriteFile(name("of his/file"), nil, 0o600), os.Symlink("x", name("of his/link")),
+		unix.Mkfifo(name("of his/pipe"), 0o600), os.Chmod(name("his"), 0o600), os.WriteFile(name("his"), []byte("more"), 0), os.Rename(name("his"), name("of his/his")),
+		os.Link(name("of his/his"), name("again")), os.Chtimes(name("again"), time.Unix(1, 0), time.Unix(1, 0)))
+	var st unix.Stat_t
+	for _, made := range []string{"of his", "of his/file", "of his/link", "of his/pipe", "of his/his", "again"} {
+		if e := unix.Lstat(name(made), &st); e != nil || st.Uid != 1000 || st.Gid != 1000 {
+			err = errors.Join(err, fmt.Errorf("%s is %d:%d's, %v", made, st.Uid, st.Gid, e))
+		}
+	}
+	for what, got := range map[string]error{
+		"chmod of root's": os.Chmod(name("roots"), 0o666), "chown": os.Chown(name("again"), 0, 0), "write to root's": os.WriteFile(name("roots"), nil, 0),
+	} {
+		if !errors.Is(got, unix.EPERM) && !errors.Is(got, unix.EACCES) {
+			err = errors.Join(err, fmt.Errorf("%s: %v", what, got))
+		}
+	}
+	return err
 }
 
 func shareSpecial(dir string) error {
