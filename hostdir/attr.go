@@ -83,7 +83,7 @@ func (d *Dir) setPermissions(n *node, in *fuse.SetAttrIn) fuse.Status {
 	case want == now:
 		return fuse.OK
 	}
-	return status(d.settle(n, want))
+	return status(d.settle(n, want, false))
 }
 
 // setHost sets the host's mode, and cannot give a file to others: it succeeds

@@ -17,10 +17,7 @@ package hostdir
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -79,7 +76,6 @@ type Dir struct {
 	specials           atomic.Bool // a file has been seen that has special bits for the guest
 	local              bool        // the file system is of this host
 	memory             bool        // and has no medium
-	umask              uint32
 	owner              owner
 	most               int // descriptors
 
@@ -137,9 +133,6 @@ func (d *Dir) prepare() (err error) {
 	if d.proc, err = openat(unix.AT_FDCWD, "/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
 		return fmt.Errorf("/proc/self/fd: %w; mount /proc", err)
 	}
-	if d.umask, err = umask(); err != nil {
-		return err
-	}
 	var fs unix.Statfs_t
 	if err := fstatfs(d.root, &fs); err != nil {
 		return err
@@ -181,21 +174,6 @@ var localTypes = []int64{
 // Quick says that what needs no data of a file is answered at once, or as soon as
 // this host's disk has it.
 func (d *Dir) Quick() bool { return d.local }
-
-// umask returns the process's, which can only be read there without being set.
-func umask() (uint32, error) {
-	b, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(b)) {
-		if octal, ok := strings.CutPrefix(line, "Umask:"); ok {
-			v, err := strconv.ParseUint(strings.TrimSpace(octal), 8, 16)
-			return uint32(v), err
-		}
-	}
-	return 0o777, nil // an old kernel: as if all bits were taken away
-}
 
 // Close gives back all that is open. Nothing else may be called afterwards.
 func (d *Dir) Close() error {

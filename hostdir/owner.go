@@ -97,8 +97,9 @@ func hostMode(kind, asked, have uint32) uint32 {
 }
 
 // settle has the guest be shown an inode of this user's as want: by the host's
-// mode where that says all, else by an override. The caller uses the node.
-func (d *Dir) settle(n *node, want override) error {
+// mode where that says all, else by an override. fresh: it has none yet. The caller
+// uses the node.
+func (d *Dir) settle(n *node, want override, fresh bool) error {
 	var st unix.Stat_t
 	if err := fstat(n.fd, &st); err != nil {
 		return err
@@ -117,7 +118,11 @@ func (d *Dir) settle(n *node, want override) error {
 		}
 		st.Mode = n.kind | mode
 	}
-	err := d.record(n, want, d.owner.plain(&st) == want)
+	plain := d.owner.plain(&st) == want
+	if plain && fresh {
+		return nil
+	}
+	err := d.record(n, want, plain)
 	if err != nil && mode != had {
 		d.chmod(n.fd, had) // it is as it was
 	}
@@ -258,7 +263,7 @@ func (d *Dir) adopt(b *birth, n *node, st *unix.Stat_t) error {
 		if err := d.chmod(n.fd, bits); err != nil {
 			return err
 		}
-	} else if err := d.settle(n, d.newborn(b.parent, b.who, b.kind, b.bits)); err != nil && err != unix.EPERM {
+	} else if err := d.settle(n, d.newborn(b.parent, b.who, b.kind, b.bits), true); err != nil && err != unix.EPERM {
 		return err // EPERM: it stays this user's
 	}
 	return fstat(n.fd, st)
@@ -292,7 +297,7 @@ func (d *Dir) dropSpecial(n *node) error {
 		return nil
 	}
 	now.Mode = without(now.Mode)
-	return d.settle(n, now)
+	return d.settle(n, now, false)
 }
 
 // dropSpecialOf is dropSpecial of a descriptor.

@@ -417,7 +417,7 @@ func (g *guest) forgetsMeanwhile() {
 	n, s := g.use(g.lookupName(root, "late").NodeId)
 	g.must("use", s)
 	g.Forget(n.id, 1)
-	if err := g.settle(n, override{1, 1, 0o644}); err != unix.EPERM {
+	if err := g.settle(n, override{1, 1, 0o644}, false); err != unix.EPERM {
 		g.Errorf("a node that was forgotten was given away: %v", err)
 	}
 	g.done(n)
@@ -426,7 +426,7 @@ func (g *guest) forgetsMeanwhile() {
 	}
 	n = g.known(g.keyOf("a"))
 	g.Forget(n.id, 1)
-	if err := g.settle(n, override{0, 0, 0o600}); err != nil {
+	if err := g.settle(n, override{0, 0, 0o600}, false); err != nil {
 		g.Error(err)
 	}
 	g.done(n)
