@@ -46,8 +46,9 @@ func (m *Machine) addDevices() error {
 	in, out := m.serialConsole()
 	d.com1 = serial.New(m.line(gsiCOM1), in, out)
 	d.com1.Owner = m.panicked
-	d.powerButton = &button{m.line(gsiPowerButton)}
 	reset := func() { m.end(End{Reason: Reset}) }
+	keyboard := pc.NewI8042(m.line(gsiKeyboard), reset)
+	d.powerButton = &button{m.line(gsiPowerButton), keyboard}
 	d.reset = &pc.ResetControl{Reset: reset}
 	pm := &pc.PM{PowerOff: func() { m.end(End{Reason: PowerOff}) }, Reset: reset}
 	panicked := func(e pc.PanicEvent) {
@@ -58,7 +59,7 @@ func (m *Machine) addDevices() error {
 	debugExit := func(code uint32) { m.end(End{Reason: DebugExit, Code: code}) }
 	err := errors.Join(
 		d.ports.Map(portCOM1, serial.Size, d.com1),
-		d.ports.Map(portI8042, pc.I8042Size, pc.NewI8042(reset)),
+		d.ports.Map(portI8042, pc.I8042Size, keyboard),
 		d.ports.Map(portCMOS, pc.CMOSSize, pc.NewCMOS(time.Now)),
 		d.ports.Map(portPM, pc.PMSize, pm),
 		d.ports.Map(portDebugExit, pc.DebugExitSize, &pc.DebugExit{Exit: debugExit}),
@@ -85,6 +86,7 @@ func (m *Machine) writeACPI() error {
 	c := acpi.Config{
 		COM1:    acpi.Serial{Port: portCOM1, GSI: gsiCOM1},
 		RTC:     true,
+		I8042:   true,
 		Century: pc.RTCCentury,
 		Power: acpi.Power{
 			ResetPort: portPM + pc.PMReset, ResetValue: pc.PMResetValue,
@@ -162,10 +164,15 @@ func (l *line) Set(high bool) {
 	}
 }
 
-// button is the power button: an edge of its interrupt for each press.
-type button struct{ line bus.Line }
+// button is the power button: an edge of its interrupt for each press. Who sleeps
+// does not hear it, and is woken.
+type button struct {
+	line     bus.Line
+	keyboard *pc.I8042
+}
 
 func (b *button) press() {
 	b.line.Set(true)
 	b.line.Set(false)
+	b.keyboard.Wake()
 }

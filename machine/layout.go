@@ -49,6 +49,7 @@ const (
 
 // Inputs of the I/O APIC.
 const (
+	gsiKeyboard    = 1
 	gsiCOM1        = 4
 	gsiPowerButton = 9
 	gsiINTx        = 16 // and all behind it: INTA of PCI devices

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"sync"
+
+	"vmm/bus"
 )
 
 // I8042Size spans ports 0x60 (data) to 0x64 (command and status).
@@ -19,14 +21,20 @@ const (
 	i8042Unlock  = 1 << 4 // status: the keyboard is not locked
 	i8042Timeout = 1 << 6 // status: the keyboard did not answer
 
+	i8042KeyInterrupt = 1 << 0 // configuration: an interrupt for each byte to read
+	i8042KeyOff       = 1 << 4 // configuration: the keyboard's clock is held
+
 	i8042CTR = 0x74 // configuration at reset: both devices off, translation
 	i8042P2  = 0x03 // output port: A20 on, no reset
 )
 
-// I8042 is a keyboard controller without a keyboard: it is there for guests
-// that reset the machine through it (Linux's reboot=k), and it answers enough
-// that a probe ends at once and finds no device.
+// I8042 is a keyboard controller without a keyboard. It is there for guests that
+// reset the machine through it (Linux's reboot=k), and it answers enough that a
+// probe ends at once and finds no device. And it wakes a guest that sleeps: of all
+// that this machine has, the interrupt of a keyboard is the only one that Linux,
+// where it suspends to idle, leaves on.
 type I8042 struct {
+	irq   bus.Line // edge-triggered
 	reset func()
 
 	mu sync.Mutex
@@ -42,8 +50,22 @@ type i8042State struct {
 
 // NewI8042 returns a controller that calls reset for a pulse on the processor's
 // reset line.
-func NewI8042(reset func()) *I8042 {
-	return &I8042{reset: reset, i8042State: i8042State{Config: i8042CTR, Status: i8042Unlock | i8042SYS}}
+func NewI8042(irq bus.Line, reset func()) *I8042 {
+	return &I8042{irq: irq, reset: reset, i8042State: i8042State{Config: i8042CTR, Status: i8042Unlock | i8042SYS}}
+}
+
+// Wake interrupts a guest that wants to hear of keys. What it reads is what a
+// keyboard says that has lost one, 0x00. What is there to read stays.
+func (c *I8042) Wake() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.Config&i8042KeyInterrupt == 0 || c.Config&i8042KeyOff != 0:
+	case c.Status&i8042OBF != 0:
+		c.interrupt()
+	default:
+		c.answer(0, 0)
+	}
 }
 
 // Read implements bus.Device.
@@ -131,13 +153,21 @@ func (c *I8042) operand(v byte) (reset bool) {
 func (c *I8042) answer(v, status byte) {
 	c.Data = v
 	c.Status = c.Status&^i8042Timeout | i8042OBF | status
+	if c.Config&i8042KeyInterrupt != 0 {
+		c.interrupt()
+	}
+}
+
+func (c *I8042) interrupt() {
+	c.irq.Set(true)
+	c.irq.Set(false)
 }
 
 // Reset is the reset of the machine.
 func (c *I8042) Reset() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.i8042State = NewI8042(nil).i8042State
+	c.i8042State = NewI8042(nil, nil).i8042State
 }
 
 // Save returns the state.

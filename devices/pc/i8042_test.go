@@ -6,6 +6,48 @@ import (
 	"vmm/devices/pc"
 )
 
+// edges counts the interrupts of a line.
+type edges int
+
+func (e *edges) Set(high bool) {
+	if high {
+		*e++
+	}
+}
+
+// TestI8042Wake: a guest that wants to hear of keys is interrupted, and no other;
+// and no answer that it waits for is lost by that.
+func TestI8042Wake(t *testing.T) {
+	for _, test := range []struct {
+		name       string
+		writes     [][2]byte // offset, value
+		interrupts edges
+		data       int // what there is to read then, -1 is nothing
+	}{
+		{"nobody listens", nil, 0, -1},
+		{"as Linux has it", [][2]byte{{4, 0x60}, {0, 0x65}}, 1, 0},
+		{"without the interrupt", [][2]byte{{4, 0x60}, {0, 0x64}}, 0, -1},
+		{"the keyboard is off", [][2]byte{{4, 0x60}, {0, 0x75}}, 0, -1},
+		{"turned off by a command", [][2]byte{{4, 0x60}, {0, 0x65}, {4, 0xad}}, 0, -1},
+		{"an answer is there", [][2]byte{{4, 0x60}, {0, 0x65}, {4, 0xaa}}, 2, 0x55},
+		{"an answer from when nobody listened", [][2]byte{{4, 0xaa}, {4, 0x60}, {0, 0x65}}, 1, 0x55},
+	} {
+		irq := new(edges)
+		c := pc.NewI8042(irq, nil)
+		for _, w := range test.writes {
+			out(c, uint64(w[0]), w[1])
+		}
+		c.Wake()
+		data := -1
+		if in(c, 4)&1 != 0 {
+			data = int(in(c, 0))
+		}
+		if *irq != test.interrupts || data != test.data || in(c, 4)&1 != 0 {
+			t.Errorf("%s: %d interrupts, then %#x to read", test.name, *irq, data)
+		}
+	}
+}
+
 func TestI8042Reset(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -20,7 +62,7 @@ func TestI8042Reset(t *testing.T) {
 		{"data", [][2]byte{{0, 0xfe}}, 0},
 	} {
 		n := 0
-		c := pc.NewI8042(func() { n++ })
+		c := pc.NewI8042(new(edges), func() { n++ })
 		for _, w := range test.writes {
 			out(c, uint64(w[0]), w[1])
 		}
@@ -33,7 +75,7 @@ func TestI8042Reset(t *testing.T) {
 // TestI8042ResetUnlocked: the machine may reset the device from the callback.
 func TestI8042ResetUnlocked(t *testing.T) {
 	var c *pc.I8042
-	c = pc.NewI8042(func() { c.Reset() })
+	c = pc.NewI8042(new(edges), func() { c.Reset() })
 	out(c, 4, 0xaa)
 	out(c, 4, 0xfe)
 	if s := in(c, 4); s&1 != 0 {
@@ -43,7 +85,7 @@ func TestI8042ResetUnlocked(t *testing.T) {
 
 // TestI8042Probe asks as Linux's i8042 driver does.
 func TestI8042Probe(t *testing.T) {
-	c := pc.NewI8042(nil)
+	c := pc.NewI8042(new(edges), nil)
 	ask := func(cmd byte, operand ...byte) (status, data byte) {
 		t.Helper()
 		out(c, 4, cmd)
@@ -93,7 +135,7 @@ func TestI8042Probe(t *testing.T) {
 }
 
 func TestI8042SaveLoad(t *testing.T) {
-	a, b := pc.NewI8042(nil), pc.NewI8042(nil)
+	a, b := pc.NewI8042(new(edges), nil), pc.NewI8042(new(edges), nil)
 	out(a, 4, 0xaa)
 	state, err := a.Save()
 	if err != nil {

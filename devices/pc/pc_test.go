@@ -87,7 +87,7 @@ func TestGarbage(t *testing.T) {
 	nop := func() {}
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for _, d := range []bus.Device{
-		pc.NewCMOS(time.Now), pc.NewI8042(nop), &pc.PM{PowerOff: nop, Reset: nop},
+		pc.NewCMOS(time.Now), pc.NewI8042(new(edges), nop), &pc.PM{PowerOff: nop, Reset: nop},
 		&pc.DebugExit{Exit: func(uint32) {}}, &pc.Pvpanic{Event: func(pc.PanicEvent) {}},
 	} {
 		for range 20000 {
@@ -108,7 +108,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add([]byte(`{"Index":11,"Offset":9223372036854775807,"RAM":"` + strings.Repeat("AAAA", 42) + `AAA="}`))
 	f.Add([]byte(`{"Config":116,"Status":255,"Data":85,"Next":209}`))
 	f.Fuzz(func(t *testing.T, state []byte) {
-		c, k := pc.NewCMOS(time.Now), pc.NewI8042(func() {})
+		c, k := pc.NewCMOS(time.Now), pc.NewI8042(new(edges), func() {})
 		if c.Load(state) == nil {
 			for i := range byte(128) {
 				put(c, i, get(c, i)+1)

@@ -67,11 +67,12 @@ func TestRestart(t *testing.T) {
 }
 
 // TestSignals: the first signal presses the power button, which the guest's
-// init handles; the second stops the guest at once.
+// init handles, when it can hear it: while it boots and when it sleeps, too; the
+// second stops the guest at once.
 func TestSignals(t *testing.T) {
 	need(t, cloud)
 	boot := func(more ...string) func() *guest {
-		return func() *guest { return onPipes(cloud.args(append(more, "-m", "256M", "-a", "quiet")...)...) }
+		return func() *guest { return onPipes(cloud.args(append([]string{"-m", "256M", "-a", "quiet"}, more...)...)...) }
 	}
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
 		t.Run(s.String(), func(t *testing.T) {
@@ -90,6 +91,22 @@ func TestSignals(t *testing.T) {
 			g.signal(syscall.SIGTERM)
 			g.signal(syscall.SIGCONT)
 			g.status(128+int(syscall.SIGINT), 128+int(syscall.SIGTERM))
+		})
+	})
+	t.Run("booting", func(t *testing.T) {
+		attempt(t, boot("--stop-timeout", "90s", "-a", "loglevel=7"), func(g *guest) {
+			g.expect("Linux version")
+			g.signal(syscall.SIGTERM)
+			g.status(0)
+		})
+	})
+	t.Run("asleep", func(t *testing.T) {
+		attempt(t, boot(), func(g *guest) {
+			g.prompt()
+			g.send("echo 7 > /proc/sys/kernel/printk; echo freeze > /sys/power/state\n")
+			g.expect("PM: suspend entry (s2idle)")
+			g.signal(syscall.SIGTERM)
+			g.status(0)
 		})
 	})
 	t.Run("timeout", func(t *testing.T) {
