@@ -91,6 +91,7 @@ type Guest struct {
 	in     *inbox
 	out    *output
 	server *server // nil: it has no API
+	stderr *stderr // nil: it is somebody else's
 
 	over chan struct{} // closed when it has ended for good
 
@@ -133,7 +134,7 @@ func New(c machine.Config, o Options) (*Guest, error) {
 			return nil, err
 		}
 	}
-	g.out = newOutput(o.Output, log, func(err error) { g.log.Warn("the guest's output is not kept any more", "err", err) })
+	g.out = newOutput(o.Output, log, g.tellOutage)
 	g.describe()
 	if g.claim != nil {
 		if g.server, err = g.serve(g.claim.Socket()); err != nil {
@@ -378,6 +379,9 @@ func (g *Guest) Close() error {
 	defer g.fail() // nothing depends on it any more
 	var errs []error
 	errs = append(errs, g.out.Close())
+	if g.stderr != nil {
+		errs = append(errs, g.stderr.Close())
+	}
 	if g.server != nil {
 		errs = append(errs, g.server.close())
 	}
@@ -396,11 +400,17 @@ func (g *Guest) About() api.Guest {
 	return g.about
 }
 
-// CreateFile makes a file in the guest's folder, which it must have, to append to.
-func (g *Guest) CreateFile(name string) (*os.File, error) { return create(g.claim.Root(), name) }
+// tellOutage says that what the guest prints is not kept, or is again.
+func (g *Guest) tellOutage(err error, lost int64) {
+	if err != nil {
+		g.log.Warn("the guest's output is not kept until that is mended", "err", err)
+		return
+	}
+	g.log.Warn("the guest's output is kept again", "bytes lost", lost)
+}
 
-// OpenLog is CreateFile for a file that keeps the last of what is written to it,
-// LogSize at least. It stays open.
+// OpenLog makes a file in the guest's folder, which it must have, that keeps the
+// last of what is written to it, LogSize at least. It stays open.
 func (g *Guest) OpenLog(name string) (io.Writer, error) {
 	return openLog(g.claim.Root(), name, LogSize)
 }

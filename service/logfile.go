@@ -3,6 +3,7 @@ package service
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -21,6 +22,7 @@ type logFile struct {
 	max  int64
 	f    *os.File
 	n    int64 // bytes in f
+	lost int64 // bytes that could not be written, behind those; of which the next write tells
 }
 
 // older is the name of the second file.
@@ -40,8 +42,45 @@ func create(root *os.Root, name string) (*os.File, error) {
 	return root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR|os.O_APPEND, 0o600)
 }
 
-// Write appends p, of which a part may go into one file and a part into the next.
+// Write appends p. What a host does not take whose disk is full is lost; once it has
+// room again the log says how much that was, and goes on.
 func (l *logFile) Write(p []byte) (n int, err error) {
+	if err = l.tell(); err == nil {
+		n, err = l.append(p)
+	}
+	l.lost += int64(len(p) - n)
+	return n, err
+}
+
+// missing stands in output for n bytes of it.
+func missing(n int64) []byte {
+	return fmt.Appendf(nil, "\r\n[vmm: %d bytes of output are missing here]\r\n", n)
+}
+
+// tell writes how much was lost, if something was: whole, or not at all.
+func (l *logFile) tell() error {
+	if l.lost == 0 {
+		return nil
+	}
+	text := missing(l.lost)
+	if l.n+int64(len(text)) > l.max {
+		if err := l.turn(); err != nil {
+			return err
+		}
+	}
+	n, err := l.f.Write(text)
+	if err != nil {
+		if n > 0 {
+			err = errors.Join(err, l.f.Truncate(l.n))
+		}
+		return err
+	}
+	l.n, l.lost = l.n+int64(n), 0
+	return nil
+}
+
+// append writes p, of which a part may go into one file and a part into the next.
+func (l *logFile) append(p []byte) (n int, err error) {
 	for len(p) > 0 {
 		if l.n >= l.max {
 			if err := l.turn(); err != nil {
@@ -67,7 +106,11 @@ func (l *logFile) turn() error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(l.root.Rename(l.name, older(l.name)), l.root.Rename(next, l.name)); err != nil {
+	if err := l.root.Rename(l.name, older(l.name)); err != nil && !errors.Is(err, fs.ErrNotExist) { // nor if that failed between the two
+		f.Close()
+		return err
+	}
+	if err := l.root.Rename(next, l.name); err != nil {
 		f.Close()
 		return err
 	}
@@ -76,7 +119,11 @@ func (l *logFile) turn() error {
 	return nil
 }
 
-func (l *logFile) Close() error { return l.f.Close() }
+// Close says what was lost at the end, if it can.
+func (l *logFile) Close() error {
+	l.tell()
+	return l.f.Close()
+}
 
 // AllLines is all that a log has.
 const AllLines = -1

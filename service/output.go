@@ -1,9 +1,9 @@
 package service
 
 import (
-	"fmt"
 	"io"
 	"sync"
+	"time"
 )
 
 // output is where the guest's console goes: to its log, to everybody who watches,
@@ -15,11 +15,36 @@ type output struct {
 	mu       sync.Mutex
 	log      *logFile              // guarded by mu; nil: none is kept
 	watchers map[*watcher]struct{} // guarded by mu; nil once closed
-	failed   func(error)           // told once that the log cannot be written
+	outages  outages               // guarded by mu; of the log
 }
 
-func newOutput(console io.Writer, log *logFile, failed func(error)) *output {
-	return &output{console: console, log: log, failed: failed, watchers: map[*watcher]struct{}{}}
+func newOutput(console io.Writer, log *logFile, tell func(err error, lost int64)) *output {
+	return &output{console: console, log: log, outages: outages{tell: tell}, watchers: map[*watcher]struct{}{}}
+}
+
+// outages tells when a log cannot be written, and when it can again: not more often
+// than sayAgain, for a guest may fill the disk by what it prints.
+type outages struct {
+	tell func(err error, lost int64) // err is nil when it can again
+	said time.Time                   // when the last was told of
+	told bool                        // of the one that is
+	lost int64                       // bytes in those that nobody was told of
+}
+
+const sayAgain = time.Minute
+
+// see looks at a write, before which lost bytes could not be written.
+func (o *outages) see(err error, lost int64) {
+	switch began, over := err != nil && lost == 0, err == nil && lost > 0; {
+	case began && (o.said.IsZero() || time.Since(o.said) >= sayAgain):
+		o.told = true
+		o.tell(err, 0)
+	case over && o.told:
+		o.tell(nil, o.lost+lost)
+		o.said, o.told, o.lost = time.Now(), false, 0
+	case over:
+		o.lost += lost
+	}
 }
 
 // Write implements io.Writer. It fails only where the console does.
@@ -35,11 +60,9 @@ func (o *output) share(p []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.log != nil {
-		if _, err := o.log.Write(p); err != nil {
-			o.failed(err)
-			o.log.Close()
-			o.log = nil
-		}
+		lost := o.log.lost
+		_, err := o.log.Write(p)
+		o.outages.see(err, lost)
 	}
 	for w := range o.watchers {
 		w.add(p)
@@ -137,7 +160,7 @@ func (w *watcher) Read(p []byte) (int, error) {
 		w.changed.Wait()
 	}
 	if len(w.data) == 0 && w.missed > 0 {
-		w.data = fmt.Appendf(nil, "\r\n[vmm: %d bytes of output are missing here]\r\n", w.missed)
+		w.data = missing(int64(w.missed))
 		w.missed = 0
 	}
 	if len(w.data) == 0 {

@@ -8,10 +8,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // folder is a guest's folder.
@@ -139,7 +141,7 @@ func newTestOutput(t *testing.T, console io.Writer) *output {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newOutput(console, l, func(err error) { t.Error(err) })
+	return newOutput(console, l, func(err error, _ int64) { t.Error(err) })
 }
 
 // TestWatchers: each gets what comes from its beginning on, those that want it
@@ -216,29 +218,120 @@ var errGone = errors.New("gone")
 
 func (brokenWriter) Write([]byte) (int, error) { return 0, errGone }
 
-// TestBrokenOutput: a log that cannot be written is said once and then done
-// without; the console's error is the writer's.
+// TestBrokenOutput: the console's error is the writer's.
 func TestBrokenOutput(t *testing.T) {
-	l, err := openLog(folder(t), "log", 10)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.f.Close()
-	said := 0
-	o := newOutput(nil, l, func(error) { said++ })
-	w := watch(t, o, 0)
-	for range 3 {
-		if n, err := io.WriteString(o, "text"); n != 4 || err != nil {
-			t.Errorf("%d, %v", n, err)
-		}
-	}
-	o.Close()
-	if b, err := io.ReadAll(w); string(b) != "texttexttext" || err != nil || said != 1 {
-		t.Errorf("%q, %v, said %d times", b, err, said)
-	}
 	if _, err := newOutput(brokenWriter{}, nil, nil).Write([]byte("x")); err != errGone {
 		t.Errorf("%v", err)
 	}
+}
+
+// full makes a log's disk full until it is called.
+func full(t *testing.T, l *logFile) (mend func()) {
+	t.Helper()
+	f, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	was := l.f
+	l.f = f
+	return func() {
+		f.Close()
+		l.f = was
+	}
+}
+
+// TestFullDisk: a log that cannot be written goes on when it can again, and says
+// what is missing; those who watch miss nothing.
+func TestFullDisk(t *testing.T) {
+	l, err := openLog(folder(t), ConsoleLog, LogSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said []string
+	o := newOutput(nil, l, func(err error, lost int64) { said = append(said, fmt.Sprint(err, lost)) })
+	w := watch(t, o, 0)
+	write := func(text string) {
+		if n, err := io.WriteString(o, text); n != len(text) || err != nil {
+			t.Errorf("%d, %v", n, err)
+		}
+	}
+	write("before")
+	mend := full(t, l)
+	write("one")
+	write("three")
+	mend()
+	write("after")
+	mend = full(t, l)
+	write("four")
+	mend()
+	o.Close()
+	if b, err := io.ReadAll(w); string(b) != "beforeonethreeafterfour" || err != nil {
+		t.Errorf("a watcher has %q, %v", b, err)
+	}
+	if got, want := allOfLog(t, l.root), "before"+string(missing(8))+"after"+string(missing(4)); got != want {
+		t.Errorf("the log has %q, want %q", got, want)
+	}
+	if want := []string{"write /dev/full: no space left on device 0", "<nil> 8"}; !slices.Equal(said, want) { // the second outage is too soon after
+		t.Errorf("%q, want %q", said, want)
+	}
+}
+
+// TestNoTurn: what can keep a log from its next file, and that it goes on when that
+// is over.
+func TestNoTurn(t *testing.T) {
+	for _, test := range []struct {
+		name       string
+		hurt, mend func(dir string) error
+	}{
+		{"a directory in its place", func(dir string) error { return os.MkdirAll(dir+"/console.log.new/x", 0o700) }, func(dir string) error { return os.RemoveAll(dir + "/console.log.new") }},
+		{"one instead of the older", func(dir string) error { return os.MkdirAll(dir+"/console.log.1/x", 0o700) }, func(dir string) error { return os.RemoveAll(dir + "/console.log.1") }},
+		{"the older is there, the next not yet", func(dir string) error { return os.Rename(dir+"/console.log", dir+"/console.log.1") }, nil},
+	} {
+		root := folder(t)
+		l, err := openLog(root, ConsoleLog, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(l, strings.Repeat("a", 100))
+		if err := test.hurt(root.Name()); err != nil {
+			t.Fatal(err)
+		}
+		want := strings.Repeat("a", 100)
+		if test.mend != nil {
+			if n, err := io.WriteString(l, "lost"); n != 0 || err == nil {
+				t.Errorf("%s: %d, %v", test.name, n, err)
+			}
+			if err := test.mend(root.Name()); err != nil {
+				t.Fatal(err)
+			}
+			want += string(missing(4))
+		}
+		if _, err := io.WriteString(l, "goes on"); err != nil {
+			t.Errorf("%s: %v", test.name, err)
+		}
+		if got := allOfLog(t, root); got != want+"goes on" {
+			t.Errorf("%s: %q", test.name, got)
+		}
+		l.Close()
+	}
+}
+
+// TestOutages: who is told of them, and how often.
+func TestOutages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var said []string
+		o := outages{tell: func(err error, lost int64) { said = append(said, fmt.Sprint(err, lost)) }}
+		for range 100 { // of one a second
+			time.Sleep(time.Second)
+			o.see(errGone, 0)
+			o.see(errGone, 1)
+			o.see(nil, 2)
+			o.see(nil, 0)
+		}
+		if want := []string{"gone 0", "<nil> 2", "gone 0", "<nil> 120"}; !slices.Equal(said, want) {
+			t.Errorf("%q, want %q", said, want)
+		}
+	})
 }
 
 func TestLastLines(t *testing.T) {

@@ -108,13 +108,14 @@ func (o *runOptions) leaveParent(g *service.Guest) error {
 	if err != nil {
 		return err
 	}
-	f, err := g.CreateFile(roster.StderrLog)
+	err = g.KeepStderr(roster.StderrLog, func(f *os.File) error {
+		return errors.Join(unix.Dup2(int(f.Fd()), 1), unix.Dup2(int(f.Fd()), 2))
+	})
 	if err != nil {
 		return err
 	}
-	defer f.Close()
 	o.log.set(log, o.logFormat.inFile())
-	return errors.Join(unix.Dup2(int(f.Fd()), 1), unix.Dup2(int(f.Fd()), 2))
+	return nil
 }
 
 // restart is the flag --restart.
