@@ -138,13 +138,17 @@ func TestStop(t *testing.T) {
 			if test.paused {
 				f.Pause()
 			}
-			for range test.stops {
+			for i := range test.stops {
+				if i > 0 {
+					f.await(t, func() bool { return m.pressed() == 1 })
+				}
 				if err := f.Stop(syscall.SIGTERM, test.timeout); err != nil {
 					t.Error(err)
 				}
 			}
-			if e := f.end(t); e.Reason != test.end || e.Signal != syscall.SIGTERM || m.presses != 1 {
-				t.Errorf("%+v, pressed %d times", e, m.presses)
+			// A guest whose time is over at once may end before the first press.
+			if e := f.end(t); e.Reason != test.end || e.Signal != syscall.SIGTERM || m.pressed() > 1 {
+				t.Errorf("%+v, pressed %d times", e, m.pressed())
 			}
 		})
 	}

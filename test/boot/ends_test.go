@@ -72,7 +72,9 @@ func TestRestart(t *testing.T) {
 func TestSignals(t *testing.T) {
 	need(t, cloud)
 	boot := func(more ...string) func() *guest {
-		return func() *guest { return onPipes(cloud.args(append([]string{"-m", "256M", "-a", "quiet"}, more...)...)...) }
+		return func() *guest {
+			return onPipes(cloud.args(append([]string{"-m", "256M", "-a", "quiet"}, more...)...)...)
+		}
 	}
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
 		t.Run(s.String(), func(t *testing.T) {
