@@ -9,7 +9,9 @@ import (
 // Messages. KVM takes any address for one of the local APICs' and injects what
 // the data says, so these are ones that the kernel's CPUs survive: an ExtINT, a
 // reserved mode, and vectors below 16, which there cannot be. INIT, SMI, NMI and
-// other vectors would only hurt the guest itself.
+// other vectors would only hurt the guest itself: 0xff is Linux's for spurious
+// interrupts, which it does not acknowledge, as the manual says; so a real one keeps
+// all others from that CPU, with any VMM and on hardware.
 var (
 	messageAddresses = []uint64{
 		0, 0xfee00000, 0xfee01000, 0xfee0000c, 0xfeeff000, 0xfeeff00c, 0xfeefffff, 0xfec00000, 0xe0000000, 0x100000000, 1 << 40, 1 << 63, 1<<64 - 1, 0xffffffff_fee00000,
