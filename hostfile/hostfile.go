@@ -175,6 +175,9 @@ func (s *Set) OpenFD(path string, flags int) (int, error) {
 		return -1, err
 	}
 	fd, err := openat(unix.AT_FDCWD, name, flags, 0)
+	if s != nil && err == unix.ENOENT {
+		err = errNoProc // for what is held is there
+	}
 	if err != nil {
 		return -1, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
@@ -245,6 +248,8 @@ func (s *Set) Create(path string, flags int) (*os.File, error) {
 	}
 	return os.NewFile(uintptr(fd), path), nil
 }
+
+var errNoProc = errors.New("there is no /proc: mount it")
 
 var errLink = errors.New("is a link: name the file itself")
 

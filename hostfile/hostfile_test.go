@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -370,4 +371,13 @@ func TestNoLeak(t *testing.T) {
 			t.Errorf("%d descriptors, %d before", after, before)
 		}
 	})
+}
+
+// TestNoProc: where /proc is missing the error is not that the file is.
+func TestNoProc(t *testing.T) {
+	s := New(false)
+	s.files["x"] = held{fd: 1 << 30} // whose name in /proc is as if there were none
+	if _, err := s.Open("x", os.O_RDONLY); err == nil || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "mount it") {
+		t.Error(err)
+	}
 }
