@@ -261,7 +261,7 @@ func (m *Machine) addCPUs(sys *kvm.System, supported []kvm.CPUIDEntry) (tscKHz u
 		v := newVCPU(c, &m.devices.ports, &m.devices.memory, &m.halt)
 		v.lost = m.lost
 		v.stats.id, v.stats.tracing = id, &m.tracing
-		v.saveTimer = func() (timer, error) { return saveTimer(c) }
+		v.readTime = func() (halted, error) { return haltCPU(c) }
 		m.vcpus = append(m.vcpus, v)
 		if khz, err := c.TSCKHz(); err == nil {
 			p.tscKHz = uint32(khz)

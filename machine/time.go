@@ -3,10 +3,10 @@ package machine
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"time"
 
 	"vmm/kvm"
+	"vmm/task"
 )
 
 // Time in a guest that stands still. KVM's clocks run whether or not a vCPU
@@ -54,9 +54,24 @@ type cpuTime struct {
 // errTSC says that the counters of a guest cannot be held.
 var errTSC = errors.New("this host's KVM does not let a guest's time-stamp counter be set")
 
-// saveTime reads the clocks of a machine whose vCPUs have stopped. timers are those
-// of its vCPUs.
-func saveTime(vm timeVM, cpus []timeCPU, timers []timer) (*guestTime, error) {
+// halted is what the thread of a vCPU reads as soon as the CPU has stopped.
+type halted struct {
+	timer  timer
+	offset uint64 // of the counter
+	old    bool   // Linux before 5.16: there is no offset
+}
+
+func haltCPU(c timeCPU) (h halted, err error) {
+	if h.offset, err = c.TSCOffset(); err != nil {
+		h.old = true
+	}
+	h.timer, err = saveTimer(c)
+	return h, err
+}
+
+// saveTime reads the clocks of a machine whose vCPUs have stopped, on the thread of
+// the first; another's state is dear to reach from there.
+func saveTime(vm timeVM, cpus []timeCPU, halts []halted) (*guestTime, error) {
 	t := &guestTime{CPUs: make([]cpuTime, len(cpus))}
 	if khz, err := cpus[0].TSCKHz(); err == nil {
 		t.TSCKHz = uint64(khz)
@@ -66,17 +81,10 @@ func saveTime(vm timeVM, cpus []timeCPU, timers []timer) (*guestTime, error) {
 		return nil, err
 	}
 	t.Clock = now
-	zero, err := cpus[0].TSCOffset()
-	for i, c := range cpus {
-		t.CPUs[i] = cpuTime{TSC: tsc, Timer: timers[i]}
-		switch {
-		case i == 0:
-		case err == nil:
-			if offset, err := c.TSCOffset(); err == nil {
-				t.CPUs[i].TSC += offset - zero
-			}
-		default:
-			t.CPUs[i].TSC = t.step(c, tsc)
+	for i, h := range halts {
+		t.CPUs[i] = cpuTime{TSC: tsc + h.offset - halts[0].offset, Timer: h.timer}
+		if h.old && i > 0 {
+			t.CPUs[i].TSC = t.step(cpus[i], tsc)
 		}
 	}
 	pit, err := vm.PIT()
@@ -100,76 +108,101 @@ func (t *guestTime) step(c timeCPU, tsc uint64) uint64 {
 
 // restore sets the clocks of a machine, whose vCPUs stand still, to t: first what
 // others count by, then timers, and of these what is a time of the counter
-// after the counter. What cannot be set runs on; the error says so.
-func (t *guestTime) restore(vm timeVM, cpus []timeCPU) error {
-	if err := vm.SetClock(t.Clock); err != nil {
-		return err // then all of it runs on, or clocks would differ
-	}
-	err := t.restoreTSC(vm, cpus)
-	held := err == nil
-	for i, c := range cpus {
-		if e := t.CPUs[i].Timer.restore(c, held); e != nil && err == nil {
-			err = fmt.Errorf("vCPU %d: %w", i, e)
+// after the counter. What cannot be set runs on; the error says so. on runs a
+// function on the thread of a vCPU.
+func (t *guestTime) restore(vm timeVM, cpus []timeCPU, on func(id int, f func() error) error) error {
+	var n now
+	errs := make([]error, len(cpus)+1)
+	errs[0] = on(0, func() (err error) {
+		if n, err = t.restoreClock(vm, cpus[0]); err != nil {
+			return err
 		}
+		return t.restoreCPU(0, cpus[0], n)
+	})
+	if !n.set {
+		return errs[0] // then all of it runs on, or clocks would differ
 	}
+	task.Each(len(cpus)-1, func(i int) {
+		errs[i+1] = on(i+1, func() error { return t.restoreCPU(i+1, cpus[i+1], n) })
+	})
 	if t.PIT != nil {
-		err = errors.Join(err, vm.SetPIT(*t.PIT))
+		errs[len(cpus)] = vm.SetPIT(*t.PIT)
 	}
-	for _, c := range cpus {
-		c.KVMClockCtrl() // EINVAL: a guest without kvmclock
+	return first(errs)
+}
+
+// first returns the first error.
+func first(errs []error) error { return cmp.Or(errs...) }
+
+// now is the moment from which the clocks go on.
+type now struct {
+	set  bool   // kvmclock is
+	gone uint64 // cycles since then
+	host uint64 // the host's counter, as the guest's is scaled; unless old
+	old  bool   // there are no offsets
+}
+
+// restoreClock has kvmclock go on, and tells by how much the counters have to.
+func (t *guestTime) restoreClock(vm timeVM, c timeCPU) (n now, err error) {
+	if err := vm.SetClock(t.Clock); err != nil {
+		return n, err
 	}
+	clock, tsc, err := instant(vm, c)
+	if err != nil {
+		return n, err
+	}
+	n.set, n.gone = true, cycles(clock-t.Clock, t.TSCKHz)
+	offset, err := c.TSCOffset()
+	n.old, n.host = err != nil, tsc-offset
+	return n, nil
+}
+
+// restoreCPU has a vCPU's counter go on from where it was, and from then on together
+// with kvmclock, for Linux watches one by the other; then its timer.
+func (t *guestTime) restoreCPU(id int, c timeCPU, n now) error {
+	tsc := t.CPUs[id].TSC + n.gone
+	var err error
+	if n.old {
+		err = writeTSC(c, tsc, id == 0, t.TSCKHz)
+	} else {
+		err = setTSC(c, tsc-n.host)
+	}
+	err = cmp.Or(err, t.CPUs[id].Timer.restore(c, err == nil))
+	c.KVMClockCtrl() // EINVAL: a guest without kvmclock
 	return err
 }
 
-// restoreTSC has each counter go on from where it was, and from then on together
-// with kvmclock: Linux watches one by the other.
-func (t *guestTime) restoreTSC(vm timeVM, cpus []timeCPU) error {
-	now, tsc, err := instant(vm, cpus[0])
+func setTSC(c timeCPU, offset uint64) error {
+	before, err := c.TSCOffset()
 	if err != nil {
 		return err
 	}
-	gone := cycles(now-t.Clock, t.TSCKHz) // since kvmclock was set
-	zero, err := cpus[0].TSCOffset()
-	if err != nil {
-		return t.writeTSC(cpus, gone)
+	if err := c.SetTSCOffset(offset); err != nil {
+		return err
 	}
-	host := tsc - zero // the host's counter, as the guest's is scaled, at that instant
-	for i, c := range cpus {
-		before, err := c.TSCOffset()
-		if err != nil {
-			return err
-		}
-		offset := t.CPUs[i].TSC + gone - host
-		if err := c.SetTSCOffset(offset); err != nil {
-			return err
-		}
-		// A KVM without offsets takes them and does nothing. (Where the host's
-		// counter is unstable, they change by themselves.)
-		if after, err := c.TSCOffset(); err != nil || after == before && after != offset {
-			return errTSC
-		}
+	// A KVM without offsets takes them and does nothing. (Where the host's counter
+	// is unstable, they change by themselves.)
+	if after, err := c.TSCOffset(); err != nil || after == before && after != offset {
+		return errTSC
 	}
 	return nil
 }
 
-// writeTSC is restoreTSC for Linux before 5.16, which takes a write within a second
-// of what the counter has for a wish that vCPUs be in step, and changes nothing. So the first
-// vCPU goes far away first; those that follow within a second of it are then in step with it.
-func (t *guestTime) writeTSC(cpus []timeCPU, gone uint64) error {
+// writeTSC is setTSC for Linux before 5.16, which takes a write within a second of
+// what the counter has for a wish that vCPUs be in step, and changes nothing. So the
+// first goes far away first; those that follow within a second of it are then in step with it.
+func writeTSC(c timeCPU, tsc uint64, first bool, khz uint64) error {
 	const away = 1 << 62
-	for i, c := range cpus {
-		tsc := kvm.MSR{Index: msrTSC, Data: t.CPUs[i].TSC + gone}
-		list := []kvm.MSR{tsc}
-		if i == 0 {
-			list = []kvm.MSR{{Index: msrTSC, Data: tsc.Data + away}, tsc}
-		}
-		if err := c.SetMSRs(list); err != nil {
-			return err
-		}
-		got := []kvm.MSR{{Index: msrTSC}}
-		if err := c.MSRs(got); err != nil || far(got[0].Data-tsc.Data, t.TSCKHz) {
-			return errTSC
-		}
+	list := []kvm.MSR{{Index: msrTSC, Data: tsc}}
+	if first {
+		list = []kvm.MSR{{Index: msrTSC, Data: tsc + away}, list[0]}
+	}
+	if err := c.SetMSRs(list); err != nil {
+		return err
+	}
+	got := []kvm.MSR{{Index: msrTSC}}
+	if err := c.MSRs(got); err != nil || far(got[0].Data-tsc, khz) {
+		return errTSC
 	}
 	return nil
 }
@@ -208,19 +241,19 @@ func instant(vm timeVM, c timeCPU) (clock, tsc uint64, err error) {
 	return clock, tsc, nil
 }
 
-// freeze reads the clocks once all vCPUs have stopped, and each has saved its
-// timer. m.mu is held.
+// freeze reads the clocks once all vCPUs have stopped. m.mu is held.
 func (m *Machine) freeze() {
-	timers := make([]timer, len(m.vcpus))
+	halts := make([]halted, len(m.vcpus))
 	errs := make([]error, len(m.vcpus)+1)
 	for i, v := range m.vcpus {
-		timers[i], errs[i] = v.timer, v.timerErr
+		halts[i], errs[i] = v.halted, v.haltErr
 	}
 	m.since = time.Now()
-	m.time, errs[len(m.vcpus)] = saveTime(m.vm, m.timeCPUs(), timers)
-	if err := errors.Join(errs...); err != nil {
-		m.runsOn(err)
-	}
+	errs[len(m.vcpus)] = m.vcpus[0].do(func() (err error) {
+		m.time, err = saveTime(m.vm, m.timeCPUs(), halts)
+		return err
+	})
+	m.runsOn(first(errs))
 }
 
 // thaw sets the clocks back to where they were; no vCPU and no device runs. m.mu
@@ -233,16 +266,15 @@ func (m *Machine) thaw() {
 	if t.PIT != nil && !pitRan(t.PIT, time.Since(m.since)) {
 		t.PIT = nil
 	}
-	if err := t.restore(m.vm, m.timeCPUs()); err != nil {
-		m.runsOn(err)
-	}
+	m.runsOn(t.restore(m.vm, m.timeCPUs(), func(id int, f func() error) error { return m.vcpus[id].do(f) }))
 }
 
 // runsOn says, once, that there are clocks in the guest that did not stand still.
 func (m *Machine) runsOn(err error) {
-	if !m.timeLogged {
-		m.log.Warn("time runs on in a guest that is paused", "err", err)
+	if err == nil || m.timeLogged || errors.Is(err, errEnded) {
+		return
 	}
+	m.log.Warn("time runs on in a guest that is paused", "err", err)
 	m.timeLogged = true
 }
 

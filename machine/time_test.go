@@ -2,8 +2,10 @@ package machine
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -146,20 +148,55 @@ func newFakeTime(change func(*fakeTimeCPU)) (*fakeTime, []*fakeTimeCPU, []timeCP
 	return f, fakes, cpus
 }
 
+// here has no vCPU's thread.
+func here(_ int, f func() error) error { return f() }
+
 func freezeFake(t *testing.T, f *fakeTime, cpus []timeCPU) *guestTime {
 	t.Helper()
-	timers := make([]timer, len(cpus))
+	halts := make([]halted, len(cpus))
 	for i, c := range cpus {
 		var err error
-		if timers[i], err = saveTimer(c); err != nil {
+		if halts[i], err = haltCPU(c); err != nil {
 			t.Fatal(err)
 		}
 	}
-	s, err := saveTime(f, cpus, timers)
+	s, err := saveTime(f, cpus, halts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	b, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	saved := new(guestTime)
+	if err := json.Unmarshal(b, saved); err != nil || !reflect.DeepEqual(s, saved) {
+		t.Errorf("what was saved is %s, %v", b, err)
+	}
+	return saved
+}
+
+// TestTimeElsewhere: a guest's time means the same where the host's is another.
+func TestTimeElsewhere(t *testing.T) {
+	f, fakes, cpus := newFakeTime(nil)
+	fakes[0].setLVT(timerTSCDeadline, 0)
+	fakes[0].deadline = 777
+	f.pit.Channels[0] = kvm.PITChannel{Mode: pitRate, Count: 11932}
+	clock, counter := f.host+f.ahead, fakes[1].counter()
+	s := freezeFake(t, f, cpus)
+	to, others, cpus := newFakeTime(func(c *fakeTimeCPU) { c.offset = 0 })
+	to.host, to.ahead = 1e9, 0
+	if err := s.restore(to, cpus, here); err != nil {
+		t.Fatal(err)
+	}
+	if d := to.host + to.ahead - clock; d > uint64(time.Millisecond) {
+		t.Errorf("kvmclock is off by %v", time.Duration(d))
+	}
+	if d := others[1].counter() - counter; d > fakeKHz {
+		t.Errorf("the counter is off by %d", int64(d))
+	}
+	if others[0].deadline != 777 || to.pit.Channels[0] != f.pit.Channels[0] {
+		t.Errorf("deadline %d, 8254 %+v", others[0].deadline, to.pit.Channels[0])
+	}
 }
 
 // TestTimeHeld: clocks and counters go on from where they were, each from its own
@@ -180,7 +217,7 @@ func TestTimeHeld(t *testing.T) {
 				counter := fakes[0].counter()
 				s := freezeFake(t, f, cpus)
 				f.host += uint64(pause)
-				if err := s.restore(f, cpus); err != nil {
+				if err := s.restore(f, cpus, here); err != nil {
 					t.Fatal(err)
 				}
 				const most = uint64(100 * time.Microsecond) // of the calls themselves
@@ -236,7 +273,7 @@ func TestTimers(t *testing.T) {
 			c.lapic[irr] = 1
 			f.host += 3600e9
 			f.calls = nil
-			if err := s.restore(f, cpus); err != nil {
+			if err := s.restore(f, cpus, here); err != nil {
 				t.Fatal(err)
 			}
 			if test.set == "SetDeadline 0" && c.deadline != test.deadline || binary.LittleEndian.Uint32(c.lapic[apicCurrentCount:]) != test.current {
@@ -256,8 +293,8 @@ func TestTimers(t *testing.T) {
 	}
 }
 
-// TestTimeOrder: a deadline is one of the counter, so it comes after that of every
-// vCPU, and that after kvmclock, which says how far it has to go.
+// TestTimeOrder: a deadline is one of the vCPU's counter, so it comes after that, and
+// that after kvmclock, which says how far it has to go.
 func TestTimeOrder(t *testing.T) {
 	f, fakes, cpus := newFakeTime(nil)
 	for _, c := range fakes {
@@ -266,7 +303,7 @@ func TestTimeOrder(t *testing.T) {
 	}
 	s := freezeFake(t, f, cpus)
 	f.calls = nil
-	if err := s.restore(f, cpus); err != nil {
+	if err := s.restore(f, cpus, here); err != nil {
 		t.Fatal(err)
 	}
 	var sets []string
@@ -275,7 +312,7 @@ func TestTimeOrder(t *testing.T) {
 			sets = append(sets, call)
 		}
 	}
-	want := []string{"SetClock", "SetTSCOffset 0", "SetTSCOffset 1", "SetDeadline 0", "SetDeadline 1", "SetPIT"}
+	want := []string{"SetClock", "SetTSCOffset 0", "SetDeadline 0", "SetTSCOffset 1", "SetDeadline 1", "SetPIT"}
 	if !slices.Equal(sets, want) {
 		t.Errorf("%q, want %q", sets, want)
 	}
@@ -290,7 +327,7 @@ func TestTimeRunsOn(t *testing.T) {
 	s := freezeFake(t, f, cpus)
 	f.host += 3600e9
 	f.calls = nil
-	if err := s.restore(f, cpus); !errors.Is(err, errTSC) {
+	if err := s.restore(f, cpus, here); !errors.Is(err, errTSC) {
 		t.Errorf("restore: %v", err)
 	}
 	if now := f.host + f.ahead; now-clock > uint64(time.Millisecond) {
@@ -304,7 +341,7 @@ func TestTimeRunsOn(t *testing.T) {
 	f.broken = "SetClock"
 	s = freezeFake(t, f, cpus)
 	f.calls = nil
-	if err := s.restore(f, cpus); err == nil || len(f.calls) != 1 {
+	if err := s.restore(f, cpus, here); err == nil || len(f.calls) != 1 {
 		t.Errorf("restore: %v, %q", err, f.calls)
 	}
 }

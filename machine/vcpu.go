@@ -49,10 +49,10 @@ type vcpu struct {
 
 	paused bool // only the thread uses it
 
-	// saveTimer, which may be nil, reads the CPU's timer as soon as it is paused.
-	saveTimer func() (timer, error)
-	timer     timer // the thread's, but while the CPU is paused
-	timerErr  error // likewise; saveTimer's
+	// readTime, which may be nil, is what the thread does as soon as the CPU is paused.
+	readTime func() (halted, error)
+	halted   halted // the thread's, but while the CPU is paused
+	haltErr  error  // likewise; readTime's
 }
 
 type call struct {
@@ -95,8 +95,8 @@ func (v *vcpu) do(f func() error) error {
 func (v *vcpu) pause() error {
 	return v.do(func() error {
 		v.paused = true
-		if v.saveTimer != nil {
-			v.timer, v.timerErr = v.saveTimer()
+		if v.readTime != nil {
+			v.halted, v.haltErr = v.readTime()
 		}
 		return nil
 	})
