@@ -28,7 +28,7 @@ import (
 // is there, and those that the kernel asks for.
 var drivers = []string{
 	"virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "virtio_balloon",
-	"vmw_vsock_virtio_transport", "virtiofs", "button", "evdev", "pvpanic_mmio", "erofs", "overlay",
+	"vmw_vsock_virtio_transport", "virtiofs", "button", "evdev", "pvpanic_mmio", "erofs", "overlay", "ptp_kvm",
 }
 
 //go:embed tools.go

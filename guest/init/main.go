@@ -31,6 +31,7 @@ func main() {
 	g.mount()
 	g.options = readOptions()
 	g.coldplug()
+	g.keepTime()
 	g.watchPorts()
 	g.mountShares()
 	g.network()

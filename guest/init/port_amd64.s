@@ -6,3 +6,10 @@ TEXT ·outb(SB), NOSPLIT, $0-3
 	MOVB b+2(FP), AL
 	OUTB
 	RET
+
+// func inb(port uint16) byte
+TEXT ·inb(SB), NOSPLIT, $0-9
+	MOVW port+0(FP), DX
+	INB
+	MOVB AL, ret+8(FP)
+	RET
