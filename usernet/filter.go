@@ -21,12 +21,20 @@ func (n *Network) admit(link, packet []byte) bool {
 	case header.IPv4ProtocolNumber:
 		// Netstack would drop loopback's too, and write about it to stderr.
 		const loopback = 127
-		return len(packet) >= header.IPv4MinimumSize && packet[12] != loopback && packet[16] != loopback
+		if len(packet) < header.IPv4MinimumSize || packet[12] == loopback || packet[16] == loopback {
+			return false
+		}
+		n.keepalives.see(packet)
+		return true
 	case header.ARPProtocolNumber:
 		arp := header.ARP(packet)
 		return len(packet) >= header.ARPSize && (arp.Op() != header.ARPRequest || local(address(tcpip.AddrFrom4Slice(arp.ProtocolAddressTarget()))))
 	case header.IPv6ProtocolNumber:
-		return len(packet) >= header.IPv6MinimumSize && n.admitNDP(header.IPv6(packet))
+		if len(packet) < header.IPv6MinimumSize || !n.admitNDP(header.IPv6(packet)) {
+			return false
+		}
+		n.keepalives.see(packet)
+		return true
 	}
 	return false
 }

@@ -98,11 +98,16 @@ func (n *Network) serveConnections(l *net.TCPListener, p *published) {
 }
 
 // serveForward connects c to the guest. A guest that does not answer is waited
-// for as long as dialGuest does.
+// for as long as n.s.dialTimeout.
 func (n *Network) serveForward(c *net.TCPConn, who holder) {
 	defer n.endFor(who)
 	defer n.forget(c)
-	g, err := n.dialGuest(who.port.Guest)
+	g, p, err := n.bindGuest(who.port.Guest)
+	if err == nil {
+		n.keepalives.add(p, g, c)
+		defer n.keepalives.remove(p)
+		err = g.dial(p.guest, n.s.dialTimeout)
+	}
 	if err != nil {
 		n.log.Debug("user network: a connection to the guest", "port", who.port.Guest, "err", err)
 		reset(c)

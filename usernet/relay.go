@@ -46,6 +46,7 @@ type guestConn struct {
 
 	slow *time.Timer // of copyFrom's
 
+	writing          atomic.Bool // to the host's side, which may be full
 	toHost, fromHost atomic.Bool // all of that direction is copied
 }
 
@@ -84,7 +85,9 @@ func (g *guestConn) copyTo(host *net.TCPConn) error {
 		r, err := g.ep.Read(&w, tcpip.ReadOptions{})
 		var herr error
 		if err == nil {
+			g.writing.Store(true)
 			_, herr = host.Write((*b)[:r.Count])
+			g.writing.Store(false)
 		}
 		g.copies.Put(b)
 		switch err.(type) {

@@ -43,7 +43,7 @@ func (n *Network) accept(r *tcp.ForwarderRequest) {
 		return
 	}
 	defer n.end()
-	_, to := endpoints(r.ID())
+	from, to := endpoints(r.ID())
 	if isDNS(to.Addr()) && to.Port() == dnsPort {
 		n.acceptDNS(r)
 		return
@@ -58,6 +58,9 @@ func (n *Network) accept(r *tcp.ForwarderRequest) {
 	}
 	defer n.forget(host)
 	g := &guestConn{ctx: n.ctx, owner: n.config.Owner}
+	p := pair{from, to}
+	n.keepalives.add(p, g, host)
+	defer n.keepalives.remove(p)
 	if !g.open(r) {
 		reset(host)
 		return
@@ -120,22 +123,32 @@ func (n *Network) dialHost(a netip.AddrPort, timeout time.Duration) (*net.TCPCon
 	return host, nil
 }
 
-// dialGuest connects to a port of the guest's, from the gateway.
-func (n *Network) dialGuest(port uint16) (*guestConn, error) {
+// bindGuest takes a port of the gateway's, to connect to one of the guest's from it.
+func (n *Network) bindGuest(port uint16) (*guestConn, pair, error) {
 	g := &guestConn{ctx: n.ctx, owner: n.config.Owner}
 	var err tcpip.Error
 	if g.ep, err = n.stack.NewEndpoint(tcp.ProtocolNumber, protocol(Guest), &g.queue); err != nil {
-		return nil, errors.New(err.String())
+		return nil, pair{}, errors.New(err.String())
 	}
+	from := tcpip.FullAddress{NIC: nicID, Addr: tcpipAddress(Gateway)}
+	if err = g.ep.Bind(from); err == nil {
+		from, err = g.ep.GetLocalAddress()
+	}
+	if err != nil {
+		g.ep.Abort()
+		return nil, pair{}, errors.New(err.String())
+	}
+	return g, pair{netip.AddrPortFrom(Guest, port), netip.AddrPortFrom(Gateway, from.Port)}, nil
+}
+
+// dial connects to a port of the guest's, or aborts.
+func (g *guestConn) dial(to netip.AddrPort, timeout time.Duration) error {
 	entry, ready := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventHUp | waiter.EventErr)
 	g.queue.EventRegister(&entry)
 	defer g.queue.EventUnregister(&entry)
-	err = g.ep.Bind(tcpip.FullAddress{NIC: nicID, Addr: tcpipAddress(Gateway)})
-	if err == nil {
-		err = g.ep.Connect(tcpip.FullAddress{NIC: nicID, Addr: tcpipAddress(Guest), Port: port})
-	}
+	err := g.ep.Connect(tcpip.FullAddress{NIC: nicID, Addr: tcpipAddress(to.Addr()), Port: to.Port()})
 	if _, ok := err.(*tcpip.ErrConnectStarted); ok {
-		ctx, cancel := context.WithTimeout(n.ctx, n.s.dialTimeout)
+		ctx, cancel := context.WithTimeout(g.ctx, timeout)
 		defer cancel()
 		select {
 		case <-ready:
@@ -146,9 +159,9 @@ func (n *Network) dialGuest(port uint16) (*guestConn, error) {
 	}
 	if err != nil {
 		g.ep.Abort()
-		return nil, errors.New(err.String())
+		return errors.New(err.String())
 	}
-	return g, nil
+	return nil
 }
 
 // relay moves bytes both ways until both are done, or one has failed, and has either

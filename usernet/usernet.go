@@ -112,6 +112,9 @@ type Network struct {
 	offload atomic.Uint32 // ethernet.Offload that the guest's driver takes
 	dns     resolvers
 	flows   flows
+
+	keepalives keepalives
+
 	queries chan struct{} // a token for each that is under way
 	echoes  chan struct{} // the same
 	routes  *routes
@@ -178,6 +181,7 @@ func newNetwork(c Config, s settings) (*Network, error) {
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.dns.path, n.dns.port = s.resolvConf, s.dnsPort
 	n.flows.init()
+	n.keepalives.by = map[pair]*keepalive{}
 	n.shares = newShares(maxForwarded)
 	var err error
 	if n.routes, err = newRoutes(); err != nil {
