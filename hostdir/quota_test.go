@@ -209,7 +209,6 @@ func TestQuotaHost(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	unix.Sync()
 	big := g.lookupName(root, "big").NodeId
 	out, s := g.openNode(big, rdwr)
 	g.must("open", s)
