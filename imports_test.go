@@ -60,7 +60,7 @@ var arrows = []struct{ pkg, may string }{
 	{"guest/**", "guest/**"},
 
 	// The machine knows KVM and the devices; the command knows the machine.
-	{"machine", "boot boot/acpi bus console disk ethernet/** eventfd hostdir hostfile hostsock kvm mem tap usernet devices/**"},
+	{"machine", "boot boot/acpi bus console disk ethernet/** eventfd hostdir hostfile hostsock kvm logline mem tap usernet devices/**"},
 	{"api", ""},
 	{"client", "api roster"},
 	{"service", "api devices/virtio devices/virtio/virtq histogram machine roster unixsock"},

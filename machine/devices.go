@@ -3,7 +3,6 @@ package machine
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"time"
 
 	"vmm/boot/acpi"
@@ -16,6 +15,7 @@ import (
 	"vmm/disk"
 	"vmm/hostdir"
 	"vmm/kvm"
+	"vmm/logline"
 	"vmm/task"
 )
 
@@ -152,10 +152,12 @@ func (d *devices) stop(ctx context.Context) error {
 type line struct {
 	vm  *kvm.VM
 	gsi uint32
-	log *slog.Logger
+	log *logline.Line // a guest has it set at any rate
 }
 
-func (m *Machine) line(gsi uint32) *line { return &line{m.vm, gsi, m.log} }
+func (m *Machine) line(gsi uint32) *line {
+	return &line{m.vm, gsi, logline.New(m.log, time.Minute)}
+}
 
 // Set implements bus.Line.
 func (l *line) Set(high bool) {
