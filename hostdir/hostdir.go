@@ -84,7 +84,8 @@ type Dir struct {
 	bell   bell
 	syncs  syncs
 
-	closing task.Group // of what a guest had before a reset
+	closing task.Group   // of what a guest had before a reset
+	leaving atomic.Int64 // descriptors of that which are open still
 
 	mu       sync.Mutex
 	nodes    map[uint64]*node   // guarded by mu
@@ -210,13 +211,16 @@ func (d *Dir) drop() {
 	if len(nodes)+len(handles) <= 1 {
 		return // the root
 	}
+	d.leaving.Add(int64(len(nodes) - 1 + len(handles)))
 	d.closing.Go(func() {
 		for _, h := range handles {
 			d.unrefer(h.fd)
+			d.leaving.Add(-1)
 		}
 		for _, n := range nodes {
 			if n.id != fuse.FUSE_ROOT_ID {
 				d.unrefer(n.fd)
+				d.leaving.Add(-1)
 			}
 		}
 	})

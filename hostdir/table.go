@@ -108,7 +108,7 @@ func (d *Dir) add(fd int, st *unix.Stat_t) (*node, fuse.Status) {
 	switch {
 	case n != nil:
 		d.told(n)
-	case d.open >= d.most:
+	case d.full():
 		s = fuse.Status(unix.ENFILE)
 	default:
 		d.last++
@@ -123,11 +123,14 @@ func (d *Dir) add(fd int, st *unix.Stat_t) (*node, fuse.Status) {
 	return n, s
 }
 
+// full says that there may be no descriptor more. The caller holds mu.
+func (d *Dir) full() bool { return d.open+int(d.leaving.Load()) >= d.most }
+
 // scarce says that half of all descriptors are taken.
 func (d *Dir) scarce() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.open >= d.most/2
+	return d.open+int(d.leaving.Load()) >= d.most/2
 }
 
 // Forget implements fuse.RawFileSystem. A guest that forgets what it was not
@@ -174,7 +177,7 @@ func (d *Dir) addHandle(fd, flags int, dir *stream) (uint64, fuse.Status) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.open >= d.most || dir != nil && d.dirs >= maxDirs {
+	if d.full() || dir != nil && d.dirs >= maxDirs {
 		unix.Close(fd)
 		return 0, fuse.Status(unix.ENFILE)
 	}

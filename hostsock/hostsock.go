@@ -38,6 +38,9 @@ const (
 	largeConns = 64
 	// maxGreeting is how many callers may be writing their first line.
 	maxGreeting = 1024
+	// MaxDescriptors is what a Host makes use of: a third of it for connections,
+	// and two thirds for callers, who have two each when they become one.
+	MaxDescriptors = 3 * maxGreeting
 	// acceptPause is how long callers wait after a failure to take them.
 	acceptPause = time.Second
 	// logPause is between two lines about that, or about calls that failed.
@@ -49,6 +52,9 @@ const (
 // Host is a path with what connects there. It implements stream.Host.
 type Host struct {
 	Owner task.Owner // of its goroutines; set before Serve
+	// Most is how many descriptors connections and callers may have; set before
+	// Serve. 0 is MaxDescriptors.
+	Most int
 
 	path     string
 	name     string // of path in its directory
@@ -85,7 +91,7 @@ func New(path string, held *hostfile.Set, log *slog.Logger) (*Host, error) {
 	}
 	h := &Host{
 		waits: logline.New(log, logPause), lost: logline.New(log, logPause),
-		path: path, log: log, epoll: -1, done: make(chan struct{}), greeting: make(chan struct{}, maxGreeting),
+		path: path, log: log, epoll: -1, done: make(chan struct{}),
 		conns: map[uint64]*conn{}, greets: map[net.Conn]struct{}{},
 	}
 	if err := h.listen(held); err != nil {
@@ -133,6 +139,10 @@ func (h *Host) free() {
 // Serve implements stream.Host.
 func (h *Host) Serve(g stream.Guest) {
 	h.guest, h.work.Owner = g, h.Owner
+	if h.Most == 0 {
+		h.Most = MaxDescriptors
+	}
+	h.greeting = make(chan struct{}, min(h.Most/3, maxGreeting))
 	h.work.Go(h.poll)
 	h.work.Go(h.accept)
 }
@@ -241,6 +251,8 @@ func (h *Host) connect(fd int, port uint32) error {
 	return unix.Connect(fd, &unix.SockaddrUnix{Name: hostfile.Name(to)})
 }
 
+var errTooMany = errors.New("too many connections for the process's limit of descriptors")
+
 // add takes fd, whatever comes.
 func (h *Host) add(fd int) (*conn, error) {
 	h.mu.Lock()
@@ -248,6 +260,10 @@ func (h *Host) add(fd int) (*conn, error) {
 	if h.closed {
 		unix.Close(fd)
 		return nil, net.ErrClosed
+	}
+	if len(h.conns) >= h.Most/3 {
+		unix.Close(fd)
+		return nil, errTooMany
 	}
 	room := largeRoom
 	if len(h.conns) >= largeConns {

@@ -85,7 +85,9 @@ func (g *guest) Call(c stream.Conn, port uint32) stream.Watcher {
 }
 
 // start returns a host with a guest.
-func start(t *testing.T) (*Host, *guest) {
+func start(t *testing.T) (*Host, *guest) { return startWith(t, 0) }
+
+func startWith(t *testing.T, descriptors int) (*Host, *guest) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "hs") // whose name is shorter than t.TempDir's
 	if err != nil {
@@ -97,6 +99,7 @@ func start(t *testing.T) (*Host, *guest) {
 		t.Fatal(err)
 	}
 	g := &guest{calls: make(chan *end, 100)}
+	h.Most = descriptors
 	h.Serve(g)
 	t.Cleanup(func() {
 		if err := h.Close(); err != nil {
@@ -451,4 +454,30 @@ func FuzzGreeting(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestMost: callers and connections have their thirds of the descriptors, and no
+// more.
+func TestMost(t *testing.T) {
+	h, g := startWith(t, 12)
+	listen(t, h, 80)
+	for i := range 6 {
+		c, err := h.Dial(80, newEnd())
+		if (err == nil) != (i < 4) {
+			t.Errorf("connection %d: %v", i, err)
+		}
+		if i == 3 && err == nil {
+			defer c.Close()
+		}
+	}
+	for range 4 {
+		dial(t, h, "CONN") // and nothing more
+	}
+	c := dial(t, h, "")
+	if n, err := c.Read(make([]byte, 1)); err != io.EOF && !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("one more: %d, %v", n, err)
+	}
+	if len(g.calls) != 0 {
+		t.Error("a call")
+	}
 }

@@ -110,7 +110,7 @@ func nothingLeft(t testing.TB, before []string, c Config) {
 	for _, h := range before {
 		was[h] = true
 	}
-	for deadline := time.Now().Add(allow.Time(10 * time.Second)); ; runtime.Gosched() {
+	for deadline := time.Now().Add(allow.Time(10 * time.Second)); ; time.Sleep(time.Millisecond) {
 		var left []string
 		for _, h := range held(t) {
 			if !was[h] {

@@ -154,7 +154,7 @@ func (m *Machine) openLink(c Net, card int) (closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := usernet.New(usernet.Config{Ports: ports, HostLoopback: c.HostLoopback, Log: m.log, Owner: m.panicked})
+	n, err := usernet.New(usernet.Config{Descriptors: m.budget.network, Ports: ports, HostLoopback: c.HostLoopback, Log: m.log, Owner: m.panicked})
 	if err != nil {
 		return nil, err
 	}

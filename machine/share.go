@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
-	"golang.org/x/sys/unix"
 
 	"vmm/devices/virtio/fs"
 	"vmm/hostdir"
@@ -194,16 +191,13 @@ const maxShareQueues = 8
 // openShares makes a device of each share of the Config.
 func (m *Machine) openShares() error {
 	shares := m.config.Shares
-	if len(shares) > 0 {
-		raiseFiles()
-	}
 	if err := m.config.mountable(m.files.set); err != nil {
 		return &ShareError{err}
 	}
 	for i := range shares {
 		s := &shares[i]
 		o := s.options()
-		o.Files, o.Tasks, o.Held = filesEach(len(shares)), m.panicked, m.files.set
+		o.Files, o.Tasks, o.Held = m.budget.share, m.panicked, m.files.set
 		dir, err := hostdir.Open(s.Dir, o)
 		if err != nil {
 			return &ShareError{err}
@@ -235,39 +229,6 @@ func (s *Share) options() hostdir.Options {
 
 // Openat2 says whether shares look names up in one step.
 func Openat2() bool { return hostdir.Openat2() }
-
-// Of the process's descriptors, how many are left for all else, and how many a
-// share has at least and at most.
-const (
-	otherFiles = 1024
-	minFiles   = 256
-	maxFiles   = 1 << 20
-)
-
-// raiseFiles raises the process's limit of descriptors as far as it may go. Go's
-// runtime has raised it to the hard limit, which is as low as 4096 where no
-// service manager sets it, and which only a privileged user can raise.
-func raiseFiles() {
-	text, err := os.ReadFile("/proc/sys/fs/nr_open")
-	if err != nil {
-		return
-	}
-	most, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
-	var limit unix.Rlimit
-	if err != nil || unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil || limit.Max >= most {
-		return
-	}
-	unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: most, Max: most}) // or it stays
-}
-
-// filesEach is how many descriptors each of n shares may hold.
-func filesEach(n int) int {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return minFiles
-	}
-	return int(min(max(int64(min(limit.Cur, 1<<40))-otherFiles, 0)/int64(n), maxFiles-minFiles)) + minFiles
-}
 
 // ShareError says that a directory of the Config cannot be shared. It is the
 // user's to mend.

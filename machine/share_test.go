@@ -94,10 +94,3 @@ func TestShareInside(t *testing.T) {
 		}
 	}
 }
-
-func TestFilesEach(t *testing.T) {
-	one, many := filesEach(1), filesEach(16)
-	if one > maxFiles || many < minFiles || many > one {
-		t.Errorf("%d for one, %d for each of 16", one, many)
-	}
-}

@@ -46,7 +46,7 @@ func (m *Machine) addVsock() error {
 	if cid == 0 {
 		cid = DefaultCID
 	}
-	host.Owner = m.panicked
+	host.Owner, host.Most = m.panicked, m.budget.vsock
 	d := vsock.New(cid, host)
 	d.Owner = m.panicked
 	return m.addVirtio(p, d, classOther)

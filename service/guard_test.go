@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"vmm/client"
 	"vmm/machine"
 	"vmm/task"
 	"vmm/test/allow"
@@ -121,3 +122,35 @@ type late struct {
 }
 
 func (l late) Close() error { return errors.Join(l.bug, l.fakeVM.Close()) }
+
+// TestClientsBounded: those who keep all connections make others wait, and not the
+// process open more files.
+func TestClientsBounded(t *testing.T) {
+	f := newFixture(t, Options{})
+	f.run(t)
+	var all []net.Conn
+	for range maxClients {
+		c, err := net.Dial("unix", f.claim.Socket())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		all = append(all, c)
+	}
+	g, err := client.Open(f.roster, "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := g.About(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("one more: %v", err)
+	}
+	all[7].Close()
+	ctx, cancel = context.WithTimeout(t.Context(), allow.Time(20*time.Second))
+	defer cancel()
+	if _, err := g.About(ctx); err != nil {
+		t.Errorf("in the place of another: %v", err)
+	}
+}

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	"vmm/api"
 	"vmm/machine"
 	"vmm/unixsock"
@@ -20,7 +22,9 @@ import (
 const (
 	maxBody      = 64 << 10
 	headerLimit  = 10 * time.Second
-	lastRequests = 2 * time.Second // for answers under way when the guest has ended
+	idleLimit    = 30 * time.Second         // of a connection between two requests
+	maxClients   = machine.Reserved * 2 / 5 // with two descriptors each at most; others wait
+	lastRequests = 2 * time.Second          // for answers under way when the guest has ended
 )
 
 // server is the guest's API, api/openapi.yaml.
@@ -41,10 +45,11 @@ func (g *Guest) serve(path string) (*server, error) {
 	s.http = http.Server{
 		Handler:           s.guarded(s.handler()),
 		ReadHeaderTimeout: headerLimit,
+		IdleTimeout:       idleLimit,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ErrorLog:          slog.NewLogLogger(g.log.Handler(), slog.LevelWarn),
 	}
-	g.o.Owner.Go(func() { s.http.Serve(l) })
+	g.o.Owner.Go(func() { s.http.Serve(netutil.LimitListener(l, maxClients)) })
 	return s, nil
 }
 

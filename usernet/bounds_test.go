@@ -146,3 +146,22 @@ func untilReset(c *net.TCPConn) error {
 	}
 	return errors.New("timeout")
 }
+
+// TestWithin: what bounds take together is what they are given.
+func TestWithin(t *testing.T) {
+	for _, n := range []int{64, 100, 1000, MaxDescriptors - 1, MaxDescriptors, 0, 1 << 30} {
+		b := within(n)
+		sum := b.connections + b.forwarded + b.mappings + b.queries + b.echoes
+		if n > 0 && sum > n || min(b.connections, b.forwarded, b.mappings, b.queries, b.echoes) < 1 || (n == 0 || n > MaxDescriptors) && sum != MaxDescriptors {
+			t.Errorf("within %d: %+v", n, b)
+		}
+	}
+	g := newGuest(t, Config{HostLoopback: true, Descriptors: 64}, 0, nil)
+	at := serve(t, "tcp4", echo)
+	for range within(64).connections {
+		g.mustDial(at)
+	}
+	if _, err := g.dial(at); err == nil || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("one more: %v", err)
+	}
+}

@@ -72,7 +72,7 @@ func (n *Network) mapped(from netip.AddrPort) *mapping {
 		s.dead = append(s.dead, m)
 		return other
 	}
-	if len(s.mappings) >= maxMappings {
+	if len(s.mappings) >= n.bounds.mappings {
 		s.removeMapping(s.ages.oldest().(*mapping))
 	}
 	if !n.start(func() { n.receiveMapping(m) }) {

@@ -81,7 +81,7 @@ func (g *guestConn) open(r *tcp.ForwarderRequest) bool {
 func (n *Network) begin() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.closed || n.connections >= maxConnections {
+	if n.closed || n.connections >= n.bounds.connections {
 		return false
 	}
 	n.connections++

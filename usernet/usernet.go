@@ -71,7 +71,7 @@ var (
 // MTU is the largest packet in a frame that is not cut by an offload.
 const MTU = 1500
 
-// Bounds on what one guest can have us hold.
+// Bounds on what one guest can have us hold. Config.Descriptors may be less.
 const (
 	maxConnections = 2048 // of TCP that the guest opens, until it has let go of them
 	maxForwarded   = 2048 // of TCP to published ports, likewise
@@ -90,6 +90,9 @@ type Config struct {
 	HostLoopback bool         // the gateway's address is the host's loopback; its others are reached
 	Log          *slog.Logger // nil discards
 	Owner        task.Owner   // of its goroutines
+	// Descriptors is how many the network may have open, but for Ports; 0 is
+	// MaxDescriptors.
+	Descriptors int
 }
 
 // Forward has a port of the host lead to one of the guest's. The guest sees the
@@ -105,6 +108,7 @@ type Network struct {
 	config Config
 	log    *slog.Logger
 	s      settings
+	bounds bounds
 	stack  *stack.Stack
 	link   *endpoint
 	out    *queue
@@ -165,13 +169,15 @@ var defaults = settings{
 func New(c Config) (*Network, error) { return newNetwork(c, defaults) }
 
 func newNetwork(c Config, s settings) (*Network, error) {
+	b := within(c.Descriptors)
 	n := &Network{
 		config:  c,
+		bounds:  b,
 		log:     c.Log,
 		s:       s,
 		out:     newQueue(),
-		queries: make(chan struct{}, maxQueries),
-		echoes:  make(chan struct{}, maxEchoes),
+		queries: make(chan struct{}, b.queries),
+		echoes:  make(chan struct{}, b.echoes),
 		sockets: map[socket]struct{}{},
 		tasks:   task.Group{Owner: c.Owner},
 	}
@@ -182,7 +188,7 @@ func newNetwork(c Config, s settings) (*Network, error) {
 	n.dns.path, n.dns.port = s.resolvConf, s.dnsPort
 	n.flows.init()
 	n.keepalives.by = map[pair]*keepalive{}
-	n.shares = newShares(maxForwarded)
+	n.shares = newShares(b.forwarded)
 	var err error
 	if n.routes, err = newRoutes(); err != nil {
 		n.cancel()

@@ -1,0 +1,134 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"vmm/guest/payload"
+)
+
+// TestDivide: whatever there is, the parts of a machine have no more of it together,
+// each has its least, and what nobody could use is left.
+func TestDivide(t *testing.T) {
+	config := func(shares, nets, sockets int) *Config {
+		c := &Config{CPUs: 4, Shares: make([]Share, shares), Nets: make([]Net, nets)}
+		if sockets > 0 {
+			c.Vsock = &Vsock{}
+		}
+		return c
+	}
+	for _, c := range []*Config{config(0, 0, 0), config(1, 0, 0), config(0, 1, 0), config(0, 0, 1), config(1, 1, 1), config(5, 1, 1), config(16, 8, 1)} {
+		for _, n := range []int{-5, 0, 100, 500, 704, 3776, 65000, 1 << 20, 1 << 26} {
+			b, all, ok := divide(n, c)
+			name := fmt.Sprintf("%d among %d shares, %d networks: %+v", n, len(c.Shares), len(c.Nets), b)
+			sum := fixedDescriptors(c) + len(c.Shares)*b.share + len(c.Nets)*b.network
+			if c.Vsock != nil {
+				sum += b.vsock
+			}
+			if sum != all || ok && all > n || !ok && all <= n {
+				t.Errorf("%s: %d in all, said to be %d, %v", name, sum, all, ok)
+			}
+			if b.share < shareNeed.least || b.share > shareNeed.most || b.network < networkNeed.least || b.network > networkNeed.most || b.vsock < vsockNeed.least || b.vsock > vsockNeed.most {
+				t.Errorf("%s: out of bounds", name)
+			}
+			weights := 4*len(c.Shares) + len(c.Nets) + 1
+			full := b.share == shareNeed.most && b.network == networkNeed.most
+			if ok && len(c.Shares) > 0 && !full && n-all > weights && b.share < shareNeed.most {
+				t.Errorf("%s: %d are left", name, n-all)
+			}
+		}
+	}
+}
+
+// TestFixedDescriptors: a machine has open what was said at most.
+func TestFixedDescriptors(t *testing.T) {
+	c := crowded(t)
+	warm(t, c)
+	before := openDescriptors()
+	m, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if n := openDescriptors() - before; n > fixedDescriptors(&c) || n < fixedDescriptors(&c)/4 {
+		t.Errorf("%d are open; said to be %d", n, fixedDescriptors(&c))
+	}
+}
+
+// TestPromised: machines have no more together than there are, one that cannot
+// have its least is told how to mend that, and what is closed is given back.
+func TestPromised(t *testing.T) {
+	c := crowded(t)
+	warm(t, c)
+	limited(t, unix.RLIMIT_NOFILE, uint64(openDescriptors()+Reserved+fixedDescriptors(&c)+500), func() {
+		m, err := New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		two := payloadConfig(t, payload.Spin())
+		two.Shares = c.Shares
+		_, err = New(two)
+		var host *HostError
+		if !errors.As(err, &host) {
+			t.Errorf("another: %v", err)
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+		if m, err = New(two); err != nil {
+			t.Errorf("another, later: %v", err)
+		} else {
+			m.Close()
+		}
+	})
+}
+
+// TestReserved: whatever a guest opens in its shares, those who want it to stop find
+// descriptors left.
+func TestReserved(t *testing.T) {
+	c := crowded(t)
+	const files = 1500
+	for i := range files {
+		if err := os.WriteFile(filepath.Join(c.Shares[0].Dir, fmt.Sprint(i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	warm(t, c)
+	limited(t, unix.RLIMIT_NOFILE, uint64(openDescriptors()+Reserved+fixedDescriptors(&c)+1200), func() {
+		m, err := New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		refused := 0
+		for i := range files {
+			var out fuse.EntryOut
+			if s := m.devices.shares[0].Lookup(nil, &fuse.InHeader{NodeId: fuse.FUSE_ROOT_ID}, fmt.Sprint(i), &out); s == fuse.Status(unix.ENFILE) {
+				refused++
+			} else if !s.Ok() {
+				t.Fatalf("file %d: %v", i, s)
+			}
+		}
+		if refused == 0 {
+			t.Error("no bound")
+		}
+		var left []int
+		for range Reserved {
+			fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				t.Errorf("%d are left: %v", len(left), err)
+				break
+			}
+			left = append(left, fd)
+		}
+		for _, fd := range left {
+			unix.Close(fd)
+		}
+	})
+}

@@ -1,0 +1,18 @@
+package usernet
+
+// bounds are how many of each a network holds, with one descriptor of the host's
+// each. (A resolver is asked by one socket at a time.)
+type bounds struct{ connections, forwarded, mappings, queries, echoes int }
+
+// MaxDescriptors is what a network makes use of.
+const MaxDescriptors = maxConnections + maxForwarded + maxMappings + maxQueries + maxEchoes
+
+// within returns bounds that take at most so many descriptors, all in proportion; 0
+// is MaxDescriptors.
+func within(descriptors int) bounds {
+	if descriptors <= 0 || descriptors > MaxDescriptors {
+		descriptors = MaxDescriptors
+	}
+	part := func(most int) int { return max(most*descriptors/MaxDescriptors, 1) }
+	return bounds{part(maxConnections), part(maxForwarded), part(maxMappings), part(maxQueries), part(maxEchoes)}
+}
