@@ -81,9 +81,17 @@ func (m *Machine) hold() (err error) {
 // promise has the accountant say how many descriptors the parts may hold.
 func (m *Machine) promise() (err error) {
 	if m.budget, err = descriptors.promise(&m.config); err == nil {
-		m.base.does(func() { descriptors.giveBack(m.budget) })
+		m.base.does(func() { descriptors.giveBack(m.budget.all) })
 	}
 	return err
+}
+
+// take has n of the machine's descriptors be those of p, which gives them back when it
+// is closed, whatever else is stuck.
+func (m *Machine) take(p *part, n int) int {
+	m.budget.all -= n
+	p.does(func() { descriptors.giveBack(n) })
+	return n
 }
 
 func (m *Machine) addVM(sys *kvm.System) (err error) {

@@ -30,7 +30,7 @@ type accountant struct {
 
 // budget is what has been promised to a machine.
 type budget struct {
-	all     int // with what is fixed
+	all     int // with what is fixed, but for what parts have taken
 	fixed   int // what it has whatever the guest does
 	share   int // each
 	network int // each of user mode
@@ -47,8 +47,7 @@ var (
 	vsockNeed   = need{32, hostsock.MaxDescriptors, 1}
 )
 
-// promise returns the budget of a machine. The caller returns it by giveBack, when
-// all is closed.
+// promise returns the budget of a machine. What is closed of it the caller gives back.
 func (a *accountant) promise(c *Config) (budget, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -66,10 +65,10 @@ func (a *accountant) promise(c *Config) (budget, error) {
 	return b, nil
 }
 
-func (a *accountant) giveBack(b budget) {
+func (a *accountant) giveBack(n int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.promised -= b.all
+	a.promised -= n
 }
 
 // divide divides n descriptors among the parts of a machine: each has its least, and
@@ -99,6 +98,7 @@ func divide(n int, c *Config) (b budget, all int, ok bool) {
 	if all > n {
 		return b, all, false
 	}
+	n = max(all, n/4*3)       // there may be other machines
 	for more := true; more; { // until nobody wants more, or there is too little for one each
 		more = false
 		weights := 0

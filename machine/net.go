@@ -109,7 +109,7 @@ func (m *Machine) openNet(i int) error {
 	c := m.config.Nets[i]
 	var n nic
 	p := m.newPart("network card %d", i)
-	far, err := m.openLink(c, i)
+	far, err := m.openLink(p, c, i)
 	if err != nil {
 		return &NetError{err}
 	}
@@ -141,7 +141,7 @@ func (m *Machine) openNet(i int) error {
 	return m.addVirtio(p, n.device, classNetwork)
 }
 
-func (m *Machine) openLink(c Net, card int) (closer, error) {
+func (m *Machine) openLink(p *part, c Net, card int) (closer, error) {
 	if c.Tap != "" {
 		t, err := tap.Open(c.Tap, max(c.Queues, 1))
 		if err != nil {
@@ -154,7 +154,7 @@ func (m *Machine) openLink(c Net, card int) (closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := usernet.New(usernet.Config{Descriptors: m.budget.network, Ports: ports, HostLoopback: c.HostLoopback, Log: m.log, Owner: m.panicked})
+	n, err := usernet.New(usernet.Config{Descriptors: m.take(p, m.budget.network), Ports: ports, HostLoopback: c.HostLoopback, Log: m.log, Owner: m.panicked})
 	if err != nil {
 		return nil, err
 	}

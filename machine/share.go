@@ -197,12 +197,12 @@ func (m *Machine) openShares() error {
 	for i := range shares {
 		s := &shares[i]
 		o := s.options()
-		o.Files, o.Tasks, o.Held = m.budget.share, m.panicked, m.files.set
+		p := m.newPart("share %s", s.Dir)
+		o.Files, o.Tasks, o.Held = m.take(p, m.budget.share), m.panicked, m.files.set
 		dir, err := hostdir.Open(s.Dir, o)
 		if err != nil {
 			return &ShareError{err}
 		}
-		p := m.newPart("share %s", s.Dir)
 		p.opened(dir.Close)
 		m.devices.shares = append(m.devices.shares, dir)
 		d, err := fs.New(dir, fs.Config{Tag: s.tag(i), Queues: min(m.config.CPUs, maxShareQueues), Owner: m.panicked, Log: m.log.With("share", s.Dir)})

@@ -36,17 +36,17 @@ func (m *Machine) addVsock() error {
 	if c == nil {
 		return nil
 	}
+	p := m.newPart("vsock %s", c.Path)
 	host, err := hostsock.New(c.Path, m.files.set, m.log)
 	if err != nil {
 		return &VsockError{err}
 	}
-	p := m.newPart("vsock %s", c.Path)
 	p.opened(host.Close)
 	cid := c.CID
 	if cid == 0 {
 		cid = DefaultCID
 	}
-	host.Owner, host.Most = m.panicked, m.budget.vsock
+	host.Owner, host.Most = m.panicked, m.take(p, m.budget.vsock)
 	d := vsock.New(cid, host)
 	d.Owner = m.panicked
 	return m.addVirtio(p, d, classOther)
