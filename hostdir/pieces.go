@@ -108,6 +108,7 @@ const (
 	copyPiece     = 4 << 20
 	maxCopy       = 64 << 20 // of one request; the guest asks again for the rest
 	allocatePiece = 256 << 20
+	maxPieces     = 1024
 )
 
 // copyRange copies as much as there is, of n bytes, and returns how much that was.
@@ -141,8 +142,10 @@ func (d *Dir) allocate(fd int, mode uint32, off, n int64) error {
 	if whole || off < 0 || n <= 0 || off+n < 0 { // what is wrong the host says
 		return d.spend(fd, blockSlack, func() error { return fallocate(fd, mode, off, n) })
 	}
+	// A guest may name a range without an end: there are only so many pieces.
+	most := n/maxPieces/allocatePiece*allocatePiece + allocatePiece
 	for {
-		piece := min(n, allocatePiece-off%allocatePiece)
+		piece := min(n, most-off%allocatePiece)
 		change := func() error { return fallocate(fd, mode, off, piece) }
 		err := error(nil)
 		if mode&unix.FALLOC_FL_PUNCH_HOLE != 0 {

@@ -152,17 +152,20 @@ func pages(off, n int64) int64 {
 func (d *Dir) spendRange(fd int, off, n int64, change func() error) error {
 	return d.spendWithin(fd, change,
 		func(*unix.Stat_t) int64 { return pages(off, n) + blockSlack },
-		func(st *unix.Stat_t) int64 { return holes(fd, st, off, n) })
+		func(st *unix.Stat_t) int64 {
+			left, _ := d.quota.left()
+			return holes(fd, st, off, n, left)
+		})
 }
 
 // holes is how much of pages of a range has no data, and what it may take to put
-// some there.
-func holes(fd int, st *unix.Stat_t, off, n int64) int64 {
+// some there. It counts to more than most and no further.
+func holes(fd int, st *unix.Stat_t, off, n, most int64) int64 {
 	size := (st.Size + pageSize - 1) / pageSize * pageSize // the last page is there
 	dense := st.Blocks*512 >= size
 	end := off + n
 	none := int64(0)
-	for at := off; at < end; {
+	for at := off; at < end && none <= most; {
 		if at >= size {
 			none += pages(at, end-at)
 			break
