@@ -202,7 +202,8 @@ func (e *CPUError) Error() string {
 }
 
 // nameThread names the calling thread, of at most 15 bytes, for top and ps. The
-// caller has locked it to its goroutine.
+// caller has locked it to its goroutine. (The first thread's name is the process's:
+// a program that minds locks main's goroutine to it.)
 func nameThread(name string) {
 	os.WriteFile("/proc/thread-self/comm", []byte(name), 0) // nothing depends on it
 }

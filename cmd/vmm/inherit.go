@@ -3,11 +3,16 @@ package main
 import (
 	"os"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
+
+// The process has the name of its first thread, and each vCPU gives its thread one:
+// so the first is main's own, or a guest in ps could be called "vcpu 0".
+func init() { runtime.LockOSThread() }
 
 // inherit settles, before anything else, what becomes of that which the process
 // was given by who started it.
