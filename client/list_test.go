@@ -107,6 +107,34 @@ func TestBadRecord(t *testing.T) {
 	}
 }
 
+// FuzzDescribe: whatever a record says, a guest whose process has gone has an end,
+// and its own name.
+func FuzzDescribe(f *testing.F) {
+	for _, record := range []string{"", "{}", "null", "[]", `{"state":"ended"}`, `{"state":"running","end":{}}`, `{"name":"x","config":null,"pid":-1}`, `{"created":"yesterday"}`} {
+		f.Add([]byte(record))
+	}
+	r, err := roster.Create(filepath.Join(f.TempDir(), "r"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	c, err := r.Claim("web", true)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, record []byte) {
+		if err := c.SetRecord(record); err != nil {
+			t.Fatal(err)
+		}
+		gone := roster.Entry{Name: c.Name, Dir: c.Dir}
+		if g, err := Describe(gone); err == nil && (g.Name != "web" || g.State != api.Ended || g.End == nil) {
+			t.Errorf("%+v", g)
+		}
+		if g, err := Describe(c.Entry); err == nil {
+			Stopped(g)
+		}
+	})
+}
+
 // TestLeave: who waits for a name to be given up hears of it.
 func TestLeave(t *testing.T) {
 	r := newRoster(t)
