@@ -313,7 +313,7 @@ func (c *core) startQueue(i int) {
 	}
 	format := c.format()
 	if !r.Started {
-		r.State, r.Started = format.Fresh(), true
+		r.State, r.Owed, r.Started = format.Fresh(), nil, true
 	}
 	q, err := virtq.New(c.cfg.Mem, r.Layout, format, r.State, func() { c.notify(i) })
 	if err != nil {
