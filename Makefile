@@ -116,6 +116,7 @@ boot-tests:
 soak: export VMM_SOAK = 1
 soak: build lab boot-tests onkvm-tests ## long counts: 10,000 pauses, fuzzing, a MiB over the serial port, ROUNDS times the boots
 	cd machine && ../bin/lab -timeout 1800s -- ../bin/machine.test -test.v -test.run Pause
+	cd test/boot && ../../bin/lab -tsc -timeout 1800s -- ../../bin/boot.test -test.v -test.run TestPauseClocks </dev/null
 	GO=$(GO) sh test/fuzz.sh 60s
 	cd test/boot && for i in $$(seq $(ROUNDS)); do ../../bin/lab -timeout 1800s -batch 4 -tests ../../bin/boot.test </dev/null || exit 1; done
 

@@ -9,6 +9,8 @@
 //	tool share DIR DIR    uses a shared folder, and one that is read-only
 //	tool size N   prints the terminal's size, and at its next N changes
 //	tool port PATH N  sends N bytes back to a port
+//	tool clocks   tells what time it is, for ever
+//	tool complaints  prints what the kernel's watchdogs have said
 //	tool work     keeps the devices busy; package work has its flags
 //	tool attack   abuses a virtio disk; package attack has its flags
 package main
@@ -41,6 +43,10 @@ func command(what string, args []string) error {
 		return attack.Run(args)
 	case what == "work":
 		return work.Run(args)
+	case what == "clocks":
+		return tellClocks()
+	case what == "complaints":
+		return complaints()
 	case strings.HasPrefix(what, "vsock-"):
 		return overVsock(what, args)
 	case what == "share" && len(args) == 2:
