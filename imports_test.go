@@ -63,7 +63,7 @@ var arrows = []struct{ pkg, may string }{
 	{"machine", "boot boot/acpi bus console disk ethernet/** eventfd hostdir hostfile hostsock kvm logline mem tap usernet devices/**"},
 	{"api", ""},
 	{"client", "api roster"},
-	{"service", "api devices/virtio devices/virtio/virtq histogram machine roster unixsock"},
+	{"service", "api devices/virtio devices/virtio/virtq histogram logline machine roster unixsock"},
 	{"cmd/vmm", "api boot client console machine roster service"},
 	{"test/**", "**"},
 

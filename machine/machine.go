@@ -15,6 +15,7 @@ import (
 
 	"vmm/boot"
 	"vmm/kvm"
+	"vmm/logline"
 	"vmm/mem"
 	"vmm/task"
 )
@@ -118,6 +119,7 @@ func newMachine(c Config) *Machine {
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
 	}
+	m.log = slog.New(logline.Limit(m.log.Handler())) // whatever the guest does
 	m.threads.Owner = m.panicked
 	return m
 }

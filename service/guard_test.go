@@ -154,3 +154,19 @@ func TestClientsBounded(t *testing.T) {
 		t.Errorf("in the place of another: %v", err)
 	}
 }
+
+// TestLogStorm: a guest that resets itself again and again does not fill the log.
+func TestLogStorm(t *testing.T) {
+	f := newFixture(t, Options{Policy: Policy{Reboot: true}})
+	m := f.run(t)
+	for range 100 {
+		m.config.Log.Info("of the machine")
+		m.ends <- machine.End{Reason: machine.Reset}
+		m = f.life(t)
+	}
+	m.ends <- machine.End{Reason: machine.PowerOff}
+	f.end(t)
+	if lines := strings.Count(f.log.String(), "\n"); lines < 2 || lines > 100 {
+		t.Errorf("%d lines", lines)
+	}
+}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"vmm/api"
+	"vmm/logline"
 	"vmm/machine"
 	"vmm/roster"
 	"vmm/task"
@@ -115,6 +116,8 @@ func New(c machine.Config, o Options) (*Guest, error) {
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}
+	g.log = slog.New(logline.Limit(g.log.Handler())) // over all lives of a guest, which may be short
+	g.config.Log = g.log
 	if g.o.boot == nil {
 		g.o.boot = boot
 	}
