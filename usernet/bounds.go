@@ -1,7 +1,7 @@
 package usernet
 
 // bounds are how many of each a network holds, with one descriptor of the host's
-// each. (A resolver is asked by one socket at a time.)
+// each. (A query to a second resolver, while the first is silent, counts as another.)
 type bounds struct{ connections, forwarded, mappings, queries, echoes int }
 
 // MaxDescriptors is what a network makes use of.

@@ -58,6 +58,7 @@ type resolution struct {
 	order   []netip.AddrPort // of the resolvers that are left
 	replies chan reply
 	asked   map[netip.AddrPort]time.Time // when, those that have not answered
+	tokens  int                          // of n.queries: one for each of those, and one at least, which is the caller's
 
 	answer []byte // the first that is good, or the first, or nil after Close
 }
@@ -75,7 +76,7 @@ type reply struct {
 func (n *Network) resolve(query []byte, ask asker) *resolution {
 	r := &resolution{
 		n: n, query: query, ask: ask, until: time.Now().Add(n.s.dnsTimeout), order: n.dns.servers(),
-		replies: make(chan reply, maxServers), asked: map[netip.AddrPort]time.Time{},
+		replies: make(chan reply, maxServers), asked: map[netip.AddrPort]time.Time{}, tokens: 1,
 	}
 	next := time.NewTimer(n.s.dnsNext)
 	defer next.Stop()
@@ -103,10 +104,18 @@ func (n *Network) resolve(query []byte, ask asker) *resolution {
 	return r
 }
 
-// start asks the next resolver, if there is one.
+// start asks the next resolver, if there is one, and a socket for it.
 func (r *resolution) start() bool {
 	if len(r.order) == 0 {
 		return false
+	}
+	if len(r.asked) == r.tokens {
+		select {
+		case r.n.queries <- struct{}{}:
+			r.tokens++
+		default:
+			return false
+		}
 	}
 	server := r.order[0]
 	if !r.n.start(func() {
@@ -114,6 +123,7 @@ func (r *resolution) start() bool {
 		r.replies <- reply{server, answer, err}
 	}) {
 		r.order = nil
+		r.done(server)
 		return false
 	}
 	r.order, r.asked[server] = r.order[1:], time.Now()
@@ -123,7 +133,7 @@ func (r *resolution) start() bool {
 // take takes a reply, and reports whether it is what the guest asked for. Then those
 // that have been asked longer are silent, unless they answer yet.
 func (r *resolution) take(a reply) bool {
-	delete(r.asked, a.from)
+	r.done(a.from)
 	if a.answer == nil {
 		if a.err == nil && r.n.ctx.Err() == nil {
 			r.n.dns.silent(a.from)
@@ -149,10 +159,19 @@ func (r *resolution) take(a reply) bool {
 func (r *resolution) wait() {
 	for len(r.asked) > 0 {
 		a := <-r.replies
-		delete(r.asked, a.from)
+		r.done(a.from)
 		if a.answer != nil {
 			r.n.dns.heard(a.from)
 		}
+	}
+}
+
+// done gives back what is not needed without a resolver that has been asked.
+func (r *resolution) done(server netip.AddrPort) {
+	delete(r.asked, server)
+	for r.tokens > max(len(r.asked), 1) {
+		<-r.n.queries
+		r.tokens--
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 )
@@ -348,11 +349,17 @@ func exchangeDNS(t *testing.T, g *guest, message []byte, tcp bool) []byte {
 	return b
 }
 
-// TestQueries: there are only so many that are not answered yet, and what is no
-// query is dropped.
+// TestQueries: there are only so many that are not answered yet, with a socket each,
+// whatever the number of resolvers; and what is no query is dropped.
 func TestQueries(t *testing.T) {
-	g, r := newDNS(t)
-	r.set(func() { r.silent = true })
+	list, port := newResolvers(t, 3)
+	g := newGuest(t, Config{}, allOffloads, func(s *settings) {
+		s.dnsPort, s.dnsTimeout, s.dnsNext = port, 1500*time.Millisecond, 20*time.Millisecond
+	})
+	writeFile(t, g.net.s.resolvConf, "nameserver 127.0.0.1\nnameserver 127.0.0.2\nnameserver 127.0.0.3\n")
+	for _, r := range list {
+		r.set(func() { r.silent = true })
+	}
 	from, to := netip.AddrPortFrom(Guest, 1000), netip.AddrPortFrom(DNS, 53)
 	response := testQuery(1)
 	response[2] |= 0x80
@@ -362,11 +369,24 @@ func TestQueries(t *testing.T) {
 	if n := len(g.net.queries); n != 0 {
 		t.Errorf("%d of what is no query are asked", n)
 	}
-	for i := range uint16(2 * maxQueries) {
+	for i := range uint16(maxQueries / 2) {
 		g.send(GatewayMAC, 0x800, udpPacket(from, to, testQuery(i)))
 	}
-	if n := len(g.net.queries); n > maxQueries {
-		t.Errorf("%d queries", n)
+	sockets, most := 0, 0
+	sample := func() bool {
+		g.net.mu.Lock()
+		sockets = len(g.net.sockets)
+		g.net.mu.Unlock()
+		most = max(most, sockets)
+		return sockets == maxQueries
 	}
-	eventually(t, "queries end", func() bool { return len(g.net.queries) == 0 })
+	eventually(t, "each asks two, and all sockets are taken", sample)
+	for i := range uint16(maxQueries) {
+		g.send(GatewayMAC, 0x800, udpPacket(from, to, testQuery(i)))
+		sample()
+	}
+	eventually(t, "queries end", func() bool { sample(); return len(g.net.queries) == 0 })
+	if most > maxQueries {
+		t.Errorf("%d sockets", most)
+	}
 }
