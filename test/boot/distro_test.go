@@ -36,6 +36,7 @@ func TestDistro(t *testing.T) {
 	for _, transport := range transports {
 		t.Run(transport, func(t *testing.T) {
 			disk := filepath.Join(t.TempDir(), "root.img")
+			guests := t.TempDir()
 			s := newServices(t, dir)
 			attempt(t, func() *guest {
 				// Each attempt has a fresh one: the first may have died with it half written.
@@ -44,8 +45,9 @@ func TestDistro(t *testing.T) {
 				}
 				return onPipes("run", "--kernel", filepath.Join(dir, "vmlinuz"), "--initrd", filepath.Join(dir, "initrd.img"),
 					"--cpus", "2", "--memory", "1G", "--transport", transport, "--disk", disk, "--append", "root=/dev/vda rw",
-					"--net", "user,host-loopback", "--publish", fmt.Sprintf("%d:22", s.ssh))
-			}, func(g *guest) { useDistro(g, s) })
+					"--net", "user,host-loopback", "--publish", fmt.Sprintf("%d:22", s.ssh),
+					"--name", "debian", "--runtime-dir", filepath.Join(guests, "r"))
+			}, func(g *guest) { useDistro(g, s, filepath.Join(guests, "r")) })
 			checkDisk(t, disk)
 		})
 	}
@@ -54,13 +56,24 @@ func TestDistro(t *testing.T) {
 // A step is a command and what it prints.
 type step struct{ command, shows string }
 
-// useDistro logs in, looks whether all is well, uses the network, writes a file,
-// and ends the guest by its power button.
-func useDistro(g *guest, s *services) {
-	const shell = ":~# "
+const debianPrompt = ":~# "
+
+// steps takes steps at Debian's prompt.
+func (g *guest) steps(list []step) {
+	for _, step := range list {
+		g.send(step.command + "\n")
+		g.expect("\r\n") // of what was typed
+		g.patiently(func() { g.expect(step.shows) })
+		g.expect(debianPrompt)
+	}
+}
+
+// useDistro logs in, looks whether all is well, uses the network, pauses the guest,
+// writes a file, and ends it by its power button. guests is its runtime directory.
+func useDistro(g *guest, s *services, guests string) {
 	g.patiently(func() { g.expect("debian login: ") })
 	g.send("root\n")
-	g.patiently(func() { g.expect(shell) })
+	g.patiently(func() { g.expect(debianPrompt) })
 	first := []step{
 		// A unit that has yet to start has not failed yet. Neither does one that
 		// was degraded end this wait with status 0.
@@ -72,12 +85,9 @@ func useDistro(g *guest, s *services) {
 	last := []step{
 		{"echo written by $(hostname) > /root/proof && sync && echo sy''nced", "synced\r\n"},
 	}
-	for _, step := range slices.Concat(first, s.steps(), last) {
-		g.send(step.command + "\n")
-		g.expect("\r\n") // of what was typed
-		g.patiently(func() { g.expect(step.shows) })
-		g.expect(shell)
-	}
+	g.steps(slices.Concat(first, s.steps()))
+	pauseWatched(g, guests, "debian")
+	g.steps(last)
 	s.login()
 	g.signal(syscall.SIGTERM)
 	g.patiently(func() { g.status(0) })
