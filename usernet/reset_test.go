@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"os/exec"
 	"testing"
 	"time"
 
@@ -151,6 +153,44 @@ func TestCut(t *testing.T) {
 				t.Errorf("published: %v, ended: %v: %q, %v", published, ended, b, err)
 			}
 		}
+	}
+}
+
+// TestKilled: when this process is killed, who waits for more of a guest sees no end.
+func TestKilled(t *testing.T) {
+	const mark = "USERNET_TEST_KILLED"
+	if at := os.Getenv(mark); at != "" {
+		g := newGuest(t, Config{HostLoopback: true}, 0, nil)
+		c := g.mustDial(netip.AddrPortFrom(Gateway, netip.MustParseAddrPort(at).Port()))
+		io.WriteString(c, "half")
+		time.Sleep(deadline) // until it is killed
+		return
+	}
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	l.(*net.TCPListener).SetDeadline(time.Now().Add(deadline))
+	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKilled$")
+	child.Env = append(os.Environ(), mark+"="+l.Addr().String())
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer child.Wait()
+	defer child.Process.Kill()
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(deadline))
+	if _, err := io.ReadFull(c, make([]byte, 4)); err != nil {
+		t.Fatal(err)
+	}
+	child.Process.Kill()
+	if b, err := io.ReadAll(c); !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("%q, %v", b, err)
 	}
 }
 
