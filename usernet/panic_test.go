@@ -1,0 +1,38 @@
+package usernet
+
+import (
+	"testing"
+
+	"vmm/ethernet"
+	"vmm/task"
+)
+
+// buggy is a card that has a bug when frames come.
+type buggy struct{ ethernet.Guest }
+
+func (buggy) Readable(int) bool { panic("a bug") }
+
+// TestPanic: whoever owns the network is told of a bug on one of its goroutines, and
+// the network is closed all the same.
+func TestPanic(t *testing.T) {
+	told := make(chan any, 1)
+	n, err := New(Config{Owner: func(p *task.PanicError) { told <- p.Value }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Start(buggy{}); err != nil {
+		t.Fatal(err)
+	}
+	n.advertise()
+	if v := receive(t, "the owner", told); v != "a bug" {
+		t.Errorf("told %v", v)
+	}
+	closed := make(chan error, 1)
+	go func() {
+		n.Stop()
+		closed <- n.Close()
+	}()
+	if err := receive(t, "the end", closed); err != nil {
+		t.Error(err)
+	}
+}
