@@ -378,9 +378,9 @@ func TestQueries(t *testing.T) {
 		sockets = len(g.net.sockets)
 		g.net.mu.Unlock()
 		most = max(most, sockets)
-		return sockets == maxQueries
+		return sockets > maxQueries*3/4
 	}
-	eventually(t, "each asks two, and all sockets are taken", sample)
+	eventually(t, "most ask two", sample)
 	for i := range uint16(maxQueries) {
 		g.send(GatewayMAC, 0x800, udpPacket(from, to, testQuery(i)))
 		sample()
