@@ -3,6 +3,7 @@ package machine
 import (
 	"cmp"
 	"errors"
+	"slices"
 	"time"
 
 	"vmm/kvm"
@@ -59,12 +60,14 @@ type halted struct {
 	timer  timer
 	offset uint64 // of the counter
 	old    bool   // Linux before 5.16: there is no offset
+	loose  bool   // the offset changes by itself
 }
 
 func haltCPU(c timeCPU) (h halted, err error) {
-	if h.offset, err = c.TSCOffset(); err != nil {
-		h.old = true
-	}
+	h.offset, err = c.TSCOffset()
+	h.old = err != nil
+	again, err := c.TSCOffset()
+	h.loose = err == nil && again != h.offset
 	h.timer, err = saveTimer(c)
 	return h, err
 }
@@ -87,12 +90,30 @@ func saveTime(vm timeVM, cpus []timeCPU, halts []halted) (*guestTime, error) {
 			t.CPUs[i].TSC = t.step(cpus[i], tsc)
 		}
 	}
+	if slices.ContainsFunc(halts, func(h halted) bool { return h.loose }) {
+		t.inStep(cpus, tsc)
+	}
 	pit, err := vm.PIT()
 	if err == nil {
 		pit = remaining(pit, monotonic())
 		t.PIT = &pit
 	}
 	return t, err
+}
+
+// inStep is for a host whose counter is unstable: there KVM shows a counter that
+// stands where its vCPU last left the guest, and has it catch up when it enters. So none is
+// what it would be by now; the greatest is at least what any vCPU has seen.
+func (t *guestTime) inStep(cpus []timeCPU, tsc uint64) {
+	for _, c := range cpus {
+		m := []kvm.MSR{{Index: msrTSC}}
+		if c.MSRs(m) == nil && int64(m[0].Data-tsc) > 0 {
+			tsc = m[0].Data
+		}
+	}
+	for i := range t.CPUs {
+		t.CPUs[i].TSC = tsc
+	}
 }
 
 // step returns the counter of c at the time when that of the first vCPU was tsc, for
