@@ -162,7 +162,7 @@ func (m *Machine) Run(ctx context.Context) (End, error) {
 	over := make(chan struct{})
 	task.Owner(m.panicked).Go(func() {
 		defer close(over)
-		m.windDown(ctx)
+		m.windDown(ctx, e)
 	})
 	select {
 	case <-over:
@@ -171,14 +171,11 @@ func (m *Machine) Run(ctx context.Context) (End, error) {
 	if bug := m.bug.Load(); bug != nil {
 		return End{}, bug
 	}
-	if e.err == nil {
-		m.log.Debug("the guest ended", "how", e.end)
-	}
 	return e.end, e.err
 }
 
 // windDown ends what runs, in order, and delivers the guest's last output.
-func (m *Machine) windDown(ctx context.Context) {
+func (m *Machine) windDown(ctx context.Context, e ending) {
 	m.setEnded()
 	m.devices.release() // a vCPU may be waiting in one
 	stops := task.Group{Owner: m.panicked}
@@ -190,6 +187,9 @@ func (m *Machine) windDown(ctx context.Context) {
 	if err := m.devices.pause(m.panicked); err != nil {
 		m.slow.Store(true)
 		m.log.Warn("the guest's disks", "err", err)
+	}
+	if e.err == nil {
+		m.log.Debug("the guest ended", "how", e.end) // its output may take longer
 	}
 	ctx, cancel := m.lastWords(ctx)
 	defer cancel()
