@@ -67,7 +67,7 @@ type Memory interface {
 // page at any time, twice, or one that a ring is in costs nobody else anything.
 // We keep no list of what is in the balloon, and so have none that could grow.
 type Device struct {
-	Owner task.Owner // of its timer; set before the first Start
+	Owner task.Owner // of its timers; set before the first Start
 
 	memory Memory
 	log    *slog.Logger
@@ -81,6 +81,8 @@ type Device struct {
 	host   virtio.Host      // guarded by mu; nil: stopped
 	notice virtio.Notice    // guarded by mu; of config
 	config [configSize]byte // guarded by mu
+	target uint32           // guarded by mu; pages that the host wants; see yield
+	again  *time.Timer      // guarded by mu; of ask
 	poll   poll             // guarded by mu
 }
 
@@ -122,11 +124,43 @@ func (d *Device) ReadConfig(off uint64, p []byte) {
 func (d *Device) WriteConfig(off uint64, p []byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	before := d.field(configActual)
 	for i, v := range p {
 		switch at := off + uint64(i); {
 		case at >= configActual && at < configActual+4, at >= configPoison && at < configPoison+4:
 			d.config[at] = v
 		}
+	}
+	d.yield(before)
+}
+
+// yield has a driver keep what it took back for want of memory (DEFLATE_ON_OOM). Its
+// balloon was smaller than we want then, and it would go on to fill it: Linux takes
+// the memory away again as fast as a program gets it, and neither comes to an end. So
+// no more is asked for than it has left us, for a while (askAgain) since the last such
+// time. Who was asked to make its balloon smaller does not make it smaller than that.
+// The caller holds mu.
+func (d *Device) yield(before uint32) {
+	actual := d.field(configActual)
+	if d.negotiated.Load()&featureDeflateOnOOM != 0 && actual < before && actual < d.field(configTarget) {
+		le.PutUint32(d.config[configTarget:], actual)
+		d.notice.Changed()
+		if d.host != nil {
+			d.again.Reset(askAgain)
+		}
+	}
+}
+
+// askAgain is how long a guest that was out of memory is left alone.
+const askAgain = 30 * time.Second
+
+// ask asks for all that the host wants. It runs on the timer's goroutine.
+func (d *Device) ask() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.host != nil && d.field(configTarget) != d.target {
+		le.PutUint32(d.config[configTarget:], d.target)
+		d.notice.Changed()
 	}
 }
 
@@ -142,7 +176,9 @@ func (d *Device) Start(features uint64, h virtio.Host) error {
 	d.notice.Start(h)
 	if d.poll.timer == nil {
 		d.poll.timer = d.Owner.AfterFunc(time.Hour, d.tick)
+		d.again = d.Owner.AfterFunc(time.Hour, d.ask)
 	}
+	d.again.Reset(askAgain)
 	d.poll.start()
 	return nil
 }
@@ -154,6 +190,7 @@ func (d *Device) Stop() {
 	d.host = nil
 	d.notice.Stop()
 	d.poll.timer.Stop()
+	d.again.Stop()
 }
 
 // Reset implements virtio.Resetter: what the driver said is forgotten, and its
@@ -162,6 +199,7 @@ func (d *Device) Reset() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	clear(d.config[configActual:])
+	le.PutUint32(d.config[configTarget:], d.target)
 	d.notice.Reset()
 	d.poll.forget()
 }
@@ -188,6 +226,7 @@ func (d *Device) SetTarget(bytes uint64) {
 	pages := uint32(min(bytes/mem.PageSize, 1<<32-1))
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.target = pages
 	if d.field(configTarget) == pages {
 		return
 	}
@@ -197,7 +236,7 @@ func (d *Device) SetTarget(bytes uint64) {
 
 // saved is the state of a balloon, for a Saver.
 type saved struct {
-	Target, Actual, Poison uint32
+	Target, Asked, Actual, Poison uint32 // Asked is num_pages
 	virtio.Notice
 }
 
@@ -205,7 +244,7 @@ type saved struct {
 func (d *Device) Save() ([]byte, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return json.Marshal(saved{d.field(configTarget), d.field(configActual), d.field(configPoison), d.notice})
+	return json.Marshal(saved{d.target, d.field(configTarget), d.field(configActual), d.field(configPoison), d.notice})
 }
 
 // Load implements virtio.Saver: no value is a wrong one.
@@ -216,7 +255,8 @@ func (d *Device) Load(b []byte) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	le.PutUint32(d.config[configTarget:], s.Target)
+	d.target = s.Target
+	le.PutUint32(d.config[configTarget:], s.Asked)
 	le.PutUint32(d.config[configActual:], s.Actual)
 	le.PutUint32(d.config[configPoison:], s.Poison)
 	d.notice.Due = s.Due

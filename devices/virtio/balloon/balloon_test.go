@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"vmm/devices/virtio"
 	"vmm/mem"
@@ -209,6 +211,69 @@ func TestTarget(t *testing.T) {
 		t.Errorf("after a reset: %d changes, configuration %x", d.changes, got)
 	}
 	d.run(all)
+}
+
+// TestOutOfMemory: a guest that takes memory back while its balloon is still to grow
+// is not asked for that memory again, or it would give and take for ever.
+func TestOutOfMemory(t *testing.T) {
+	const pages = 100
+	for _, test := range []struct {
+		name     string
+		features uint64
+		actual   []uint32 // what the driver says of its balloon, one after another
+		asked    uint32
+		changes  int
+	}{
+		{"it grows", all, []uint32{20, 40, 100}, pages, 1},
+		{"it cannot grow further for now", all, []uint32{20, 40, 40, 40}, pages, 1},
+		{"out of memory", all, []uint32{20, 40, 30}, 30, 2},
+		{"more and more", all, []uint32{40, 30, 20, 0}, 0, 4},
+		{"and between two of them it grew", all, []uint32{40, 30, 35, 25, 30}, 25, 3},
+		{"once it was as large as asked for", all, []uint32{100, 90}, 90, 2},
+		{"too large", all, []uint32{200, 150, 100}, pages, 1},
+		{"the driver may not", all &^ featureDeflateOnOOM, []uint32{40, 30}, pages, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := start(t, test.features)
+				d.dev.SetTarget(pages * mem.PageSize)
+				asked := func() uint32 {
+					b := make([]byte, 4)
+					d.dev.ReadConfig(configTarget, b)
+					return le.Uint32(b)
+				}
+				for _, n := range test.actual {
+					d.dev.WriteConfig(configActual, le.AppendUint32(nil, n))
+				}
+				if got := asked(); got != test.asked || d.changes != test.changes {
+					t.Errorf("asked for %d pages in %d changes, want %d in %d", got, d.changes, test.asked, test.changes)
+				}
+				state, err := d.dev.Save()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := d.dev.Load(state); err != nil || asked() != test.asked {
+					t.Errorf("loaded: %d pages, %v", asked(), err)
+				}
+				if got := d.dev.Stats().Target; got != pages*mem.PageSize {
+					t.Errorf("the host wants %d bytes", got)
+				}
+				again := map[string]func(){
+					"the host":          func() { d.dev.SetTarget(pages * mem.PageSize) },
+					"a new driver":      d.dev.Reset,
+					"some time":         func() { time.Sleep(askAgain); synctest.Wait() },
+					"a pause, and some": func() { d.stop(); time.Sleep(time.Hour); d.run(test.features); time.Sleep(askAgain); synctest.Wait() },
+				}
+				for who, ask := range again {
+					d.dev.WriteConfig(configActual, le.AppendUint32(nil, 6))
+					d.dev.WriteConfig(configActual, le.AppendUint32(nil, 5))
+					if ask(); asked() != pages {
+						t.Errorf("after %s asked for %d pages", who, asked())
+					}
+				}
+			})
+		})
+	}
 }
 
 func TestSave(t *testing.T) {

@@ -44,7 +44,7 @@ func (d *Device) Stats() Stats {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return Stats{
-		Target:   uint64(d.field(configTarget)) * mem.PageSize,
+		Target:   uint64(d.target) * mem.PageSize,
 		Actual:   uint64(d.field(configActual)) * mem.PageSize,
 		Reported: d.reported.Load(),
 		Guest:    d.poll.guest, // replaced and never changed
