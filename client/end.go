@@ -110,10 +110,14 @@ func (g *Guest) Wait(ctx context.Context) (end api.End, err error) {
 	return end, err
 }
 
-// End returns how the guest ended, and waits for that. It is known of those too
-// that have ended before, as long as they are kept.
+// End returns how the guest ended, and waits for that, and a while for its process
+// to give up its name: who asks may remove what is kept next. The end is known of
+// those too that have ended before, as long as they are kept.
 func (g *Guest) End(ctx context.Context) (api.End, error) {
 	end, err := g.Wait(ctx)
+	if err == nil {
+		g.leaveIn(ctx, g.limits.leave) // one that is slow to go has ended all the same
+	}
 	if !errors.Is(err, ErrEnded) {
 		return end, err
 	}

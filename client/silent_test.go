@@ -194,6 +194,38 @@ func TestBusy(t *testing.T) {
 	}
 }
 
+// TestEndLeaves: a guest whose end was waited for can be removed at once.
+func TestEndLeaves(t *testing.T) {
+	r := newRoster(t)
+	c := claim(t, r, "web", "")
+	l, err := net.Listen("unix", c.Socket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	const slow = 50 * time.Millisecond // to go, once it has told
+	server := http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, `{"reason": "power off"}`)
+		time.AfterFunc(slow, func() { c.Release() })
+	})}
+	go server.Serve(l)
+	defer server.Close()
+	g, err := Open(r, "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), allow.Time(20*time.Second))
+	defer cancel()
+	if end, err := g.End(ctx); err != nil || end.Reason != "power off" {
+		t.Errorf("%+v, %v", end, err)
+	}
+	if err := r.Remove("web"); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestStopped: a process that is stopped is seen to be.
 func TestStopped(t *testing.T) {
 	child := exec.CommandContext(t.Context(), "sleep", "60")
