@@ -23,8 +23,8 @@ func TestPauseClocks(t *testing.T) {
 		slow   time.Duration // how much worse it may be in the lab
 		cpus   int           // the one number of CPUs that there is time for in the lab
 	}{
-		"kvmclock": {cloud, "", time.Second, 2},
-		"tsc":      {cloud, "clocksource=tsc tsc=reliable", time.Second, 2},
+		"kvmclock": {cloud, "", 3 * time.Second, 2},
+		"tsc":      {cloud, "clocksource=tsc tsc=reliable", 3 * time.Second, 2},
 		// They have ticks only, and lose some where the host is busy.
 		"neither": {cloud, "no-kvmclock notsc clocksource=jiffies lapic=notscdeadline", 5 * time.Second, 1},
 		"cpu":     {cpu, "", 5 * time.Second, 2},
