@@ -168,7 +168,7 @@ func (m *Machine) addCPUs(sys *kvm.System, supported []kvm.CPUIDEntry) (tscKHz u
 		v := newVCPU(c, &m.devices.ports, &m.devices.memory, &m.halt)
 		v.lost = m.lost
 		v.stats.id, v.stats.tracing = id, &m.tracing
-		v.readTime = func() (halted, error) { return haltCPU(c) }
+		v.onPause = func() { m.stopped(id) }
 		m.vcpus = append(m.vcpus, v)
 		if khz, err := c.TSCKHz(); err == nil {
 			p.tscKHz = uint32(khz)

@@ -66,6 +66,7 @@ type Machine struct {
 	state      state      // guarded by mu
 	time       *guestTime // likewise, as what follows; when the guest was paused, nil if it is not or runs on
 	since      time.Time  // when that was, here
+	stops      *stops     // what the vCPUs' threads have read for it
 	timeLogged bool       // that it runs on
 }
 
@@ -277,6 +278,7 @@ func (m *Machine) Pause() error {
 		return &StateError{stateText[m.state]}
 	}
 	m.devices.release()
+	m.expectStops()
 	if err := m.all((*vcpu).pause); err != nil {
 		return err
 	}

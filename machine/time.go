@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"vmm/kvm"
@@ -73,20 +74,20 @@ func haltCPU(c timeCPU) (h halted, err error) {
 }
 
 // saveTime reads the clocks of a machine whose vCPUs have stopped, on the thread of
-// the first; another's state is dear to reach from there.
-func saveTime(vm timeVM, cpus []timeCPU, halts []halted) (*guestTime, error) {
+// vCPU self; another's state is dear to reach from there.
+func saveTime(vm timeVM, cpus []timeCPU, halts []halted, self int) (*guestTime, error) {
 	t := &guestTime{CPUs: make([]cpuTime, len(cpus))}
-	if khz, err := cpus[0].TSCKHz(); err == nil {
+	if khz, err := cpus[self].TSCKHz(); err == nil {
 		t.TSCKHz = uint64(khz)
 	}
-	now, tsc, err := instant(vm, cpus[0])
+	now, tsc, err := instant(vm, cpus[self])
 	if err != nil {
 		return nil, err
 	}
 	t.Clock = now
 	for i, h := range halts {
-		t.CPUs[i] = cpuTime{TSC: tsc + h.offset - halts[0].offset, Timer: h.timer}
-		if h.old && i > 0 {
+		t.CPUs[i] = cpuTime{TSC: tsc + h.offset - halts[self].offset, Timer: h.timer}
+		if h.old && i != self {
 			t.CPUs[i].TSC = t.step(cpus[i], tsc)
 		}
 	}
@@ -116,7 +117,7 @@ func (t *guestTime) inStep(cpus []timeCPU, tsc uint64) {
 	}
 }
 
-// step returns the counter of c at the time when that of the first vCPU was tsc, for
+// step returns the counter of c at the time when that of another vCPU was tsc, for
 // Linux before 5.16. Two counters that are read one after the other always differ;
 // within a second they are in step to KVM as well (kvm_synchronize_tsc).
 func (t *guestTime) step(c timeCPU, tsc uint64) uint64 {
@@ -262,19 +263,34 @@ func instant(vm timeVM, c timeCPU) (clock, tsc uint64, err error) {
 	return clock, tsc, nil
 }
 
-// freeze reads the clocks once all vCPUs have stopped. m.mu is held.
-func (m *Machine) freeze() {
-	halts := make([]halted, len(m.vcpus))
-	errs := make([]error, len(m.vcpus)+1)
-	for i, v := range m.vcpus {
-		halts[i], errs[i] = v.halted, v.haltErr
+// stops is what vCPUs read as they stop; the last to do so reads the clocks.
+type stops struct {
+	run   atomic.Int32 // vCPUs that still do
+	halts []halted
+	errs  []error // the last is that of the clocks
+	time  *guestTime
+}
+
+// expectStops is called before vCPUs are paused. m.mu is held.
+func (m *Machine) expectStops() {
+	n := len(m.vcpus)
+	m.stops = &stops{halts: make([]halted, n), errs: make([]error, n+1)}
+	m.stops.run.Store(int32(n))
+}
+
+// stopped is called on the thread of a vCPU that is being paused.
+func (m *Machine) stopped(id int) {
+	s := m.stops
+	s.halts[id], s.errs[id] = haltCPU(m.kcpus[id])
+	if s.run.Add(-1) == 0 {
+		s.time, s.errs[len(s.halts)] = saveTime(m.vm, m.timeCPUs(), s.halts, id)
 	}
-	m.since = time.Now()
-	errs[len(m.vcpus)] = m.vcpus[0].do(func() (err error) {
-		m.time, err = saveTime(m.vm, m.timeCPUs(), halts)
-		return err
-	})
-	m.runsOn(first(errs))
+}
+
+// freeze takes what the vCPUs have read, once all have stopped. m.mu is held.
+func (m *Machine) freeze() {
+	m.since, m.time = time.Now(), m.stops.time
+	m.runsOn(first(m.stops.errs))
 }
 
 // thaw sets the clocks back to where they were; no vCPU and no device runs. m.mu

@@ -171,7 +171,7 @@ func freezeFake(t *testing.T, f *fakeTime, cpus []timeCPU) *guestTime {
 			t.Fatal(err)
 		}
 	}
-	s, err := saveTime(f, cpus, halts)
+	s, err := saveTime(f, cpus, halts, len(cpus)-1)
 	if err != nil {
 		t.Fatal(err)
 	}

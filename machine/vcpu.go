@@ -49,10 +49,7 @@ type vcpu struct {
 
 	paused bool // only the thread uses it
 
-	// readTime, which may be nil, is what the thread does as soon as the CPU is paused.
-	readTime func() (halted, error)
-	halted   halted // the thread's, but while the CPU is paused
-	haltErr  error  // likewise; readTime's
+	onPause func() // may be nil; what the thread does as soon as the CPU is paused
 }
 
 type call struct {
@@ -95,8 +92,8 @@ func (v *vcpu) do(f func() error) error {
 func (v *vcpu) pause() error {
 	return v.do(func() error {
 		v.paused = true
-		if v.readTime != nil {
-			v.halted, v.haltErr = v.readTime()
+		if v.onPause != nil {
+			v.onPause()
 		}
 		return nil
 	})
