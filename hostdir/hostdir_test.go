@@ -340,6 +340,7 @@ func TestBounds(t *testing.T) {
 	}
 
 	g.Reset()
+	g.closing.Wait() // what is still open counts
 	g.readDirAll(g.openDir(root), 0, true, 4096)
 	if nodes, _ := g.count(); nodes != 5 { // the root and 4, with the directory 5 descriptors
 		t.Errorf("a directory that was read has %d nodes", nodes)

@@ -121,6 +121,9 @@ func dial(t *testing.T, h *Host, says string) *net.UnixConn {
 	}
 	t.Cleanup(func() { c.Close() })
 	c.SetDeadline(time.Now().Add(patience))
+	if says == "" { // to write even nothing fails if the other end has gone
+		return c
+	}
 	if _, err := io.WriteString(c, says); err != nil {
 		t.Fatal(err)
 	}
