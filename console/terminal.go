@@ -34,18 +34,21 @@ const background = 200 * time.Millisecond
 func newTerminal(fd int, owner task.Owner) (*terminal, error) {
 	t := &terminal{fd: fd, cont: make(chan os.Signal, 1)}
 	signal.Notify(t.cont, unix.SIGCONT)
-	if err := t.raw(); err != nil {
+	is, err := t.raw()
+	if err != nil {
 		t.restore()
 		return nil, fmt.Errorf("console: terminal: %w", err)
 	}
-	owner.Go(t.follow)
+	owner.Go(func() { t.follow(is) })
 	return t, nil
 }
 
-func (t *terminal) follow() {
+// follow is told whether the terminal is raw. (Who is in the foreground now may
+// not have been there when raw looked.)
+func (t *terminal) follow(is bool) {
 	for {
 		var look <-chan time.Time
-		if !foreground(t.fd) {
+		if !is || !foreground(t.fd) {
 			look = time.After(background)
 		}
 		select {
@@ -55,20 +58,21 @@ func (t *terminal) follow() {
 			}
 		case <-look:
 		}
-		t.raw() // if it fails the terminal is gone; Read will say so
+		is, _ = t.raw() // if it fails the terminal is gone; Read will say so
 	}
 }
 
-// raw does nothing in the background: the terminal is the shell's there.
-func (t *terminal) raw() error {
+// raw does nothing in the background: the terminal is the shell's there. It reports
+// whether the terminal is raw.
+func (t *terminal) raw() (is bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.done || !foreground(t.fd) {
-		return nil
+		return false, nil
 	}
 	old, err := term.MakeRaw(t.fd)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if t.found == nil {
 		t.found = old
@@ -77,10 +81,11 @@ func (t *terminal) raw() error {
 	// screen like stairs. To the guest's own \r\n it makes no difference.
 	tio, err := unix.IoctlGetTermios(t.fd, unix.TCGETS)
 	if err != nil {
-		return err
+		return false, err
 	}
 	tio.Oflag |= unix.OPOST
-	return unix.IoctlSetTermios(t.fd, unix.TCSETS, tio)
+	err = unix.IoctlSetTermios(t.fd, unix.TCSETS, tio)
+	return err == nil, err
 }
 
 func (t *terminal) restore() {
