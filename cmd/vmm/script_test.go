@@ -16,6 +16,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"vmm/machine"
+	"vmm/roster"
 	"vmm/test/allow"
 )
 
@@ -147,7 +148,9 @@ func (s *scriptTry) Fatal(args ...any) { s.Log(args...); s.FailNow() }
 func setUp(e *testscript.Env) error {
 	e.Setenv("HOME", e.WorkDir)             // for the cache of kernels
 	e.Setenv("GORACE", "atexit_sleep_ms=0") // or each command takes a second more
-	e.Setenv("VMM_RUNTIME_DIR", filepath.Join(e.WorkDir, "guests"))
+	guests := filepath.Join(e.WorkDir, "guests")
+	e.Setenv("VMM_RUNTIME_DIR", guests)
+	e.Defer(func() { endGuests(guests) })
 	e.Setenv("CPUINFO", filepath.Join(e.WorkDir, "cpuinfo"))
 	files := map[string][]byte{
 		"cpuinfo":       []byte("processor\t: 0\nflags\t\t: fpu vme svm\n"),
@@ -162,6 +165,22 @@ func setUp(e *testscript.Env) error {
 		}
 	}
 	return nil
+}
+
+// endGuests ends what a script that failed has left in the background: it would run
+// for ever.
+func endGuests(dir string) {
+	r, err := roster.Open(dir)
+	if err != nil {
+		return
+	}
+	defer r.Close()
+	all, _ := r.List()
+	for _, e := range all {
+		if e.Alive {
+			roster.Kill(e)
+		}
+	}
 }
 
 func need(ts *testscript.TestScript, ok bool, usage string) {
