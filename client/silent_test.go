@@ -153,18 +153,31 @@ func TestLimit(t *testing.T) {
 	}
 }
 
-// TestBusy: an operation may take long while the process answers others.
-func TestBusy(t *testing.T) {
-	r := newRoster(t)
+// served returns a guest that a handler answers for, and who claims its name.
+func served(t *testing.T, r *roster.Roster, h http.HandlerFunc) (*Guest, *roster.Claim) {
+	t.Helper()
 	c := claim(t, r, "web", "")
 	l, err := net.Listen("unix", c.Socket())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	server := http.Server{Handler: h}
+	go server.Serve(l)
+	t.Cleanup(func() { server.Close() })
+	g, err := Open(r, "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { g.Close() })
+	g.limits = quick
+	return g, c
+}
+
+// TestBusy: an operation may take long while the process answers others.
+func TestBusy(t *testing.T) {
 	var beats atomic.Int32
 	enough := make(chan struct{})
-	server := http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	g, _ := served(t, newRoster(t), func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet { // GET /v1/guest
 			if beats.Add(1) == 3 {
 				close(enough)
@@ -177,15 +190,7 @@ func TestBusy(t *testing.T) {
 			w.WriteHeader(http.StatusNoContent)
 		case <-r.Context().Done():
 		}
-	})}
-	go server.Serve(l)
-	defer server.Close()
-	g, err := Open(r, "web")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer g.Close()
-	g.limits = quick
+	})
 	g.limits.silence = time.Minute
 	ctx, cancel := context.WithTimeout(t.Context(), allow.Time(20*time.Second))
 	defer cancel()
@@ -196,26 +201,20 @@ func TestBusy(t *testing.T) {
 
 // TestEndLeaves: a guest whose end was waited for can be removed at once.
 func TestEndLeaves(t *testing.T) {
-	r := newRoster(t)
-	c := claim(t, r, "web", "")
-	l, err := net.Listen("unix", c.Socket())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
 	const slow = 50 * time.Millisecond // to go, once it has told
-	server := http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	told := make(chan struct{}, 1)
+	r := newRoster(t)
+	g, c := served(t, r, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		io.WriteString(w, `{"reason": "power off"}`)
-		time.AfterFunc(slow, func() { c.Release() })
-	})}
-	go server.Serve(l)
-	defer server.Close()
-	g, err := Open(r, "web")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer g.Close()
+		told <- struct{}{}
+	})
+	g.limits.leave = time.Minute
+	go func() {
+		<-told
+		time.Sleep(slow)
+		c.Release()
+	}()
 	ctx, cancel := context.WithTimeout(t.Context(), allow.Time(20*time.Second))
 	defer cancel()
 	if end, err := g.End(ctx); err != nil || end.Reason != "power off" {
