@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -19,7 +21,7 @@ import (
 // says in its environment that it is that, and on descriptor 3, which its parent
 // reads, that its guest runs; its standard error is the parent's until then.
 //
-//	vmm run -d                       vmm run -d, VMM_DETACHED=FORMAT (of the log until then)
+//	vmm run -d                       vmm run -d, VMM_DETACHED=FORMAT:PIPE (of the log until then; 3's inode)
 //	starts --------------------->    checks all, makes the machine
 //	prints what it says    <----     standard error
 //	prints the name, ends  <----     NAME\n; then its log is its standard error
@@ -29,6 +31,17 @@ const (
 )
 
 func detached() bool { return os.Getenv(detachedVariable) != "" }
+
+// adoptDetached leaves the format alone in the variable, or takes it away if it is not
+// detach's: descriptor 3 is not the pipe that it names, so it is somebody else's.
+func adoptDetached() {
+	format, inode, _ := strings.Cut(os.Getenv(detachedVariable), ":")
+	if is := pipe(readyFD); is != 0 && inode == strconv.FormatUint(is, 10) {
+		os.Setenv(detachedVariable, format)
+	} else {
+		os.Unsetenv(detachedVariable)
+	}
+}
 
 // detach runs the same command line in the background, and returns when its
 // guest runs, or could not.
@@ -41,7 +54,7 @@ func (p *program) detach(cmd *cobra.Command, format logFormat) error {
 	defer ready.Close()
 	child := exec.Command(executable(), os.Args[1:]...)
 	child.Args[0] = os.Args[0]
-	child.Env = append(os.Environ(), detachedVariable+"="+string(format.at(cmd.ErrOrStderr())))
+	child.Env = append(os.Environ(), fmt.Sprintf("%s=%s:%d", detachedVariable, format.at(cmd.ErrOrStderr()), pipe(int(w.Fd()))))
 	child.ExtraFiles = []*os.File{w}
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	said, err := child.StderrPipe()

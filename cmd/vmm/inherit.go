@@ -27,9 +27,7 @@ func init() { runtime.LockOSThread() }
 //   - A shell that has SIGINT ignored by what it starts in the background has
 //     SIGQUIT ignored, too; but that one Go's runtime takes regardless.
 func inherit() {
-	if os.Getenv(detachedVariable) != "" && !isPipe(readyFD) {
-		os.Unsetenv(detachedVariable) // it is not detach's
-	}
+	adoptDetached()
 	closeOnExec(3)
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGXFSZ)
 	if signal.Ignored(syscall.SIGINT) {
@@ -58,9 +56,13 @@ func eachDescriptor(first int, f func(fd int)) {
 	}
 }
 
-func isPipe(fd int) bool {
+// pipe returns the inode of the pipe that a descriptor is an end of, or 0.
+func pipe(fd int) uint64 {
 	var s unix.Stat_t
-	return unix.Fstat(fd, &s) == nil && s.Mode&unix.S_IFMT == unix.S_IFIFO
+	if unix.Fstat(fd, &s) != nil || s.Mode&unix.S_IFMT != unix.S_IFIFO {
+		return 0
+	}
+	return s.Ino
 }
 
 // unignored returns those of signals that were not ignored when the process
