@@ -47,7 +47,7 @@ export VMM_TIME = $(TIME)
 # $(call times,SECONDS) is so many seconds, times TIME.
 times = $(shell awk 'BEGIN { print int($(1) * $(TIME)) }')s
 
-# On two quiet cores all of it takes about 25 minutes.
+# Added up, its parts took about 45 minutes on two cores with nothing else to do.
 # $(call suite,NAME,SECONDS,COMMANDS) runs a part of the tests within SECONDS
 # times TIME, and says what was slow.
 suite = @bin/suite $(1) $(2) sh -ec '$(3)'
