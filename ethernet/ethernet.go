@@ -29,10 +29,16 @@ type Link interface {
 	// Info does not change.
 	Info() Info
 
-	// Start makes g hear of events, until Stop has returned. Before Start and
-	// after Stop frames of the network are dropped. Configure came before it.
+	// Start makes g hear of events, until Stop has returned. Frames that come
+	// after Stop wait for the next Start, as far as there is room: a guest that
+	// is paused misses none. Configure came before it.
 	Start(g Guest) error
 	Stop()
+
+	// Discard drops the frames that wait, and those that come before the next
+	// Start: nobody is there to take them. The link is stopped, or was never
+	// started.
+	Discard()
 
 	// Configure says what the driver can do. It is called before Start, and at
 	// any time when the driver changes its mind.

@@ -28,6 +28,7 @@ type Tap struct {
 	name   string
 	mtu    int
 	queues []*queue
+	stale  bool // what waits is for nobody
 }
 
 // Open attaches to the tap of that name, or creates one that lasts until Close:
@@ -152,12 +153,18 @@ func (t *Tap) Info() ethernet.Info {
 // Start implements ethernet.Link.
 func (t *Tap) Start(g ethernet.Guest) error {
 	for i, q := range t.queues {
-		q.discard()
+		if t.stale {
+			q.discard()
+		}
 		q.done.Owner = t.Owner
 		q.start(func() bool { return g.Readable(i) })
 	}
+	t.stale = false
 	return nil
 }
+
+// Discard implements ethernet.Link. The kernel keeps what comes, and Start drops it.
+func (t *Tap) Discard() { t.stale = true }
 
 // Stop implements ethernet.Link.
 func (t *Tap) Stop() {

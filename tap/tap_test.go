@@ -189,25 +189,40 @@ type events func(pair int) bool
 func (e events) Readable(pair int) bool { return e(pair) }
 func (events) Writable(int)             {}
 
-// TestStop: what comes while nobody listens is not there afterwards.
+// TestStop: what comes while the guest is paused is there afterwards, but not for
+// another.
 func TestStop(t *testing.T) {
 	private(t)
 	tap := open(t, "", 1)
 	setAddress(t, tap.Name(), 10, 1, 2, 1)
 	s := start(t, tap, ethernet.Mode{Pairs: 1})
+	asks := func(sender byte) {
+		var h ethernet.Header
+		r := request()
+		r[31] = sender
+		tap.Send(0, &h, [][]byte{r})
+	}
+	again := func() {
+		if err := tap.Start(s); err != nil {
+			t.Fatal(err)
+		}
+	}
 	tap.Stop()
 	for len(s.frames) > 0 {
 		<-s.frames
 	}
-	var h ethernet.Header
-	tap.Send(0, &h, [][]byte{request()}) // answered while stopped
-	if err := tap.Start(s); err != nil {
-		t.Fatal(err)
-	}
-	other := request()
-	other[31] = 16
-	tap.Send(0, &h, [][]byte{other})
+	asks(16) // answered while stopped
+	again()
 	if got := s.next(t, arp); got[41] != 16 {
+		t.Errorf("not the frame from before Start: % x", got)
+	}
+	tap.Stop()
+	asks(17)
+	tap.Discard()
+	asks(18)
+	again()
+	asks(19)
+	if got := s.next(t, arp); got[41] != 19 {
 		t.Errorf("an old frame: % x", got)
 	}
 	tap.Stop()

@@ -22,6 +22,8 @@ const (
 //	empty ------------> pump calls ------------------------> empty
 //	                    Readable   --> false: asleep --Resume--> pump
 //
+// It keeps what comes between stop and start, for a guest that is paused:
+// netstack's clocks run on, and what it sends again, it sends ever more seldom.
 // Readable is called by pump only, with no lock held.
 type queue struct {
 	wake chan struct{} // for pump; holds one
@@ -34,6 +36,7 @@ type queue struct {
 	mu      sync.Mutex
 	idle    sync.Cond                      // pump is not in Readable any more
 	guest   ethernet.Guest                 // guarded by mu, as is all below; nil: stopped
+	drops   bool                           // what comes, until start
 	frames  [maxFrames]*stack.PacketBuffer // a ring
 	first   int
 	n       int
@@ -44,21 +47,19 @@ type queue struct {
 }
 
 func newQueue() *queue {
-	q := &queue{wake: make(chan struct{}, 1), done: make(chan struct{})}
+	q := &queue{wake: make(chan struct{}, 1), done: make(chan struct{}), drops: true}
 	q.idle.L = &q.mu
 	return q
 }
 
-// push takes a reference of its own, and returns false if there is no room. A
-// guest that is stopped takes frames, and loses them: what is sent again by then
-// reaches it when it goes on. It is called by netstack, with whatever locks of
-// its own.
+// push takes a reference of its own, and returns false if there is no room. It is
+// called by netstack, with whatever locks of its own.
 func (q *queue) push(pkt *stack.PacketBuffer) bool {
 	size := pkt.Size()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	switch {
-	case q.guest == nil:
+	case q.drops:
 		return true
 	case q.n == maxFrames || q.bytes+size > maxFramesBytes:
 		return false
@@ -147,7 +148,8 @@ func (q *queue) start(g ethernet.Guest) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if !q.closed {
-		q.guest, q.asleep = g, false
+		q.guest, q.asleep, q.drops = g, false, false
+		q.signal()
 	}
 }
 
@@ -157,17 +159,24 @@ func (q *queue) started() bool {
 	return q.guest != nil
 }
 
-// stop drops all, and waits for a Readable under way.
+// stop waits for a Readable under way.
 func (q *queue) stop() {
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	q.guest = nil
-	for pkt := q.popLocked(); pkt != nil; pkt = q.popLocked() {
-		pkt.DecRef()
-	}
 	for q.calling {
 		q.idle.Wait()
 	}
 	q.asleep = false
+}
+
+// discard drops all there is, and what comes until start.
+func (q *queue) discard() {
+	q.mu.Lock()
+	q.drops = true
+	for pkt := q.popLocked(); pkt != nil; pkt = q.popLocked() {
+		pkt.DecRef()
+	}
 	q.mu.Unlock()
 
 	q.receiving.Lock()
@@ -178,6 +187,7 @@ func (q *queue) stop() {
 
 func (q *queue) close() {
 	q.stop()
+	q.discard()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if !q.closed {

@@ -154,11 +154,39 @@ func TestStopWaits(t *testing.T) {
 	wait(t, "Stop", stopped)
 	push()
 	s.none(t, "after Stop")
+}
+
+// TestStopKeeps: a guest that is paused misses no frame, and one that has begun anew
+// gets none that was for the last.
+func TestStopKeeps(t *testing.T) {
+	q, s, push := newTestQueue(t)
+	push()
+	wait(t, "Readable", s.called)
+	s.answer <- false
+	q.stop()
+	push()
+	s.none(t, "after Stop")
 	q.start(s)
-	s.none(t, "for a frame from before Start")
-	if q.take() {
-		t.Error("a frame from before Start")
+	wait(t, "Readable, for frames from before Start", s.called)
+	if !q.take() || !q.take() || q.take() {
+		t.Error("not two frames")
 	}
+	push()
+	s.answer <- true
+	wait(t, "Readable", s.called)
+	s.answer <- false
+	q.stop()
+	push()
+	q.discard()
+	push()
+	q.start(s)
+	s.none(t, "for a frame from before Discard")
+	if q.take() || q.bytes != 0 {
+		t.Error("a frame from before Discard")
+	}
+	push()
+	wait(t, "Readable", s.called)
+	s.answer <- true
 }
 
 func TestQueueFull(t *testing.T) {

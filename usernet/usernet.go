@@ -322,9 +322,11 @@ func (n *Network) Start(g ethernet.Guest) error {
 	return nil
 }
 
-// Stop implements ethernet.Link. Connections stay, and send again what is lost
-// meanwhile.
+// Stop implements ethernet.Link. Connections stay.
 func (n *Network) Stop() { n.out.stop() }
+
+// Discard implements ethernet.Link. Connections send again what is lost.
+func (n *Network) Discard() { n.out.discard() }
 
 // Resume implements ethernet.Link.
 func (n *Network) Resume(int) { n.out.resume() }

@@ -78,6 +78,7 @@ func (endless) Info() ethernet.Info           { return ethernet.Info{Pairs: 1} }
 func (endless) Configure(ethernet.Mode) error { return nil }
 func (endless) Start(ethernet.Guest) error    { return nil }
 func (endless) Stop()                         {}
+func (endless) Discard()                      {}
 func (e endless) Resume(int)                  { e.resumed++; e.receive() }
 func (e endless) Send(int, *ethernet.Header, [][]byte) error {
 	e.sent++

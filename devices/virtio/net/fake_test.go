@@ -58,6 +58,12 @@ func (w *wire) Stop() {
 	w.asleep = false
 }
 
+func (w *wire) Discard() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.frames = nil
+}
+
 func (w *wire) Configure(m ethernet.Mode) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -82,6 +82,10 @@ func (d *Device) QueueSizes() []uint16 {
 // Reset implements virtio.Resetter.
 func (d *Device) Reset() {
 	d.filter.reset(d.mac)
+	d.link.Discard()
+	for _, r := range d.rx {
+		r.reset()
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.mode = ethernet.Mode{}

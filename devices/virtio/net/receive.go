@@ -59,7 +59,14 @@ func (r *receiver) start(features uint64, h virtio.Host) {
 func (r *receiver) stop() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.q, r.host, r.starved, r.pending = nil, nil, false, r.pending[:0]
+	r.q, r.host, r.starved = nil, nil, false
+}
+
+// reset forgets what a driver that has gone had no room for.
+func (r *receiver) reset() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pending = r.pending[:0]
 }
 
 // serve is called when the guest has added room.

@@ -116,7 +116,8 @@ func TestLargest(t *testing.T) {
 	}
 }
 
-// TestFull: a frame for which there is no room waits, and is not lost.
+// TestFull: a frame for which there is no room waits, and is not lost, over a pause
+// either.
 func TestFull(t *testing.T) {
 	d, w := bare(t)
 	r := newRing(t, 1024, true)
@@ -130,6 +131,10 @@ func TestFull(t *testing.T) {
 		}
 		if want := []int{0, 0, 3}[i%3]; used != want {
 			t.Errorf("%d used with %d given, want %d", used, i+1, want)
+		}
+		d.Stop()
+		if err := d.Start(d.Features(), nil); err != nil {
+			t.Fatal(err)
 		}
 	}
 	if s := d.Stats().Received; s.Frames != 2 || s.Dropped != 0 {
