@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -314,5 +315,43 @@ func TestSlowReader(t *testing.T) {
 	}()
 	if got, err := io.ReadAll(c); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%d bytes of %d, %v", len(got), len(want), err)
+	}
+}
+
+// TestPaused: a connection of a guest that is paused again and again loses nothing
+// by it. What netstack has to send again it sends ever later, and at last later than
+// its peer is patient.
+func TestPaused(t *testing.T) {
+	g := newGuest(t, Config{HostLoopback: true}, allOffloads, nil)
+	c := g.mustDial(serve(t, "tcp4", echo))
+	var answered, stop atomic.Int32
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for b := make([]byte, 20_000); stop.Load() == 0; answered.Add(1) {
+			if _, err := c.Write(b); err != nil {
+				t.Error(err)
+				return
+			}
+			if _, err := io.ReadFull(c, b); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	const pauses = 40
+	for range pauses {
+		before := answered.Load()
+		g.net.Stop()
+		time.Sleep(time.Millisecond) // so that there is an answer on its way
+		if err := g.net.Start(g); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "an answer after a pause", func() bool { return answered.Load() >= before+2 })
+	}
+	stop.Store(1)
+	wait(t, "the last answer", done)
+	if n := g.net.stack.Stats().TCP.Retransmits.Value(); n > pauses/4 { // a busy host makes some
+		t.Errorf("%d segments were sent again in %d pauses", n, pauses)
 	}
 }
