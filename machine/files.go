@@ -35,13 +35,17 @@ type Place struct {
 }
 
 // CollisionError says that a path leads through a directory that the guest may
-// write to.
+// write to, or that such a directory is in one of this program's.
 type CollisionError struct {
 	Field, Path string // a field of Config, or a Place's name
 	In, Dir     string // likewise: Shares, and of which one
+	Own         bool   // the reverse: Field is Shares, and In what has files of this program's
 }
 
 func (e *CollisionError) Error() string {
+	if e.Own {
+		return fmt.Sprintf("%s %s is inside %s %s, where only vmm makes files: share another directory, or this one read-only", e.Field, e.Path, e.In, e.Dir)
+	}
 	return fmt.Sprintf("%s %s is inside %s %s, where the guest decides what its path leads to: keep it elsewhere, or share that directory read-only", e.Field, e.Path, e.In, e.Dir)
 }
 
@@ -90,11 +94,11 @@ func (f *Files) hold(c *Config, others []Place) error {
 		add(&all, "Vsock", c.Vsock.Path, f.set.HoldParent(c.Vsock.Path))
 	}
 	if c.KernelCache != "" {
-		add(&all, "KernelCache", c.KernelCache, f.set.Root(c.KernelCache))
+		others = append(slices.Clip(others), Place{"KernelCache", c.KernelCache, true})
 	}
 	for _, p := range others {
 		if p.Root {
-			add(&all, p.Name, p.Path, f.set.Root(p.Path))
+			all = append(all, named{p, f.set.Root(p.Path)})
 		} else {
 			add(&all, p.Name, p.Path, f.set.Look(p.Path))
 		}
@@ -105,7 +109,10 @@ func (f *Files) hold(c *Config, others []Place) error {
 		}
 		for _, p := range slices.Concat(shares, all) {
 			if p.at.Through(shares[i].at) {
-				return &CollisionError{p.Name, p.Path, "Shares", c.Shares[i].Dir}
+				return &CollisionError{Field: p.Name, Path: p.Path, In: "Shares", Dir: c.Shares[i].Dir}
+			}
+			if p.Root && shares[i].at.Through(p.at) {
+				return &CollisionError{Field: "Shares", Path: c.Shares[i].Dir, In: p.Name, Dir: p.Path, Own: true}
 			}
 		}
 	}

@@ -192,6 +192,10 @@ func TestCollisions(t *testing.T) {
 		{"two, inside each other in the guest", Config{Shares: []Share{{Dir: "s", Mount: "/mnt"}, {Dir: "other", Mount: "/mnt/b"}}}, nil, ""},
 		{"a directory of the caller's", Config{Shares: rw}, []Place{{Name: "run", Path: "s", Root: true}}, "run s is inside"},
 		{"a file of the caller's", Config{Shares: rw}, []Place{{Name: "log", Path: "s/sub/new"}}, "log s/sub/new"},
+		{"share in a directory of the caller's", Config{Shares: []Share{{Dir: "other"}, {Dir: "s/sub"}}}, []Place{{Name: "run", Path: "s", Root: true}}, "Shares s/sub is inside run s, "},
+		{"share in the kernel cache", Config{Shares: []Share{{Dir: "s/sub"}}, KernelCache: "s"}, nil, "Shares s/sub is inside KernelCache s, "},
+		{"read-only, there", Config{Shares: []Share{{Dir: "s/sub", ReadOnly: true}, {Dir: "other"}}, KernelCache: "s"}, []Place{{Name: "run", Path: "s", Root: true}}, ""},
+		{"share beside a file of the caller's", Config{Shares: []Share{{Dir: "s/sub"}}}, []Place{{Name: "log", Path: "s/new"}}, ""},
 		{"of the caller's, elsewhere", Config{Shares: rw}, []Place{{Name: "log", Path: "new"}, {Name: "run", Path: "run", Root: true}}, ""},
 	} {
 		f, err := Hold(&test.c, test.others...)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"strings"
 
@@ -41,10 +42,7 @@ func flagName(err error) error {
 		return &machine.ConfigError{Field: flags[bad.Field], Why: bad.Why}
 	case errors.As(err, &inside):
 		e := *inside
-		if flag := flags[e.Field]; flag != "" {
-			e.Field = flag
-		}
-		e.In = flags[e.In]
+		e.Field, e.In = cmp.Or(flags[e.Field], e.Field), cmp.Or(flags[e.In], e.In)
 		return &e
 	}
 	return err
