@@ -171,10 +171,10 @@ func TestSharedLinks(t *testing.T) {
 // TestParent: names in a directory that is held are its names.
 func TestParent(t *testing.T) {
 	both(t, func(t *testing.T, places bool) {
-		tree(t, "d/", "d/x", "e/", [2]string{"way", "d"})
+		tree(t, "d/", "d/x", "d/letter", "e/", [2]string{"way", "d"}, [2]string{"d/link", "letter"})
 		s := New(places)
 		defer s.Close()
-		for _, p := range []string{"way/x", "way/new", "x", "way/", "none/x"} {
+		for _, p := range []string{"way/x", "way/new", "x", "way/", "none/x", "way/link", "way/made"} {
 			s.HoldParent(p)
 		}
 		if err := errors.Join(os.Remove("way"), os.Symlink("e", "way")); err != nil {
@@ -191,6 +191,17 @@ func TestParent(t *testing.T) {
 				t.Errorf("%s: another directory: %v", path, err)
 			}
 			dir.Close()
+		}
+		if f, err := s.Create("way/link", os.O_WRONLY); err == nil || !errors.Is(err, errLink) {
+			t.Errorf("a link: %v, %v", f, err)
+		}
+		if f, err := s.Create("way/made", os.O_WRONLY); err != nil {
+			t.Error(err)
+		} else {
+			f.Close()
+		}
+		if info, err := os.Stat("d/made"); err != nil || info.Mode() != 0o600 {
+			t.Errorf("what is made: %v, %v", info, err)
 		}
 		for path, want := range map[string]error{"way/": unix.EISDIR, "none/x": unix.ENOENT} {
 			if _, _, err := s.OpenParent(path); !errors.Is(err, want) {
@@ -235,7 +246,14 @@ func TestThrough(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for name, known := range map[string]mounts{"mounts are known": readMounts(), "or not": {}} {
+		t.Run(name, func(t *testing.T) { through(t, here, known) })
+	}
+}
+
+func through(t *testing.T, here string, known mounts) {
 	s := New(true)
+	s.mounts = known
 	defer s.Close()
 	dir := s.Hold("s")
 	for _, test := range []struct {

@@ -115,6 +115,32 @@ func TestClaimForeign(t *testing.T) {
 	}
 }
 
+// TestOthersFolder: a folder that looks like a guest's and is another user's is none.
+func TestOthersFolder(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a file away")
+	}
+	for _, given := range []string{"web", "web/" + lockFile} {
+		r := open(t)
+		if err := claim(t, r, "web", true).Release(); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chown(r.path(given), 12345, 12345); err != nil {
+			t.Fatal(err)
+		}
+		if e, err := r.Find("web"); !errors.As(err, new(*NotFoundError)) {
+			t.Errorf("%s: %+v, %v", given, e, err)
+		}
+		if err := r.Remove("web"); !errors.As(err, new(*NotFoundError)) {
+			t.Errorf("%s: removed: %v", given, err)
+		}
+		var taken *InUseError
+		if _, err := r.Claim("web", false); !errors.As(err, &taken) || !taken.Foreign {
+			t.Errorf("%s: claimed: %v", given, err)
+		}
+	}
+}
+
 // TestStranger: a file in a guest's folder that vmm did not make keeps the folder,
 // whole, and who wants it away is told.
 func TestStranger(t *testing.T) {

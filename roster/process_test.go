@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"vmm/test/allow"
 )
 
 // TestKill: a guest's process is ended though it is stopped, and no other.
@@ -50,7 +52,7 @@ func TestKill(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "killed") {
 			t.Error(err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(allow.Time(20 * time.Second)):
 		t.Fatal("it lives")
 	}
 	if Alive(e) {
