@@ -30,7 +30,7 @@ var arrows = []struct{ pkg, may string }{
 	{"hostdir", "hostfile rate"},
 	{"ethernet", ""},
 	{"rate", ""},
-	{"ethernet/*", "ethernet rate"},
+	{"ethernet/*", "ethernet logline rate"},
 	{"tap", "ethernet eventfd"},
 	{"usernet", "ethernet"},
 	{"kvm", ""},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,8 +14,11 @@ import (
 // A File is what frames are recorded in, by one link or several, one after another
 // or at once: each writes whole records at the file's end.
 type File struct {
-	f   *os.File
-	end int64 // what is known to be whole records
+	f *os.File
+
+	mu   sync.Mutex
+	end  int64 // guarded by mu; what is known to be whole records
+	torn bool  // guarded by mu; there is a part of one behind it
 }
 
 // The sizes of what the format has before all, and before each frame.
@@ -45,12 +49,42 @@ func NewFile(f *os.File) (*File, error) {
 // Close closes the file. No link may write to it any more.
 func (f *File) Close() error { return f.f.Close() }
 
-// Write implements io.Writer.
-func (f *File) Write(p []byte) (int, error) { return f.f.Write(p) }
+// Write writes whole records. If it fails, nothing of them is left in the file, which
+// is as good as before.
+func (f *File) Write(p []byte) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.mend(); err != nil {
+		return 0, err
+	}
+	n, err := f.f.Write(p)
+	if err != nil {
+		f.torn = n > 0
+		f.mend() // or before the next
+		return 0, err
+	}
+	f.end += int64(n)
+	return n, nil
+}
+
+// mend cuts off what was not written to its end. mu is held.
+func (f *File) mend() error {
+	if !f.torn {
+		return nil
+	}
+	err := f.f.Truncate(f.end)
+	f.torn = err != nil
+	return err
+}
 
 // Begin makes the file ready for a link. A record that was not written to its end,
-// for want of room or of time, is cut off. Nobody may write meanwhile.
+// for want of time, is cut off. Nobody may write meanwhile.
 func (f *File) Begin() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.mend(); err != nil {
+		return err
+	}
 	info, err := f.f.Stat()
 	if err != nil {
 		return err
@@ -58,7 +92,11 @@ func (f *File) Begin() error {
 	size := info.Size()
 	if size == 0 {
 		n, err := f.f.Write(header())
-		f.end = int64(n)
+		if err != nil && n > 0 {
+			err = errors.Join(err, f.f.Truncate(0))
+		} else if err == nil {
+			f.end = fileHeader
+		}
 		return err
 	}
 	r := bufio.NewReaderSize(io.NewSectionReader(f.f, f.end, size-f.end), 1<<16)

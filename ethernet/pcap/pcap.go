@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"vmm/ethernet"
+	"vmm/logline"
 	"vmm/task"
 )
 
@@ -27,25 +28,34 @@ const (
 	bufferSize = 1 << 17
 	// flushEvery is how old what is read from the file may be.
 	flushEvery = time.Second
+	// sayAgain is between two lines of the log.
+	sayAgain = time.Minute
 )
 
 // Link is a link whose frames are recorded.
 type Link struct {
 	ethernet.Link
 	Owner task.Owner // of its timer; set before the first frame
-	log   *slog.Logger
+	lost  *logline.Line
+	again *logline.Line
 
-	mu    sync.Mutex
-	w     *bufio.Writer // guarded by mu; nil once writing failed
-	dirty bool          // guarded by mu; a flush is to come
-	now   func() time.Time
+	mu     sync.Mutex
+	to     io.Writer
+	w      *bufio.Writer // guarded by mu; to to
+	frames int           // guarded by mu; in w
+	missed int           // guarded by mu; frames that could not be written, since one could
+	dirty  bool          // guarded by mu; a flush is to come
+	now    func() time.Time
 }
 
 // New returns link with its frames recorded in w, a *File that has begun, which
-// stays the caller's. An error of w ends the recording and not the link, with a
-// line in log.
+// stays the caller's. What w does not take, as when the disk is full, is not recorded,
+// with a line in log; what comes once it does again is.
 func New(link ethernet.Link, w io.Writer, log *slog.Logger) *Link {
-	return &Link{Link: link, log: log, w: bufio.NewWriterSize(w, bufferSize), now: time.Now}
+	return &Link{
+		Link: link, lost: logline.New(log, sayAgain), again: logline.New(log, sayAgain),
+		to: w, w: bufio.NewWriterSize(w, bufferSize), now: time.Now,
+	}
 }
 
 var le = binary.LittleEndian
@@ -76,14 +86,8 @@ func (l *Link) Receive(pair int, h *ethernet.Header, bufs [][]byte) (int, error)
 func (l *Link) record(bufs [][]byte, n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.w == nil {
-		return
-	}
 	if recordHeader+n > l.w.Available() {
 		l.flush()
-		if l.w == nil {
-			return
-		}
 	}
 	now := l.now()
 	var h [recordHeader]byte
@@ -97,6 +101,7 @@ func (l *Link) record(bufs [][]byte, n int) {
 		n -= len(b)
 		l.w.Write(b)
 	}
+	l.frames++
 	if !l.dirty {
 		l.dirty = true
 		l.Owner.AfterFunc(flushEvery, l.Flush)
@@ -114,11 +119,17 @@ func (l *Link) Flush() {
 
 // flush is called with mu held.
 func (l *Link) flush() {
-	if l.w == nil {
+	if l.frames == 0 {
 		return
 	}
-	if err := l.w.Flush(); err != nil {
-		l.log.Warn("frames are no longer recorded", "err", err)
-		l.w = nil
+	err := l.w.Flush()
+	if err != nil {
+		l.missed += l.frames
+		l.lost.Warn("frames are not recorded until that is mended", "err", err)
+		l.w.Reset(l.to)
+	} else if l.missed > 0 {
+		l.again.Warn("frames are recorded again", "frames lost", l.missed)
+		l.missed = 0
 	}
+	l.frames = 0
 }

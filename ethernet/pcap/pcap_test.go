@@ -10,10 +10,13 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"vmm/ethernet"
 )
@@ -238,29 +241,73 @@ func FuzzRecords(f *testing.F) {
 }
 
 // full is a disk that has room for so many bytes.
-type full int
+type full struct{ room, has int }
 
 func (f *full) Write(p []byte) (int, error) {
-	if *f -= full(len(p)); *f < 0 {
+	if len(p) > f.room {
 		return 0, errors.New("no space left on device")
 	}
+	f.room -= len(p)
+	f.has += len(p)
 	return len(p), nil
 }
 
-// TestFull: a full disk ends the recording, and nothing else.
+// TestFull: a full disk costs frames while it is full, and nothing else; and somebody
+// is told, not often.
 func TestFull(t *testing.T) {
-	room := full(100)
-	l := newLink(&wire{frame: []byte("frame")}, &room)
+	var log bytes.Buffer
+	disk := &full{room: 100}
+	l := New(&wire{frame: []byte("frame")}, disk, slog.New(slog.NewTextHandler(&log, nil)))
 	var h ethernet.Header
-	for range 100_000 {
+	receive := func() {
+		t.Helper()
 		if n, err := l.Receive(0, &h, [][]byte{make([]byte, 100)}); n != 5 || err != nil {
 			t.Fatalf("%d, %v", n, err)
 		}
 	}
-	l.Flush()
-	if l.w != nil {
-		t.Error("the recording goes on")
+	for range 100_000 {
+		receive()
 	}
+	l.Flush()
+	if disk.has != 0 {
+		t.Errorf("%d bytes are written", disk.has)
+	}
+	disk.room = 1 << 20
+	receive()
+	l.Flush()
+	if want := recordHeader + 5; disk.has != want {
+		t.Errorf("%d bytes are written once there is room, want %d", disk.has, want)
+	}
+	if text := log.String(); strings.Count(text, "\n") != 2 || !strings.Contains(text, "no space left") || !strings.Contains(text, `"frames lost"=100000`) {
+		t.Errorf("the log: %s", text)
+	}
+}
+
+// TestNoRoom: what a disk had no room for leaves whole records, which others go on
+// behind. A limit of the process's on a file's size stands for the disk.
+func TestNoRoom(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "out.pcap")
+	f := begin(t, name)
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &was); err != nil {
+		t.Fatal(err)
+	}
+	signal.Ignore(unix.SIGXFSZ)
+	defer signal.Reset(unix.SIGXFSZ)
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: fileHeader + recordHeader, Max: was.Max}); err != nil {
+		t.Fatal(err)
+	}
+	l := newLink(&wire{}, f)
+	var h ethernet.Header
+	l.Send(0, &h, [][]byte{[]byte("no room")})
+	l.Flush()
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &was); err != nil {
+		t.Fatal(err)
+	}
+	contains(t, name, headerText)
+	l.Send(0, &h, [][]byte{[]byte("room")})
+	l.Flush()
+	contains(t, name, headerText+recordText("room"))
 }
 
 // TestTcpdump has another program read the file.
