@@ -100,7 +100,7 @@ onkvm-tests:
 # Real kernels in vmm, where KVM works: here, or in the lab.
 boots: bin/suite build lab images ## real kernels in vmm
 	$(call suite,boots,1900, \
-		cd test/boot; ../../bin/lab -timeout $(call times,480) -batch 5 -tests ../../bin/boot.test)
+		cd test/boot; ../../bin/lab -timeout $(call times,900) -batch 20 -tests ../../bin/boot.test)
 
 # What the boots need: kernels, initramfs, a Debian, the tests and their tool in the guest.
 images: bin/suite ## what the guests need: kernels, initramfs, a Debian, test programs
