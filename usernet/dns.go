@@ -267,14 +267,11 @@ func readMessage(c io.Reader) ([]byte, error) {
 	return b, err
 }
 
-// dnsIdle is how long a guest's connection may be without a query (RFC 7766 §6.2.3).
-const dnsIdle = 30 * time.Second
-
 // acceptDNS answers queries of the guest's over TCP, one after another: the same
 // resolvers as over UDP, in the same order, for a connection is most often the second
 // try of a query whose answer was too long.
 func (n *Network) acceptDNS(r *tcp.ForwarderRequest) {
-	g := &guestConn{ctx: n.ctx, owner: n.config.Owner}
+	g := n.newConn()
 	if !g.open(r) {
 		return
 	}
@@ -282,8 +279,10 @@ func (n *Network) acceptDNS(r *tcp.ForwarderRequest) {
 	defer n.linger(g)
 	c := gonet.NewTCPConn(&g.queue, g.ep)
 	defer n.config.Owner.ContextFunc(n.ctx, g.ep.Abort)()
+	idle := n.clock.AfterFunc(n.s.dnsIdle, func() { c.SetDeadline(time.Unix(1, 0)) })
+	defer idle.Stop()
 	for {
-		c.SetDeadline(time.Now().Add(dnsIdle))
+		idle.Reset(n.s.dnsIdle)
 		query, err := readMessage(c)
 		if err != nil {
 			return

@@ -48,6 +48,8 @@ func (f *flow) raw() syscall.RawConn {
 
 // flows are all of them.
 type flows struct {
+	clock *clock
+
 	mu       sync.Mutex
 	closed   bool // guarded by mu, as is all below
 	byID     map[stack.TransportEndpointID]*flow
@@ -57,7 +59,8 @@ type flows struct {
 	dead     []*mapping // to be closed by unlock
 }
 
-func (s *flows) init() {
+func (s *flows) init(c *clock) {
+	s.clock = c
 	s.byID, s.mappings = map[stack.TransportEndpointID]*flow{}, map[netip.AddrPort]*mapping{}
 	s.own = newPool(maxFlows)
 }
@@ -81,7 +84,7 @@ func (s *flows) sent(id stack.TransportEndpointID) *flow {
 	if f != nil {
 		s.touch(f)
 		if f.to != nil {
-			f.to.pool.ages.last(&f.age) // the guest has answered
+			f.to.pool.ages.last(&f.age, s.clock.now()) // the guest has answered
 		}
 	}
 	return f
@@ -89,9 +92,10 @@ func (s *flows) sent(id stack.TransportEndpointID) *flow {
 
 // touch notes that a flow is used. mu is held.
 func (s *flows) touch(f *flow) {
-	f.pool(s).touch(f)
+	now := s.clock.now()
+	f.pool(s).touch(f, now)
 	if f.via != nil {
-		f.via.age.touch()
+		f.via.age.touch(now)
 	}
 }
 
@@ -111,12 +115,13 @@ func (s *flows) add(f *flow, brief bool) bool {
 		s.remove(old)
 	}
 	s.byID[f.id] = f
-	p.add(f, brief)
+	now := s.clock.now()
+	p.add(f, brief, now)
 	if f.to != nil {
 		f.to.peers[f.peer] = f
 	}
 	if f.via != nil && !brief {
-		s.ages.last(&f.via.age)
+		s.ages.last(&f.via.age, now)
 	}
 	return true
 }
@@ -153,9 +158,9 @@ func (s *flows) remove(f *flow) {
 	}
 }
 
-// expire ends those that were silent for a time.
+// expire ends those that were silent for a time, of the guest's.
 func (s *flows) expire(idle time.Duration, ports []*published) {
-	since := time.Now().Add(-idle)
+	since := s.clock.now() - idle
 	s.mu.Lock()
 	defer s.unlock()
 	s.own.expire(s, since)

@@ -20,6 +20,8 @@ import (
 
 // keepalives see the guest's segments go by, and know its probes.
 type keepalives struct {
+	clock *clock
+
 	mu sync.RWMutex
 	by map[pair]*keepalive // guarded by mu
 }
@@ -32,10 +34,11 @@ type keepalive struct {
 	g    *guestConn
 	host *net.TCPConn
 
-	mu   sync.Mutex
-	end  uint32        // the sequence number behind all that the guest has sent; guarded by mu, as is all below
-	at   time.Time     // when it last sent something; zero: not yet
-	idle time.Duration // what the host's side has; 0 is hostIdle
+	mu    sync.Mutex
+	begun bool          // the guest has sent something; guarded by mu, as is all below
+	end   uint32        // the sequence number behind all of that
+	at    time.Duration // when it last did, of its time
+	idle  time.Duration // what the host's side has; 0 is hostIdle
 }
 
 // leastIdle tells a probe from a byte that is sent again: a guest waits a second at least.
@@ -83,18 +86,17 @@ func (k *keepalives) see(packet []byte) {
 	c := k.by[p]
 	k.mu.RUnlock()
 	if c != nil {
-		c.segment(binary.BigEndian.Uint32(b[4:]), size-int(t.DataOffset()), t.Flags())
+		c.segment(k.clock.now(), binary.BigEndian.Uint32(b[4:]), size-int(t.DataOffset()), t.Flags())
 	}
 }
 
-// segment takes one of the guest's: its sequence number, and how many bytes it has.
-func (c *keepalive) segment(seq uint32, size int, flags header.TCPFlags) {
-	now := time.Now()
+// segment takes one of the guest's: when it came, its sequence number, and how many
+// bytes it has.
+func (c *keepalive) segment(now time.Duration, seq uint32, size int, flags header.TCPFlags) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	waited := now.Sub(c.at)
-	first := c.at.IsZero()
-	c.at = now
+	first, waited := !c.begun, now-c.at
+	c.begun, c.at = true, now
 	end := seq + uint32(max(size, 0))
 	switch {
 	case flags&(header.TCPFlagSyn|header.TCPFlagFin|header.TCPFlagRst) != 0:

@@ -106,12 +106,10 @@ func TestProbes(t *testing.T) {
 	} {
 		c := &keepalive{g: &guestConn{}, host: host}
 		c.g.writing.Store(test.full)
+		now := time.Hour
 		for _, s := range test.segments {
-			c.at = c.at.Add(-s.after)
-			if c.at.IsZero() || s == test.segments[0] {
-				c.at = time.Time{}
-			}
-			c.segment(s.seq, s.size, s.flags)
+			now += s.after
+			c.segment(now, s.seq, s.size, s.flags)
 		}
 		if c.idle != test.idle {
 			t.Errorf("%s: %v, want %v", name, c.idle, test.idle)

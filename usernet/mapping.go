@@ -80,7 +80,7 @@ func (n *Network) mapped(from netip.AddrPort) *mapping {
 		return nil
 	}
 	s.mappings[from] = m
-	s.ages.add(m, &m.age, true)
+	s.ages.add(m, &m.age, true, s.clock.now())
 	return m
 }
 

@@ -16,28 +16,28 @@ type ages struct {
 type age struct {
 	in   *list.List
 	at   *list.Element
-	used time.Time
+	used time.Duration // of the guest's time
 }
 
 // add keeps v, whose age is a, as used just now.
-func (s *ages) add(v any, a *age, brief bool) {
+func (s *ages) add(v any, a *age, brief bool, now time.Duration) {
 	a.in = &s.lasting
 	if brief {
 		a.in = &s.brief
 	}
-	a.at, a.used = a.in.PushFront(v), time.Now()
+	a.at, a.used = a.in.PushFront(v), now
 }
 
-func (a *age) touch() {
-	a.used = time.Now()
+func (a *age) touch(now time.Duration) {
+	a.used = now
 	a.in.MoveToFront(a.at)
 }
 
-// last has a thing that was brief be so no more.
-func (s *ages) last(a *age) {
+// last has a thing that was brief, and is used just now, be so no more.
+func (s *ages) last(a *age, now time.Duration) {
 	if a.in == &s.brief {
 		v := a.in.Remove(a.at)
-		s.add(v, a, false)
+		s.add(v, a, false, now)
 	}
 }
 
@@ -88,20 +88,20 @@ func (p *pool) crowded(who netip.AddrPort) *flow {
 }
 
 // add counts a flow.
-func (p *pool) add(f *flow, brief bool) {
+func (p *pool) add(f *flow, brief bool, now time.Duration) {
 	l := p.parties[f.party]
 	if l == nil {
 		l = list.New()
 		p.parties[f.party] = l
 	}
 	f.own = l.PushFront(f)
-	p.ages.add(f, &f.age, brief)
+	p.ages.add(f, &f.age, brief, now)
 	p.held++
 }
 
 // touch notes that a flow is used.
-func (p *pool) touch(f *flow) {
-	f.age.touch()
+func (p *pool) touch(f *flow, now time.Duration) {
+	f.age.touch(now)
 	p.parties[f.party].MoveToFront(f.own)
 }
 
@@ -116,9 +116,9 @@ func (p *pool) remove(f *flow) {
 }
 
 // expire ends the flows that were not used since. flows.mu is held.
-func (p *pool) expire(s *flows, since time.Time) {
+func (p *pool) expire(s *flows, since time.Duration) {
 	for _, l := range []*list.List{&p.ages.brief, &p.ages.lasting} {
-		for e := l.Back(); e != nil && !e.Value.(*flow).age.used.After(since); e = l.Back() {
+		for e := l.Back(); e != nil && e.Value.(*flow).age.used <= since; e = l.Back() {
 			s.remove(e.Value.(*flow))
 		}
 	}

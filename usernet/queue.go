@@ -22,8 +22,7 @@ const (
 //	empty ------------> pump calls ------------------------> empty
 //	                    Readable   --> false: asleep --Resume--> pump
 //
-// It keeps what comes between stop and start, for a guest that is paused:
-// netstack's clocks run on, and what it sends again, it sends ever more seldom.
+// It keeps what comes between stop and start, for a guest that is paused.
 // Readable is called by pump only, with no lock held.
 type queue struct {
 	wake chan struct{} // for pump; holds one
@@ -151,12 +150,6 @@ func (q *queue) start(g ethernet.Guest) {
 		q.guest, q.asleep, q.drops = g, false, false
 		q.signal()
 	}
-}
-
-func (q *queue) started() bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.guest != nil
 }
 
 // stop waits for a Readable under way.

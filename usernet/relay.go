@@ -40,6 +40,7 @@ func buffers(size int) *sync.Pool {
 type guestConn struct {
 	ctx    context.Context // of the network
 	owner  task.Owner      // likewise
+	clock  *clock          // likewise
 	ep     tcpip.Endpoint
 	queue  waiter.Queue
 	copies *sync.Pool
@@ -48,6 +49,10 @@ type guestConn struct {
 
 	writing          atomic.Bool // to the host's side, which may be full
 	toHost, fromHost atomic.Bool // all of that direction is copied
+}
+
+func (n *Network) newConn() *guestConn {
+	return &guestConn{ctx: n.ctx, owner: n.config.Owner, clock: n.clock}
 }
 
 func (g *guestConn) setOptions(small bool) {

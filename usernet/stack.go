@@ -39,6 +39,7 @@ var quiet = sync.OnceFunc(func() { log.SetTarget(&log.GoogleEmitter{Writer: &log
 func (n *Network) newStack() error {
 	quiet()
 	s := stack.New(stack.Options{
+		Clock: n.clock,
 		NetworkProtocols: []stack.NetworkProtocolFactory{
 			ipv4.NewProtocol,
 			ipv6.NewProtocolWithOptions(ipv6.Options{}), // no detection of duplicates: the addresses hold at once
@@ -89,7 +90,7 @@ func setTCPOptions(s *stack.Stack) tcpip.Error {
 	// What a connection leaves behind counts as one of the guest's, so it leaves
 	// early.
 	timeWait, linger, synRetries := tcpip.TCPTimeWaitTimeoutOption(time.Second), tcpip.TCPLingerTimeoutOption(30*time.Second), tcpip.TCPSynRetriesOption(4)
-	retries := tcpip.TCPMaxRetriesOption(64) // two hours of a guest that is paused
+	retries := tcpip.TCPMaxRetriesOption(64) // two hours of a guest that has suspended itself
 	for _, o := range []tcpip.SettableTransportProtocolOption{
 		&sack,
 		&moderate,

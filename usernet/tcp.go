@@ -14,7 +14,7 @@ import (
 )
 
 // A guest that was started again does not say that it has left its connections:
-// it does when it is asked. One that is paused has not left, for two hours.
+// it does when it is asked. One that has suspended itself has not left, for two hours.
 const (
 	keepaliveIdle     = 5 * time.Minute
 	keepaliveInterval = 10 * time.Minute
@@ -57,7 +57,7 @@ func (n *Network) accept(r *tcp.ForwarderRequest) {
 		return
 	}
 	defer n.forget(host)
-	g := &guestConn{ctx: n.ctx, owner: n.config.Owner}
+	g := n.newConn()
 	p := pair{from, to}
 	n.keepalives.add(p, g, host)
 	defer n.keepalives.remove(p)
@@ -125,7 +125,7 @@ func (n *Network) dialHost(a netip.AddrPort, timeout time.Duration) (*net.TCPCon
 
 // bindGuest takes a port of the gateway's, to connect to one of the guest's from it.
 func (n *Network) bindGuest(port uint16) (*guestConn, pair, error) {
-	g := &guestConn{ctx: n.ctx, owner: n.config.Owner}
+	g := n.newConn()
 	var err tcpip.Error
 	if g.ep, err = n.stack.NewEndpoint(tcp.ProtocolNumber, protocol(Guest), &g.queue); err != nil {
 		return nil, pair{}, errors.New(err.String())
@@ -141,19 +141,21 @@ func (n *Network) bindGuest(port uint16) (*guestConn, pair, error) {
 	return g, pair{netip.AddrPortFrom(Guest, port), netip.AddrPortFrom(Gateway, from.Port)}, nil
 }
 
-// dial connects to a port of the guest's, or aborts.
+// dial connects to a port of the guest's, or aborts. The time is the guest's.
 func (g *guestConn) dial(to netip.AddrPort, timeout time.Duration) error {
 	entry, ready := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventHUp | waiter.EventErr)
 	g.queue.EventRegister(&entry)
 	defer g.queue.EventUnregister(&entry)
 	err := g.ep.Connect(tcpip.FullAddress{NIC: nicID, Addr: tcpipAddress(to.Addr()), Port: to.Port()})
 	if _, ok := err.(*tcpip.ErrConnectStarted); ok {
-		ctx, cancel := context.WithTimeout(g.ctx, timeout)
-		defer cancel()
+		late, stop := g.clock.after(timeout)
+		defer stop()
 		select {
 		case <-ready:
 			err = g.ep.LastError()
-		case <-ctx.Done():
+		case <-late:
+			err = &tcpip.ErrTimeout{}
+		case <-g.ctx.Done():
 			err = &tcpip.ErrTimeout{}
 		}
 	}
@@ -201,21 +203,13 @@ func (n *Network) relay(g *guestConn, host *net.TCPConn) {
 	n.linger(g)
 }
 
-// linger waits until the guest has let go of a connection too, for some time in
-// which it is not stopped.
+// linger waits until the guest has let go of a connection too, for some of its time.
 func (n *Network) linger(g *guestConn) {
 	g.ep.Close()
-	for {
-		ctx, cancel := context.WithTimeout(n.ctx, n.s.lingerTimeout)
-		gone := g.wait(ctx.Done())
-		cancel()
-		switch {
-		case gone:
-			return
-		case n.ctx.Err() != nil || n.out.started():
-			g.ep.Abort()
-			return
-		}
+	late, stop := n.clock.after(n.s.lingerTimeout)
+	defer stop()
+	if !g.wait(late) {
+		g.ep.Abort()
 	}
 }
 

@@ -34,8 +34,9 @@
 // whatever the peer (see mapping). Echo requests (ping) go through the host's
 // unprivileged ICMP sockets, if net.ipv4.ping_group_range allows these to us.
 //
-// Connections stay while the guest is stopped, for two hours if the other end has
-// that patience, and end with Close. They are not part of a snapshot.
+// Connections and flows stay while the guest is paused, for which no time passes then
+// (see clock): a connection as long as the other end has that patience. They end with
+// Close, and are not part of a snapshot.
 package usernet
 
 import (
@@ -109,6 +110,7 @@ type Network struct {
 	log    *slog.Logger
 	s      settings
 	bounds bounds
+	clock  *clock
 	stack  *stack.Stack
 	link   *endpoint
 	out    *queue
@@ -147,9 +149,10 @@ type settings struct {
 	dnsPort       uint16
 	dnsTimeout    time.Duration // of all resolvers: less than the 5 s of the guest's
 	dnsNext       time.Duration // until the next one is asked
-	dialTimeout   time.Duration
-	lingerTimeout time.Duration // of a connection that the guest does not let go of
-	flowTimeout   time.Duration // RFC 4787 §4.3: not less than 2 minutes, and 5 if in doubt
+	dnsIdle       time.Duration // of a guest's connection without a query (RFC 7766 §6.2.3); of its time
+	dialTimeout   time.Duration // of the guest's time where it is the guest that does not answer
+	lingerTimeout time.Duration // of a connection that the guest does not let go of; of the guest's time
+	flowTimeout   time.Duration // likewise; RFC 4787 §4.3: not less than 2 minutes, and 5 if in doubt
 	advertise     time.Duration // between two unsolicited router advertisements
 }
 
@@ -158,6 +161,7 @@ var defaults = settings{
 	dnsPort:       53,
 	dnsTimeout:    4500 * time.Millisecond,
 	dnsNext:       1500 * time.Millisecond,
+	dnsIdle:       30 * time.Second,
 	dialTimeout:   10 * time.Second,
 	lingerTimeout: time.Minute,
 	flowTimeout:   5 * time.Minute,
@@ -175,6 +179,7 @@ func newNetwork(c Config, s settings) (*Network, error) {
 		bounds:  b,
 		log:     c.Log,
 		s:       s,
+		clock:   newClock(c.Owner),
 		out:     newQueue(),
 		queries: make(chan struct{}, b.queries),
 		echoes:  make(chan struct{}, b.echoes),
@@ -186,8 +191,8 @@ func newNetwork(c Config, s settings) (*Network, error) {
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.dns.path, n.dns.port = s.resolvConf, s.dnsPort
-	n.flows.init()
-	n.keepalives.by = map[pair]*keepalive{}
+	n.flows.init(n.clock)
+	n.keepalives.clock, n.keepalives.by = n.clock, map[pair]*keepalive{}
 	n.shares = newShares(b.forwarded)
 	var err error
 	if n.routes, err = newRoutes(); err != nil {
@@ -230,6 +235,7 @@ func (n *Network) Close() error {
 		n.held.Close()
 	}
 	n.out.close()
+	n.clock.start() // for all that ends by it
 	done := make(chan struct{})
 	n.config.Owner.Go(func() {
 		n.tasks.Wait()
@@ -318,15 +324,23 @@ func (n *Network) Configure(m ethernet.Mode) error {
 
 // Start implements ethernet.Link.
 func (n *Network) Start(g ethernet.Guest) error {
+	n.clock.start()
 	n.out.start(g)
 	return nil
 }
 
-// Stop implements ethernet.Link. Connections stay.
-func (n *Network) Stop() { n.out.stop() }
+// Stop implements ethernet.Link. Connections stay, and time stands still for them.
+func (n *Network) Stop() {
+	n.out.stop()
+	n.clock.stop()
+}
 
-// Discard implements ethernet.Link. Connections send again what is lost.
-func (n *Network) Discard() { n.out.discard() }
+// Discard implements ethernet.Link. Connections send again what is lost, to a driver
+// that may never come.
+func (n *Network) Discard() {
+	n.out.discard()
+	n.clock.start()
+}
 
 // Resume implements ethernet.Link.
 func (n *Network) Resume(int) { n.out.resume() }

@@ -56,17 +56,18 @@ func TestForwardTCP(t *testing.T) {
 	}
 }
 
-// TestForwardNobody: a guest that refuses, that is not there, or that is stopped
-// ends a connection, some time.
+// TestForwardNobody: a guest that refuses, that is not there, or that has no driver
+// for its card ends a connection, some time.
 func TestForwardNobody(t *testing.T) {
-	for _, test := range []string{"refused", "gone", "stopped"} {
+	for _, test := range []string{"refused", "gone", "no driver"} {
 		t.Run(test, func(t *testing.T) {
 			g := newGuest(t, Config{Forwards: []Forward{{false, netip.MustParseAddrPort("127.0.0.1:0"), 7}}}, 0, func(s *settings) { s.dialTimeout = 300 * time.Millisecond })
 			switch test {
 			case "gone":
 				g.sniff(func([]byte) bool { return true })
-			case "stopped":
+			case "no driver":
 				g.net.Stop()
+				g.net.Discard()
 			}
 			c, err := net.Dial("tcp", g.net.Forwarded()[0].Listen.String())
 			if err != nil {
