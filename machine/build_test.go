@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -252,13 +253,6 @@ func TestNoMemory(t *testing.T) {
 // image and the guest's memory, and nothing else; and these until it has.
 func TestStuckPart(t *testing.T) {
 	c := crowded(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().String()
-	l.Close()
-	c.Nets[0].Forwards[0].Listen = netip.MustParseAddrPort(port)
 	warm(t, c)
 	before := held(t)
 	m, err := New(c)
@@ -268,10 +262,10 @@ func TestStuckPart(t *testing.T) {
 	release := make(chan struct{})
 	stuck := m.parts[slices.IndexFunc(m.parts, func(p *part) bool { return p.name == "disk "+c.Disks[0].Path })]
 	stuck.does(func() { <-release })
-	var e *StuckError
-	if err := m.free(100 * time.Millisecond); !errors.As(err, &e) || e.Part != stuck.name || strings.Count(err.Error(), "not closed") != 1 {
-		t.Fatalf("closed: %v", err)
-	}
+	port := m.files.Bound(m.config).Nets[0].Forwards[0].Listen.String()
+	ctx, over := context.WithCancel(t.Context())
+	freed := make(chan error, 1)
+	go func() { freed <- m.freeUntil(ctx, time.Hour) }()
 	for _, p := range m.parts {
 		if p != stuck {
 			select {
@@ -280,6 +274,11 @@ func TestStuckPart(t *testing.T) {
 				t.Errorf("%s is not closed", p.name)
 			}
 		}
+	}
+	over() // the time
+	var e *StuckError
+	if err := <-freed; !errors.As(err, &e) || e.Part != stuck.name || strings.Count(err.Error(), "not closed") != 1 {
+		t.Fatalf("closed: %v", err)
 	}
 	if _, err := disk.Open(c.Disks[0].Path, disk.Options{}); err == nil {
 		t.Error("the stuck image is free")

@@ -84,10 +84,17 @@ const forever = time.Duration(1<<63 - 1)
 // another. All parts are closed at once, so one that is stuck keeps no other open. It
 // returns after limit at most; what is not closed by then will be as soon as it can.
 func (m *Machine) free(limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	return m.freeUntil(ctx, limit)
+}
+
+// freeUntil is free until ctx is done, which is after limit.
+func (m *Machine) freeUntil(ctx context.Context, limit time.Duration) error {
 	if m.devices.com1 != nil {
-		ctx, cancel := context.WithCancel(context.Background())
+		now, cancel := context.WithCancel(context.Background())
 		cancel()
-		m.devices.com1.Close(ctx) // nothing moves its interrupt any more
+		m.devices.com1.Close(now) // nothing moves its interrupt any more
 	}
 	own := task.Owner(m.panicked)
 	for _, p := range m.parts {
@@ -99,8 +106,6 @@ func (m *Machine) free(limit time.Duration) error {
 		}
 		m.base.close()
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
 	var errs []error
 	stuck := false
 	for _, p := range append(m.parts, m.base) {
