@@ -1,13 +1,18 @@
 package service
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"vmm/client"
@@ -155,18 +160,66 @@ func TestClientsBounded(t *testing.T) {
 	}
 }
 
+// TestClientsDescriptors: as many clients as there may be, each with the most that one
+// can have open, leave some of what is reserved to others.
+func TestClientsDescriptors(t *testing.T) {
+	f := newFixture(t, Options{})
+	m := f.run(t)
+	if _, err := m.config.ConsoleOut.Write(make([]byte, 2*LogSize)); err != nil { // more than a socket takes
+		t.Fatal(err)
+	}
+	descriptors := func() int {
+		list, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	before := descriptors()
+	for range maxClients {
+		c, err := net.Dial("unix", f.claim.Socket())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(allow.Time(20 * time.Second)))
+		if _, err := io.WriteString(c, "GET /v1/guest/logs HTTP/1.1\r\nHost: guest\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if line, err := bufio.NewReader(c).ReadString('\n'); !strings.Contains(line, "200") {
+			t.Fatalf("%q, %v", line, err)
+		}
+	}
+	n := descriptors() - before - maxClients // which are this side's
+	if n < 2*maxClients || n > machine.Reserved*3/4 {
+		t.Errorf("%d clients have %d descriptors; %d are reserved for all", maxClients, n, machine.Reserved)
+	}
+}
+
 // TestLogStorm: a guest that resets itself again and again does not fill the log.
 func TestLogStorm(t *testing.T) {
-	f := newFixture(t, Options{Policy: Policy{Reboot: true}})
-	m := f.run(t)
-	for range 100 {
-		m.config.Log.Info("of the machine")
-		m.ends <- machine.End{Reason: machine.Reset}
-		m = f.life(t)
-	}
-	m.ends <- machine.End{Reason: machine.PowerOff}
-	f.end(t)
-	if lines := strings.Count(f.log.String(), "\n"); lines < 2 || lines > 100 {
-		t.Errorf("%d lines", lines)
-	}
+	synctest.Test(t, func(t *testing.T) { // in which the lives take no time
+		var log bytes.Buffer
+		lives := 0
+		g, err := New(machine.Config{Name: "web", Log: slog.New(slog.NewTextHandler(&log, nil))}, Options{Policy: Policy{Reboot: true}, boot: func(c machine.Config) (vm, error) {
+			m := newFakeVM(c)
+			c.Log.Info("of the machine")
+			end := machine.End{Reason: machine.Reset}
+			if lives++; lives == 1000 {
+				end.Reason = machine.PowerOff
+			}
+			m.ends <- end
+			return m, nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer g.Close()
+		if e := g.Run(t.Context(), nil); e.Reason != machine.PowerOff {
+			t.Errorf("%+v", e)
+		}
+		if lines := strings.Count(log.String(), "\n"); lines < 2 || lines > 100 {
+			t.Errorf("%d lines", lines)
+		}
+	})
 }

@@ -22,9 +22,9 @@ import (
 const (
 	maxBody      = 64 << 10
 	headerLimit  = 10 * time.Second
-	idleLimit    = 30 * time.Second         // of a connection between two requests
-	maxClients   = machine.Reserved * 2 / 5 // with two descriptors each at most; others wait
-	lastRequests = 2 * time.Second          // for answers under way when the guest has ended
+	idleLimit    = 30 * time.Second     // of a connection between two requests
+	maxClients   = machine.Reserved / 4 // with three descriptors each at most, two of them a log's; others wait
+	lastRequests = 2 * time.Second      // for answers under way when the guest has ended
 )
 
 // server is the guest's API, api/openapi.yaml.
