@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -196,6 +197,24 @@ func TestBusy(t *testing.T) {
 	defer cancel()
 	if err := g.Pause(ctx); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestStopThenSilent: a process that hangs after it was asked to stop is killed when
+// that has had its time. (This process, which has the name here, is not.)
+func TestStopThenSilent(t *testing.T) {
+	g, _ := served(t, newRoster(t), func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		<-r.Context().Done()
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), allow.Time(20*time.Second))
+	defer cancel()
+	timeout := 500 * time.Millisecond
+	if err := g.Stop(ctx, &timeout); err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "its process has ended") {
+		t.Errorf("%v", err)
 	}
 }
 
