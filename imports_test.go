@@ -64,7 +64,7 @@ var arrows = []struct{ pkg, may string }{
 	{"api", ""},
 	{"client", "api roster"},
 	{"service", "api devices/virtio devices/virtio/virtq histogram logline machine roster unixsock"},
-	{"cmd/vmm", "api boot client console machine roster service"},
+	{"cmd/vmm", "api boot client console logline machine roster service"},
 	{"test/**", "**"},
 
 	{".", ""}, // this file

@@ -28,6 +28,9 @@ type Options struct {
 	// Break is called for Ctrl-a b, in Read, once all that was typed before has
 	// been returned.
 	Break func()
+	// Full is called, in Write, when the disk of the file that output goes to has no
+	// room: what cannot be written until it has is lost.
+	Full func(error)
 	// Stdin and Stdout are used by stdio; nil means the process's own. They are
 	// not closed.
 	Stdin, Stdout *os.File
@@ -64,7 +67,12 @@ func Open(spec string, o Options) (*Console, error) {
 	case hasPath && path == "" && (kind == "file" || kind == "unix"):
 		return nil, fmt.Errorf("console %q: the path is missing", spec)
 	case kind == "file" && hasPath:
-		return openFile(path)
+		c, err := openFile(path)
+		if err == nil {
+			f := c.end.(file)
+			c.end = &lossy{f, gaps{write: f.Write, full: o.Full}}
+		}
+		return c, err
 	case kind == "unix" && hasPath:
 		return openSocket(path, o.Owner)
 	}
@@ -101,6 +109,13 @@ func (none) Close() error                { return nil }
 type file struct{ *os.File }
 
 func (file) Read([]byte) (int, error) { return 0, io.EOF }
+
+// lossy is a file for a person, who misses what there was no room for; a program, at
+// a port, must not.
+type lossy struct {
+	file
+	gaps
+}
 
 func openFile(path string) (*Console, error) {
 	// Without O_NONBLOCK a FIFO would keep us here until it has a reader.

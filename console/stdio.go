@@ -27,6 +27,7 @@ type stdio struct {
 	term    *terminal // nil, and keyboard too, if the input is not a terminal
 	keys    *keyboard
 	typed   bool // input that is no terminal has had bytes
+	gaps
 }
 
 func openStdio(o Options) (*Console, error) {
@@ -37,6 +38,7 @@ func openStdio(o Options) (*Console, error) {
 	if s.out == nil {
 		s.out = os.Stdout
 	}
+	s.gaps = gaps{write: s.print, full: o.Full}
 	var err error
 	if s.inFD, err = descriptor(s.in); err != nil {
 		return nil, err
@@ -190,7 +192,7 @@ func (s *stdio) read(p []byte) (int, error) {
 // writable (PIPE_BUF), so that Close does not find a Write stuck.
 const chunk = 4096
 
-func (s *stdio) Write(p []byte) (n int, err error) {
+func (s *stdio) print(p []byte) (n int, err error) {
 	for n < len(p) {
 		if err := s.wait(s.outFD, unix.POLLOUT); err != nil {
 			return n, os.ErrClosed

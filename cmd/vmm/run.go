@@ -14,6 +14,7 @@ import (
 
 	"vmm/boot"
 	"vmm/console"
+	"vmm/logline"
 	"vmm/machine"
 	"vmm/roster"
 	"vmm/service"
@@ -197,7 +198,7 @@ func (o *runOptions) run(cmd *cobra.Command, runtimeDir string) error {
 	defer files.Close()
 	o.config.Files = files
 	g := &foreground{timeout: o.stopTimeout}
-	con, err := console.Open(o.serial, console.Options{Quit: g.quit, Break: g.sendBreak, Owner: g.panicked})
+	con, err := console.Open(o.serial, console.Options{Quit: g.quit, Break: g.sendBreak, Full: o.outputLost(), Owner: g.panicked})
 	if err != nil {
 		return serialStatus(o.serial, err)
 	}
@@ -235,6 +236,12 @@ func (o *runOptions) run(cmd *cobra.Command, runtimeDir string) error {
 		return errorStatus(flagName(end.Err))
 	}
 	return &statusError{exitStatus(end), endError(end.End)}
+}
+
+// outputLost returns what is called when there is no room for what the guest prints.
+func (o *runOptions) outputLost() func(error) {
+	line := logline.New(o.config.Log, time.Minute)
+	return func(err error) { line.Warn("what the guest prints is lost until there is room again", "err", err) }
 }
 
 // register gives the guest its name. One that nobody has named runs without if
