@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+
+	"vmm/test/allow"
 )
 
 // depsHost is a host that lacks iasl, where apt-get does nothing but write down
@@ -100,7 +102,7 @@ func runDeps(cmd *exec.Cmd, terminal bool, question, answer string) (said string
 		return "", err
 	}
 	defer screen.Close()
-	screen.SetReadDeadline(time.Now().Add(30 * time.Second))
+	screen.SetReadDeadline(time.Now().Add(allow.Time(30 * time.Second)))
 	b := make([]byte, 1024)
 	for {
 		n, readErr := screen.Read(b)

@@ -10,6 +10,7 @@ import (
 
 	"vmm/guest/payload"
 	"vmm/machine"
+	"vmm/test/allow"
 )
 
 // Where a payload that tells the time has its record, and what is in it.
@@ -113,7 +114,7 @@ func (l *listener) Write(p []byte) (int, error) {
 // after waits for a record that says what f wants, and returns all from the n-th on.
 func (l *listener) after(t *testing.T, n int, f func(told) bool) []told {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(allow.Time(30 * time.Second)); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		l.mu.Lock()
 		list := l.told[min(n, len(l.told)):]
 		l.mu.Unlock()

@@ -16,6 +16,8 @@ import (
 
 	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
+
+	"vmm/test/allow"
 )
 
 // jobMain is the command
@@ -56,7 +58,7 @@ func asJob(args []string) (status int, err error) {
 }
 
 // jobLimit bounds all that a job does.
-const jobLimit = 20 * time.Second
+var jobLimit = allow.Time(20 * time.Second)
 
 // jobShellMain is the command jobshell, of job only: its standard input is the
 // terminal and descriptor 3 the terminal's other end.

@@ -54,7 +54,8 @@ func vmm() {
 //	[interpreted]        and their kernels are interpreted
 //	[root]               the test may open everything
 //
-// and in its directory the kernels of kernels_test.go, a cpuinfo of a processor
+// $LIMIT, in seconds, for what could hang and would keep the script from its end, and
+// in its directory the kernels of kernels_test.go, a cpuinfo of a processor
 // that virtualizes, which $CPUINFO names, and one that does not.
 func TestScript(t *testing.T) {
 	sys, noKVM := machine.OpenKVM(machine.KVMDevice)
@@ -146,7 +147,9 @@ func (s *scriptTry) FailNow()          { s.failed = true; runtime.Goexit() }
 func (s *scriptTry) Fatal(args ...any) { s.Log(args...); s.FailNow() }
 
 func setUp(e *testscript.Env) error {
-	e.Setenv("HOME", e.WorkDir)             // for the cache of kernels
+	e.Setenv("HOME", e.WorkDir) // for the cache of kernels
+	e.Setenv(allow.Variable, os.Getenv(allow.Variable))
+	e.Setenv("LIMIT", fmt.Sprint(int((scriptLimit * 9 / 10).Seconds())))
 	e.Setenv("GORACE", "atexit_sleep_ms=0") // or each command takes a second more
 	guests := filepath.Join(e.WorkDir, "guests")
 	e.Setenv("VMM_RUNTIME_DIR", guests)
