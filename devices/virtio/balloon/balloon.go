@@ -83,6 +83,7 @@ type Device struct {
 	config [configSize]byte // guarded by mu
 	target uint32           // guarded by mu; pages that the host wants; see yield
 	again  *time.Timer      // guarded by mu; of ask
+	relief uint32           // guarded by mu; pages given back last; see yield
 	poll   poll             // guarded by mu
 }
 
@@ -136,20 +137,27 @@ func (d *Device) WriteConfig(off uint64, p []byte) {
 
 // yield has a driver keep what it took back for want of memory (DEFLATE_ON_OOM). Its
 // balloon was smaller than we want then, and it would go on to fill it: Linux takes
-// the memory away again as fast as a program gets it, and neither comes to an end. So
-// no more is asked for than it has left us, for a while (askAgain) since the last such
-// time. Who was asked to make its balloon smaller does not make it smaller than that.
-// The caller holds mu.
+// the memory away again as fast as a program gets it, and neither comes to an end. And
+// it takes back a MiB at a time, each after a long search for other memory, in which
+// the programs' own pages go and come. So it is asked for less than it has left us, by
+// minRelief and then by twice as much each time, until it has had none for a while
+// (askAgain). Who makes its balloon smaller because it was asked to does not make it
+// smaller than that. The caller holds mu.
 func (d *Device) yield(before uint32) {
 	actual := d.field(configActual)
-	if d.negotiated.Load()&featureDeflateOnOOM != 0 && actual < before && actual < d.field(configTarget) {
-		le.PutUint32(d.config[configTarget:], actual)
-		d.notice.Changed()
-		if d.host != nil {
-			d.again.Reset(askAgain)
-		}
+	if d.negotiated.Load()&featureDeflateOnOOM == 0 || actual >= before || actual >= d.field(configTarget) {
+		return
+	}
+	d.relief = max(minRelief, min(2*d.relief, 1<<30))
+	le.PutUint32(d.config[configTarget:], actual-min(actual, d.relief))
+	d.notice.Changed()
+	if d.host != nil {
+		d.again.Reset(askAgain)
 	}
 }
+
+// minRelief is 16 MiB, in pages.
+const minRelief = 16 << 20 / mem.PageSize
 
 // askAgain is how long a guest that was out of memory is left alone.
 const askAgain = 30 * time.Second
@@ -158,6 +166,7 @@ const askAgain = 30 * time.Second
 func (d *Device) ask() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.relief = 0
 	if d.host != nil && d.field(configTarget) != d.target {
 		le.PutUint32(d.config[configTarget:], d.target)
 		d.notice.Changed()
@@ -200,6 +209,7 @@ func (d *Device) Reset() {
 	defer d.mu.Unlock()
 	clear(d.config[configActual:])
 	le.PutUint32(d.config[configTarget:], d.target)
+	d.relief = 0
 	d.notice.Reset()
 	d.poll.forget()
 }
@@ -226,7 +236,7 @@ func (d *Device) SetTarget(bytes uint64) {
 	pages := uint32(min(bytes/mem.PageSize, 1<<32-1))
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.target = pages
+	d.target, d.relief = pages, 0
 	if d.field(configTarget) == pages {
 		return
 	}

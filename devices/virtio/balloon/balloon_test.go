@@ -214,9 +214,10 @@ func TestTarget(t *testing.T) {
 }
 
 // TestOutOfMemory: a guest that takes memory back while its balloon is still to grow
-// is not asked for that memory again, or it would give and take for ever.
+// is not asked for that memory again, or it would give and take for ever; it is given
+// some more, and each time twice as much.
 func TestOutOfMemory(t *testing.T) {
-	const pages = 100
+	const pages = 100_000
 	for _, test := range []struct {
 		name     string
 		features uint64
@@ -224,14 +225,17 @@ func TestOutOfMemory(t *testing.T) {
 		asked    uint32
 		changes  int
 	}{
-		{"it grows", all, []uint32{20, 40, 100}, pages, 1},
-		{"it cannot grow further for now", all, []uint32{20, 40, 40, 40}, pages, 1},
-		{"out of memory", all, []uint32{20, 40, 30}, 30, 2},
-		{"more and more", all, []uint32{40, 30, 20, 0}, 0, 4},
-		{"and between two of them it grew", all, []uint32{40, 30, 35, 25, 30}, 25, 3},
-		{"once it was as large as asked for", all, []uint32{100, 90}, 90, 2},
-		{"too large", all, []uint32{200, 150, 100}, pages, 1},
-		{"the driver may not", all &^ featureDeflateOnOOM, []uint32{40, 30}, pages, 1},
+		{"it grows", all, []uint32{20_000, 40_000, pages}, pages, 1},
+		{"it cannot grow further for now", all, []uint32{20_000, 40_000, 40_000}, pages, 1},
+		{"out of memory", all, []uint32{40_000, 39_744}, 39_744 - 4096, 2},
+		{"and it gives back what it may", all, []uint32{40_000, 39_744, 38_000, 39_744 - 4096}, 39_744 - 4096, 2},
+		{"and once more on the way", all, []uint32{40_000, 39_744, 38_000, 37_744, 39_744 - 4096}, 39_744 - 4096, 2},
+		{"again", all, []uint32{40_000, 39_744, 35_648, 35_392}, 35_392 - 8192, 3},
+		{"and again, and there is no more", all, []uint32{40_000, 39_744, 35_648, 35_392, 27_200, 26_944, 10_560, 10_304}, 0, 5},
+		{"and between two of them it grew", all, []uint32{40_000, 39_744, 30_000, 35_000, 29_000}, 30_000 - 8192, 3},
+		{"once it was as large as asked for", all, []uint32{pages, 99_744}, 99_744 - 4096, 2},
+		{"too large", all, []uint32{200_000, 150_000, pages}, pages, 1},
+		{"the driver may not", all &^ featureDeflateOnOOM, []uint32{40_000, 30_000}, pages, 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
