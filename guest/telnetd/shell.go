@@ -3,10 +3,14 @@ package main
 import (
 	"io"
 	"net"
+	"os"
 	"os/exec"
+	"os/signal"
 	"sync"
+	"time"
 
 	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
 )
 
 // A protocol is what a connection speaks: it returns what was typed, and where
@@ -20,8 +24,11 @@ const endOfFile = 4
 func plain(c net.Conn, _ func(columns, rows uint16)) (io.Reader, io.Writer, error) { return c, c, nil }
 
 // serve gives every connection a process of argv on a terminal of its own, until
-// l is closed.
+// l is closed. The hangup of that terminal is ignored, by what those start too: a
+// server that was started in the background outlives the connection, which it would
+// not in gosh, where it is in the foreground's process group.
 func serve(l net.Listener, p protocol, argv ...string) error {
+	signal.Ignore(unix.SIGHUP)
 	for {
 		c, err := l.Accept()
 		if err != nil {
@@ -37,30 +44,61 @@ func session(c net.Conn, p protocol, argv []string) {
 	defer c.Close()
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir, cmd.Env = "/", []string{"PATH=/bin:/bbin:/usr/bin:/sbin:/usr/sbin", "HOME=/root", "TERM=vt100"}
-	terminal, err := pty.Start(cmd)
+	terminal, err := start(cmd)
 	if err != nil {
 		io.WriteString(c, err.Error()+"\r\n")
 		return
 	}
 	defer terminal.Close()
-	in, out, err := p(c, func(columns, rows uint16) {
-		pty.Setsize(terminal, &pty.Winsize{Cols: columns, Rows: rows})
+	var all sync.WaitGroup
+	all.Go(func() {
+		cmd.Wait()
+		terminal.SetDeadline(time.Now().Add(lastWords))
 	})
-	if err != nil {
-		cmd.Process.Kill()
-	}
-	var typing sync.WaitGroup
+	in, out, err := p(c, func(columns, rows uint16) { resize(terminal, columns, rows) })
 	if err == nil {
-		typing.Go(func() {
+		all.Go(func() {
 			if _, err := io.Copy(terminal, in); err != nil {
 				cmd.Process.Kill() // the client has gone
 			}
 			terminal.Write([]byte{endOfFile})
 		})
-		io.Copy(out, terminal) // until the process has ended
+		io.Copy(out, terminal)
 	}
 	cmd.Process.Kill() // if the client has gone
 	c.Close()
-	typing.Wait()
-	cmd.Wait()
+	all.Wait()
+}
+
+// lastWords is how long what a process has left in the background may still use its
+// terminal.
+const lastWords = 100 * time.Millisecond
+
+// start starts cmd on a terminal whose reads and writes can be ended.
+func start(cmd *exec.Cmd) (*os.File, error) {
+	f, err := pty.Start(cmd)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err == nil {
+		err = unix.SetNonblock(fd, true)
+	}
+	if err != nil {
+		cmd.Process.Kill()
+		cmd.Wait()
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
+func resize(terminal *os.File, columns, rows uint16) {
+	raw, err := terminal.SyscallConn()
+	if err != nil {
+		return
+	}
+	raw.Control(func(fd uintptr) {
+		unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Col: columns, Row: rows})
+	})
 }

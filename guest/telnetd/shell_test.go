@@ -1,11 +1,16 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"vmm/test/allow"
 )
@@ -47,6 +52,34 @@ func TestTypedAll(t *testing.T) {
 	out, err := io.ReadAll(c)
 	if err != nil || !strings.Contains(string(out), "done\r\n") {
 		t.Errorf("%v: %q", err, out)
+	}
+}
+
+// TestBackground: what runs in the background stays when the client has gone, in a
+// shell without job control too, as the guest's is.
+func TestBackground(t *testing.T) {
+	c := dialShell(t, "/bin/sh")
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(c, "set +m; { read line; echo got $line >'%[1]s'; } <'%[1]s' & echo shell $$; exit\n", fifo)
+	if out, err := io.ReadAll(c); err != nil || !strings.Contains(string(out), "shell ") {
+		t.Fatalf("%v: %q", err, out) // the end of the shell is that of the connection
+	}
+	said := make(chan string)
+	go func() {
+		os.WriteFile(fifo, []byte("it\n"), 0)
+		b, err := os.ReadFile(fifo)
+		said <- fmt.Sprint(string(b), err)
+	}()
+	select {
+	case got := <-said:
+		if got != "got it\n<nil>" {
+			t.Error(got)
+		}
+	case <-time.After(allow.Time(10 * time.Second)):
+		t.Error("nobody is there any more")
 	}
 }
 
