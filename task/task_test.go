@@ -8,9 +8,11 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"vmm/test/allow"
 )
 
-const patience = 10 * time.Second
+var patience = allow.Time(10 * time.Second)
 
 var errOnPurpose = errors.New("on purpose")
 

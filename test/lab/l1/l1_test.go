@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"vmm/test/allow"
 	"vmm/test/lab/wire"
 )
 
@@ -109,7 +110,7 @@ func testFiles(t *testing.T, m *Machine, out string) {
 
 func testDeadline(t *testing.T, m *Machine) {
 	j := shell("trap '' TERM INT; while :; do sleep 1000; done")
-	j.Timeout = 2 * time.Second
+	j.Timeout = allow.Time(2 * time.Second) // its trap is set by then
 	var late *TimeoutError
 	if exit, err := m.Run(t.Context(), j, Streams{}); !errors.As(err, &late) || exit.Status != 137 {
 		t.Errorf("%+v, %v", exit, err)
