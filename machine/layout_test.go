@@ -3,6 +3,8 @@ package machine
 import (
 	"errors"
 	"testing"
+
+	"vmm/guest/payload"
 )
 
 func TestReachable(t *testing.T) {
@@ -28,5 +30,51 @@ func TestReachable(t *testing.T) {
 	}
 	if err := reachable(1024*gib, 39); err == nil || err.Error() != "Memory: 1024 GiB; this host's processor gives a guest 39 bits of physical address: at most 511 GiB" {
 		t.Error(err)
+	}
+}
+
+// TestUnreachable: New refuses such a machine, where the processor is so small (the
+// lab's is).
+func TestUnreachable(t *testing.T) {
+	c := payloadConfig(t, payload.Spin())
+	sys, err := OpenKVM(KVMDevice)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sys.Close()
+	supported, err := sys.SupportedCPUID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Memory = MaxMemory
+	if reachable(c.Memory, physicalBits(supported)) == nil {
+		t.Skip("this processor reaches all memory that a machine can have")
+	}
+	m, err := New(c)
+	if err == nil {
+		m.Close()
+	}
+	var bad *ConfigError
+	if !errors.As(err, &bad) || bad.Field != "Memory" {
+		t.Error(err)
+	}
+}
+
+// TestTransportInterrupts: what is on the command line has levels, as that says
+// nothing; each device in ACPI's tables has an edge.
+func TestTransportInterrupts(t *testing.T) {
+	for transport, edges := range map[Transport]int{MMIO: 1, MMIOCmdline: 0} {
+		c := payloadConfig(t, payload.Spin())
+		c.Transport, c.NoBalloon = transport, true // the entropy device is left
+		m, err := New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := m.devices.edges; len(m.devices.virtio) != 1 || n != edges {
+			t.Errorf("%s: %d devices with %d edges, want 1 with %d", transport, len(m.devices.virtio), n, edges)
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
