@@ -190,7 +190,7 @@ func (m *Machine) windDown(ctx context.Context, e ending) {
 		m.log.Warn("the guest's disks", "err", err)
 	}
 	if e.err == nil {
-		m.log.Debug("the guest ended", "how", e.end) // its output may take longer
+		m.log.Debug("the guest ended", "how", e.end.String()) // its output may take longer
 	}
 	ctx, cancel := m.lastWords(ctx)
 	defer cancel()

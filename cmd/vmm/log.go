@@ -174,6 +174,7 @@ func (h *plainHandler) add(a slog.Attr) {
 	case a.Equal(slog.Attr{}) || h.group == "" && a.Key == "guest":
 	case h.group == "" && (a.Key == "err" || a.Key == "why"):
 		h.why += fmt.Sprintf(": %v", v)
+	case v.String() == "": // which says nothing to a person
 	default:
 		h.others = append(h.others[:len(h.others):len(h.others)], fmt.Sprintf("%s%s %v", h.group, a.Key, v))
 	}

@@ -24,7 +24,7 @@ func TestLogFormat(t *testing.T) {
 		{"warning", func(l *slog.Logger) { l.Warn("no room") }, "vmm: warning: no room\n"},
 		{"cause", func(l *slog.Logger) { l.Warn("no room", "path", "/k", "err", errors.New("disk full")) }, "vmm: warning: no room: disk full (path /k)\n"},
 		{"error", func(l *slog.Logger) { l.Error("interrupt", "gsi", 4, "n", 2) }, "vmm: interrupt (gsi 4, n 2)\n"},
-		{"info", func(l *slog.Logger) { l.Info("kernel loaded", "mode", "direct") }, "vmm: kernel loaded (mode direct)\n"},
+		{"info", func(l *slog.Logger) { l.Info("kernel loaded", "release", "", "mode", "direct") }, "vmm: kernel loaded (mode direct)\n"},
 		{"debug", func(l *slog.Logger) { l.Debug("x") }, "vmm: debug: x\n"},
 		{"with", func(l *slog.Logger) {
 			a := l.With("a", 1)
