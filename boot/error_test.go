@@ -91,6 +91,7 @@ func TestELFErrors(t *testing.T) {
 	testBad(t, []badKernel{
 		{"ELF, bzimage", tinyELF(), BzImage, "cannot unpack itself"},
 		{"ELF, no PVH note", changed(func(k *elfImage) { k.bodies[2] = nil }), PVH, "no PVH entry"},
+		{"ELF, entry is PVH's alone", changed(func(k *elfImage) { k.header.Entry = pvhAddr }), Direct, "a 32-bit entry only"},
 		{"ELF, PVH outside", changed(func(k *elfImage) { k.bodies[2] = note("Xen", 18, le32(0x100)) }), PVH, "no PVH entry"},
 		{"ELF, virtual entry", changed(func(k *elfImage) { k.header.Entry, k.bodies[2] = 0xffffffff81000000, nil }), Auto, "neither at a physical address"},
 		{"ELF 32", tinyELF32(nil), Auto, "32-bit ELF"},

@@ -43,6 +43,8 @@ func (l *loader) loadImage(img *image) error {
 	switch {
 	case l.Mode == PVH && img.pvh == 0:
 		return l.kernel.bad(errors.New("no PVH entry (Xen ELF note 18, CONFIG_PVH): take mode direct"))
+	case l.Mode == Direct && img.entry == 0 && img.pvh != 0:
+		return l.kernel.bad(errors.New("a 32-bit entry only (PVH): take mode auto or pvh"))
 	case l.Mode == PVH, img.entry == 0 && img.pvh != 0:
 		l.entry.Mode, l.entry.IP = PVH, uint64(img.pvh)
 	case img.entry == 0:
