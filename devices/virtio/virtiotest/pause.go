@@ -254,9 +254,15 @@ func checkPauseReset(s *suite) {
 	}
 }
 
-// mostLoads is how many places of a snapshot are tried: one that has much data in
-// it, as a console's input, takes long to read.
-const mostLoads = 1 << 10
+// mostLoads returns how many places of a snapshot are tried: one that has much data
+// in it, as a console's input, takes long to read, and eight times as long where the
+// race detector watches.
+func mostLoads() int {
+	if raced {
+		return 1 << 8
+	}
+	return 1 << 10
+}
 
 // checkLoad: a snapshot is foreign bytes.
 func checkLoad(s *suite) {
@@ -270,7 +276,7 @@ func checkLoad(s *suite) {
 	s.board.Resume()
 	board := NewBoard(s, s.board.RAM)
 	slot := board.Add(s.kind, s.device())
-	step := (len(good) + mostLoads - 1) / mostLoads
+	step := (len(good)-1)/mostLoads() + 1
 	for n := 0; n < len(good); n += step { // truncated
 		if slot.Load(good[:n]) == nil {
 			s.Errorf("loaded %q", good[:n])
