@@ -3,6 +3,7 @@ package kvm_test
 import (
 	"bytes"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -189,6 +190,32 @@ func TestState(t *testing.T) {
 }
 
 // TestNoAllocation holds the exit path to its promise.
+// TestSetMSRsOfAll: what is written may be the same list for vCPUs of several
+// machines. The race detector sees who changes it.
+func TestSetMSRsOfAll(t *testing.T) {
+	sys := open(t)
+	list := []kvm.MSR{{Index: 0x2ff, Data: 0xc06}} // MTRR_DEF_TYPE
+	var done sync.WaitGroup
+	defer done.Wait()
+	for range 2 {
+		vm, err := sys.CreateVM()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { vm.Close() })
+		cpu, err := vm.CreateVCPU(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { cpu.Close() })
+		done.Go(func() {
+			if err := cpu.SetMSRs(list); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 func TestNoAllocation(t *testing.T) {
 	g := newGuest(t, payload.Forever(payload.Out8(0x80, 1)))
 	if n := testing.AllocsPerRun(200, func() { g.exit0(t) }); n != 0 {

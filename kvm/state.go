@@ -38,7 +38,8 @@ func (v *VCPU) SetCPUID(entries []CPUIDEntry) error {
 // that KVM does not know.
 func (v *VCPU) MSRs(list []MSR) error { return v.msrs(reqGetMSRs, "KVM_GET_MSRS", list) }
 
-// SetMSRs writes MSRs in the order given. It fails at the first that KVM refuses.
+// SetMSRs writes MSRs in the order given, and leaves the list alone. It fails at the
+// first that KVM refuses.
 func (v *VCPU) SetMSRs(list []MSR) error { return v.msrs(reqSetMSRs, "KVM_SET_MSRS", list) }
 
 func (v *VCPU) msrs(req uintptr, what string, list []MSR) error {
@@ -51,7 +52,9 @@ func (v *VCPU) msrs(req uintptr, what string, list []MSR) error {
 		if errno != 0 {
 			return fail(what, errno)
 		}
-		copy(list, m.Entries[:done])
+		if req == reqGetMSRs {
+			copy(list, m.Entries[:done])
+		}
 		if done < n {
 			return fmt.Errorf("%s: MSR %#x refused", what, list[done].Index)
 		}
