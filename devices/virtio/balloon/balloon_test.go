@@ -213,6 +213,13 @@ func TestTarget(t *testing.T) {
 	d.run(all)
 }
 
+// askedFor is how large the driver is to make the balloon.
+func askedFor(d *Device) uint32 {
+	b := make([]byte, 4)
+	d.ReadConfig(configTarget, b)
+	return le.Uint32(b)
+}
+
 // TestOutOfMemory: a guest that takes memory back while its balloon is still to grow
 // is not asked for that memory again, or it would give and take for ever; it is given
 // some more, and each time twice as much.
@@ -241,11 +248,7 @@ func TestOutOfMemory(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				d := start(t, test.features)
 				d.dev.SetTarget(pages * mem.PageSize)
-				asked := func() uint32 {
-					b := make([]byte, 4)
-					d.dev.ReadConfig(configTarget, b)
-					return le.Uint32(b)
-				}
+				asked := func() uint32 { return askedFor(d.dev) }
 				for _, n := range test.actual {
 					d.dev.WriteConfig(configActual, le.AppendUint32(nil, n))
 				}
