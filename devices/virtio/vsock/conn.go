@@ -47,7 +47,8 @@ type conn struct {
 	granted  uint32 // forward as the guest knows it
 
 	limit *time.Timer
-	round int // which of the timers counts
+	due   time.Duration // of the guest's time
+	round int           // which of the timers counts
 }
 
 type state int
@@ -187,11 +188,18 @@ func (d *Device) leave(c *conn, what uint32) {
 	d.ready.add(c)
 }
 
-// startTimer has expire called, unless another call or stopTimer comes before.
+// startTimer has c expire after so much of the guest's time, unless another call or
+// stopTimer comes before.
 func (c *conn) startTimer(limit time.Duration) {
 	c.stopTimer()
+	c.due = c.d.time() + limit
+	c.wait(limit)
+}
+
+// wait has expire look in a while.
+func (c *conn) wait(d time.Duration) {
 	round := c.round
-	c.limit = c.d.Owner.AfterFunc(limit, func() { c.d.expire(c, round, limit) })
+	c.limit = c.d.Owner.AfterFunc(d, func() { c.d.expire(c, round) })
 }
 
 func (c *conn) stopTimer() {
@@ -201,16 +209,28 @@ func (c *conn) stopTimer() {
 	}
 }
 
+// time is for how long the guest was not paused.
+func (d *Device) time() time.Duration {
+	if d.guest == nil {
+		return d.ran
+	}
+	return d.ran + time.Since(d.since)
+}
+
 // expire ends a connection for which the guest has not done its part in time.
 // While it is paused there is no time.
-func (d *Device) expire(c *conn, round int, limit time.Duration) {
+func (d *Device) expire(c *conn, round int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	left := c.due - d.time()
 	switch {
 	case round != c.round: // it just did
 		return
 	case d.guest == nil:
-		c.startTimer(limit)
+		c.wait(requestLimit) // and look again, when left may be over by as much
+		return
+	case left > 0:
+		c.wait(left)
 		return
 	case c.answer: // it has no buffer even for the call
 		d.closeHost(c)

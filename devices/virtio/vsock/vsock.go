@@ -84,6 +84,8 @@ type Device struct {
 	mu     sync.Mutex
 	guest  virtio.Host   // guarded by mu, as is all below; nil: stopped
 	driven bool          // a driver is there, though perhaps paused
+	ran    time.Duration // the guest's time up to since
+	since  time.Time     // when it was started
 	rx     *virtq.Queue  // nil: none is served
 	events *virtq.Queue  // likewise
 	conns  map[key]*conn // what the guest knows
@@ -132,7 +134,7 @@ func (*Device) WriteConfig(uint64, []byte) {}
 func (d *Device) Start(_ uint64, h virtio.Host) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.guest, d.driven = h, true
+	d.guest, d.driven, d.since = h, true, time.Now()
 	return nil
 }
 
@@ -140,6 +142,7 @@ func (d *Device) Start(_ uint64, h virtio.Host) error {
 func (d *Device) Stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.ran = d.time()
 	d.guest, d.rx, d.events, d.again = nil, nil, nil, false
 }
 
