@@ -162,6 +162,39 @@ func TestReach(t *testing.T) {
 	}
 }
 
+// TestReachesStill: a guest that talks to somebody who is not there is not heard by
+// this host when it gets the address.
+func TestReachesStill(t *testing.T) {
+	if !inNamespace(t, "link add card type veth peer name other", "link set other up", "link set card up", "addr add 198.51.100.7/24 dev card") {
+		return
+	}
+	g := newGuest(t, Config{}, 0, nil)
+	to := netip.MustParseAddrPort("198.51.100.9:7000")
+	talk := func() { g.send(GatewayMAC, 0x800, udpPacket(netip.AddrPortFrom(Guest, 1000), to, []byte("x"))) }
+	talk()
+	if m, f := g.counts(); m != 1 || f != 1 {
+		t.Fatalf("%d ports, %d flows", m, f)
+	}
+	ip(t, "addr add 198.51.100.9/24 dev card")
+	l, err := net.ListenPacket("udp", to.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	g.net.flows.mu.Lock()
+	for _, f := range g.net.flows.byID {
+		f.checked.Store(0) // some time passes
+	}
+	g.net.flows.mu.Unlock()
+	talk()
+	if arrives(t, l.(*net.UDPConn), false) {
+		t.Error("a datagram for an address that the host has got")
+	}
+	if m, f := g.counts(); m != 0 || f != 0 {
+		t.Errorf("%d ports, %d flows", m, f)
+	}
+}
+
 // reachesAll tries TCP and UDP for real.
 func reachesAll(t *testing.T, g *guest, want bool) {
 	t.Helper()
