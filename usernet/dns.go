@@ -71,16 +71,20 @@ type reply struct {
 
 // resolve asks the host's resolvers, each a while after the one before or once that
 // one has failed, and returns the first answer, as it came but for the identifier. So
-// the guest, which gives up after 5 s, hears of the last one by then. An answer's size
-// is what the guest allowed in its query, or the answer says that it is truncated.
+// the guest, which gives up after 5 s, hears of the last one by then. An error is
+// returned when nobody is left who may know better. An answer's size is what the guest
+// allowed in its query, or the answer says that it is truncated.
 func (n *Network) resolve(query []byte, ask asker) *resolution {
+	order, first := n.dns.servers()
 	r := &resolution{
-		n: n, query: query, ask: ask, until: time.Now().Add(n.s.dnsTimeout), order: n.dns.servers(),
+		n: n, query: query, ask: ask, until: time.Now().Add(n.s.dnsTimeout), order: order,
 		replies: make(chan reply, maxServers), asked: map[netip.AddrPort]time.Time{}, tokens: 1,
 	}
 	next := time.NewTimer(n.s.dnsNext)
 	defer next.Stop()
-	r.start()
+	for range first {
+		r.start()
+	}
 	for len(r.asked) > 0 {
 		select {
 		case a := <-r.replies:
@@ -91,8 +95,8 @@ func (n *Network) resolve(query []byte, ask asker) *resolution {
 				next.Reset(n.s.dnsNext)
 			}
 		case <-next.C:
-			if !r.start() && r.answer != nil {
-				return r // an error, and those that are left are silent
+			if !r.start() && r.answer != nil && n.dns.areSilent(r.asked) {
+				return r
 			}
 			next.Reset(n.s.dnsNext)
 		}

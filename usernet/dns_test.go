@@ -20,11 +20,12 @@ type resolver struct {
 	tcp net.Listener
 
 	mu     sync.Mutex
-	silent bool // guarded by mu, as are the next
-	liar   bool // answers wrongly first
-	lame   bool // says only where to ask
-	rcode  byte // and nothing else
-	large  int  // bytes to add to answers
+	silent bool          // guarded by mu, as are the next
+	waits  chan struct{} // to answer
+	liar   bool          // answers wrongly first
+	lame   bool          // says only where to ask
+	rcode  byte          // and nothing else
+	large  int           // bytes to add to answers
 	ids    []uint16
 	last   byte // of the address that it answers with, over UDP
 }
@@ -81,11 +82,14 @@ func (r *resolver) serveUDP() {
 			return
 		}
 		r.mu.Lock()
-		silent, liar := r.silent, r.liar
+		silent, liar, waits := r.silent, r.liar, r.waits
 		r.ids = append(r.ids, binary.BigEndian.Uint16(b))
 		r.mu.Unlock()
 		if silent {
 			continue
+		}
+		if waits != nil {
+			<-waits
 		}
 		a := r.answer(b[:n], r.last)
 		if liar {
@@ -354,7 +358,7 @@ func exchangeDNS(t *testing.T, g *guest, message []byte, tcp bool) []byte {
 func TestQueries(t *testing.T) {
 	list, port := newResolvers(t, 3)
 	g := newGuest(t, Config{}, allOffloads, func(s *settings) {
-		s.dnsPort, s.dnsTimeout, s.dnsNext = port, 1500*time.Millisecond, 20*time.Millisecond
+		s.dnsPort, s.dnsTimeout, s.dnsNext = port, deadline/5, 20*time.Millisecond
 	})
 	writeFile(t, g.net.s.resolvConf, "nameserver 127.0.0.1\nnameserver 127.0.0.2\nnameserver 127.0.0.3\n")
 	for _, r := range list {

@@ -60,7 +60,7 @@ type guest struct {
 func newGuest(t testing.TB, c Config, offload ethernet.Offload, change func(*settings)) *guest {
 	t.Helper()
 	s := defaults
-	s.dialTimeout, s.dnsTimeout, s.dnsNext = 5*time.Second, 500*time.Millisecond, 100*time.Millisecond
+	s.dialTimeout, s.dnsTimeout, s.dnsNext = 5*time.Second, 10*time.Second, 100*time.Millisecond
 	s.resolvConf = filepath.Join(t.TempDir(), "resolv.conf")
 	if change != nil {
 		change(&s)

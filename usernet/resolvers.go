@@ -19,7 +19,7 @@ type resolvers struct {
 	mu    sync.Mutex
 	of    version                      // of the file; guarded by mu, as is all below
 	conf  *resolvConf                  // nil: not read yet
-	quiet map[netip.AddrPort]time.Time // until when those that did not answer are asked last
+	quiet map[netip.AddrPort]time.Time // until when those that did not answer, nor have since, are not asked but last
 }
 
 // version tells a file from what it was, also if it is replaced within a second.
@@ -38,8 +38,9 @@ func versionOf(info os.FileInfo) version {
 	return v
 }
 
-// quietTime is for how long a resolver that did not answer is not asked first. Longer,
-// and one that is back would be missed: names of a network's own it alone may know.
+// quietTime is for how long a resolver that did not answer is asked last. Then it is
+// asked beside another, and when it answers it is first again: names of a network's own
+// it alone may know.
 const quietTime = 30 * time.Second
 
 // read returns what the file says now. mu is held.
@@ -63,22 +64,43 @@ func (r *resolvers) read() *resolvConf {
 	return r.conf
 }
 
-// servers returns the resolvers in the order in which they are asked: as libc would,
-// but those last that were silent lately.
-func (r *resolvers) servers() []netip.AddrPort {
+// servers returns the resolvers in the order in which they are asked, as libc would but
+// those last that were silent, and how many of them are asked at once.
+func (r *resolvers) servers() (list []netip.AddrPort, first int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	list := slices.Clone(r.read().servers)
+	list = slices.Clone(r.read().servers)
 	now := time.Now()
 	slices.SortStableFunc(list, func(a, b netip.AddrPort) int { return r.rank(a, now) - r.rank(b, now) })
-	return list
+	if len(list) > 1 && r.rank(list[0], now) == 0 && r.rank(list[1], now) == 1 {
+		return list, 2
+	}
+	return list, 1
 }
 
+// rank is 0 for a resolver that answers, 1 for a silent one that is to be tried, and 2
+// for one that was just now.
 func (r *resolvers) rank(a netip.AddrPort, now time.Time) int {
-	if now.Before(r.quiet[a]) {
-		return 1
+	until, silent := r.quiet[a]
+	switch {
+	case !silent:
+		return 0
+	case now.Before(until):
+		return 2
 	}
-	return 0
+	return 1
+}
+
+// areSilent reports whether resolvers were silent before they were asked.
+func (r *resolvers) areSilent(asked map[netip.AddrPort]time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for a := range asked {
+		if _, silent := r.quiet[a]; !silent {
+			return false
+		}
+	}
+	return true
 }
 
 // search returns the domains in which the host looks for short names.
