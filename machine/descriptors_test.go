@@ -1,8 +1,10 @@
 package machine
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -36,6 +38,9 @@ func TestDivide(t *testing.T) {
 			}
 			if b.share < shareNeed.least || b.share > shareNeed.most || b.network < networkNeed.least || b.network > networkNeed.most || b.vsock < vsockNeed.least || b.vsock > vsockNeed.most {
 				t.Errorf("%s: out of bounds", name)
+			}
+			if _, least, _ := divide(-1, c); ok && all > max(least, n/4*3) {
+				t.Errorf("%s: nothing is left for another machine", name)
 			}
 			weights := 4*len(c.Shares) + len(c.Nets) + 1
 			if ok && len(c.Shares) > 0 && n/4*3-all > weights && b.share < shareNeed.most {
@@ -86,6 +91,19 @@ func TestPromised(t *testing.T) {
 			m.Close()
 		}
 	})
+}
+
+// TestLogBounded: whatever has a machine log the same again and again, does not fill
+// the log.
+func TestLogBounded(t *testing.T) {
+	var b bytes.Buffer
+	m := newMachine(Config{Log: slog.New(slog.NewTextHandler(&b, nil))})
+	for range 1000 {
+		m.log.With("disk", "d").Warn("a write fails")
+	}
+	if n := bytes.Count(b.Bytes(), []byte("\n")); n == 0 || n > 100 {
+		t.Errorf("%d lines", n)
+	}
 }
 
 // TestReserved: whatever a guest opens in its shares, those who want it to stop find

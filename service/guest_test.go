@@ -325,7 +325,8 @@ func TestLivesShareFiles(t *testing.T) {
 func TestCollision(t *testing.T) {
 	f := newFixture(t, Options{})
 	f.config.Shares = []machine.Share{{Dir: f.roster.Dir()}}
-	e := f.Run(t.Context(), nil)
+	go func() { f.ended <- f.Run(context.Background(), nil) }()
+	e := f.end(t)
 	if in := (*machine.CollisionError)(nil); !errors.As(e.Err, &in) {
 		t.Errorf("%v", e)
 	}
