@@ -35,7 +35,7 @@ func (w *walk) place(mounts mounts, dirs ...int) *Place {
 		p.spots = append(p.spots, mounts.spot(fd)...)
 	}
 	var st unix.Stat_t
-	if w.file >= 0 && unix.Fstat(w.file, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+	if w.file >= 0 && fstat(w.file, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		p.dir, p.at = &inode{st.Dev, st.Ino}, mounts.spot(w.file)
 	}
 	return p
@@ -47,7 +47,7 @@ func (p *Place) climb(fd int) {
 	at, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	for range maxDepth {
 		var st unix.Stat_t
-		if err != nil || unix.Fstat(at, &st) != nil {
+		if err != nil || fstat(at, &st) != nil {
 			break
 		}
 		id := inode{st.Dev, st.Ino}

@@ -135,7 +135,7 @@ func step(dir int, name string) (fd int, text string, err error) {
 		return -1, "", err
 	}
 	var st unix.Stat_t
-	if err = unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFLNK {
+	if err = fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFLNK {
 		return fd, "", closeOn(err, fd)
 	}
 	defer unix.Close(fd)
@@ -151,7 +151,11 @@ func step(dir int, name string) (fd int, text string, err error) {
 		return -1, "", err
 	}
 	b := make([]byte, unix.PathMax)
-	n, err := unix.Readlinkat(fd, "", b)
+	n := 0
+	err = again(func() error {
+		n, err = unix.Readlinkat(fd, "", b)
+		return err
+	})
 	if err == nil && n == 0 {
 		err = unix.ENOENT
 	}
@@ -163,7 +167,7 @@ func step(dir int, name string) (fd int, text string, err error) {
 // directory's owner has made it.
 func mayFollow(dir int, link *unix.Stat_t) error {
 	var st unix.Stat_t
-	if err := unix.Fstat(dir, &st); err != nil {
+	if err := fstat(dir, &st); err != nil {
 		return err
 	}
 	const shared = unix.S_ISVTX | unix.S_IWOTH
@@ -191,6 +195,8 @@ func openat(dir int, name string, flags int, mode uint32) (fd int, err error) {
 	})
 	return fd, err
 }
+
+func fstat(fd int, st *unix.Stat_t) error { return again(func() error { return unix.Fstat(fd, st) }) }
 
 // again calls f until no signal interrupts it.
 func again(f func() error) error {
