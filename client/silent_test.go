@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -171,6 +172,7 @@ func served(t *testing.T, r *roster.Roster, h http.HandlerFunc) (*Guest, *roster
 	}
 	t.Cleanup(func() { g.Close() })
 	g.limits = quick
+	g.limits.silence = time.Minute // it answers, however busy this process is
 	return g, c
 }
 
@@ -192,7 +194,6 @@ func TestBusy(t *testing.T) {
 		case <-r.Context().Done():
 		}
 	})
-	g.limits.silence = time.Minute
 	ctx, cancel := context.WithTimeout(t.Context(), allow.Time(20*time.Second))
 	defer cancel()
 	if err := g.Pause(ctx); err != nil {
@@ -212,6 +213,7 @@ func TestStopThenSilent(t *testing.T) {
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), allow.Time(20*time.Second))
 	defer cancel()
+	g.limits.silence = quick.silence
 	timeout := 500 * time.Millisecond
 	if err := g.Stop(ctx, &timeout); err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "its process has ended") {
 		t.Errorf("%v", err)
@@ -221,12 +223,13 @@ func TestStopThenSilent(t *testing.T) {
 // TestEndLeaves: a guest whose end was waited for can be removed at once.
 func TestEndLeaves(t *testing.T) {
 	const slow = 50 * time.Millisecond // to go, once it has told
-	told := make(chan struct{}, 1)
+	told := make(chan struct{})
+	tell := sync.OnceFunc(func() { close(told) }) // though it is asked whether it is there, too
 	r := newRoster(t)
 	g, c := served(t, r, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		io.WriteString(w, `{"reason": "power off"}`)
-		told <- struct{}{}
+		tell()
 	})
 	g.limits.leave = time.Minute
 	go func() {
