@@ -129,8 +129,10 @@ func (s *store) find(name string) (*image, string) {
 	}
 	img, err := readEntry(f)
 	if err != nil {
+		if info, err := s.root.Lstat(name); err == nil {
+			s.remove(info, imageNames)
+		}
 		f.Close()
-		s.root.Remove(name)
 		return nil, ""
 	}
 	if s.Copy {

@@ -2,6 +2,8 @@ package boot
 
 import (
 	"bytes"
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -199,7 +201,8 @@ func TestCacheEvict(t *testing.T) {
 func TestCacheTidy(t *testing.T) {
 	c := newCache(t)
 	boots(t, c, newKernel(t, 1))
-	for name, age := range map[string]time.Duration{"old.tmp": 2 * staleTemp, "new.tmp": 0} {
+	young := tempName()
+	for name, age := range map[string]time.Duration{tempName(): 2 * staleTemp, young: 0} {
 		path := filepath.Join(c.Dir, name)
 		if err := os.WriteFile(path, nil, 0o600); err != nil {
 			t.Fatal(err)
@@ -210,18 +213,60 @@ func TestCacheTidy(t *testing.T) {
 	for i := range maxKeys + 10 {
 		target := filepath.Base(c.in(t, ".image")[0])
 		if i == 0 {
-			target = "gone.image"
+			target = strings.Repeat("0", 64) + "-1.image"
 		}
-		if err := os.Symlink(target, filepath.Join(c.Dir, fmt.Sprint(i, ".key"))); err != nil {
+		if err := os.Symlink(target, filepath.Join(c.Dir, fmt.Sprintf("%x-1-2-3-4.key", i))); err != nil {
 			t.Fatal(err)
 		}
 	}
 	boots(t, c, newKernel(t, 1))
-	if tmp := c.in(t, ".tmp"); len(tmp) != 1 || filepath.Base(tmp[0]) != "new.tmp" {
+	if tmp := c.in(t, ".tmp"); len(tmp) != 1 || filepath.Base(tmp[0]) != young {
 		t.Errorf("left: %v", tmp)
 	}
 	if n := len(c.in(t, ".key")); n > maxKeys || n < maxKeys-1 {
 		t.Errorf("%d keys left", n)
+	}
+}
+
+// TestCacheForeign: what else is in the directory stays, though it has such a name, is
+// old, large, or a link that leads nowhere.
+func TestCacheForeign(t *testing.T) {
+	c := newCache(t)
+	boots(t, c, newKernel(t, 1))
+	at := func(name string) string { return filepath.Join(c.Dir, name) }
+	long := time.Now().Add(-1000 * staleTemp)
+	theirs := []string{"letter.tmp", "backup.image", "server.key", "1-disk.image", rand.Text() + ".TMP", strings.Repeat("A", 26) + ".tmp.txt", "photo.jpg"}
+	for _, name := range theirs {
+		err := os.WriteFile(at(name), make([]byte, 1<<20), 0o600)
+		if err = errors.Join(err, os.Chtimes(at(name), long, long)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	image := strings.Repeat("a", 64) + "-1.image"
+	err := errors.Join(os.Symlink("nowhere", at("soft.key")), os.Symlink("photo.jpg", at("soft.image")), os.Mkdir(at(strings.Repeat("B", 26)+".tmp"), 0o700),
+		os.Link(at("photo.jpg"), at(image)), os.Chtimes(at(strings.Repeat("B", 26)+".tmp"), long, long))
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs = append(theirs, "soft.key", "soft.image", strings.Repeat("B", 26)+".tmp", image)
+	c.Limit = 300 << 10
+	boots(t, c, newKernel(t, 2))
+	for _, name := range theirs {
+		if _, err := os.Lstat(at(name)); err != nil {
+			t.Error(err)
+		}
+	}
+	key := c.in(t, "soft.image")[0] // a name that leads to what is no image
+	s, err := c.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	if img, _ := s.find(filepath.Base(key)); img != nil {
+		t.Error("a photo is a kernel")
+	}
+	if _, err := os.Lstat(at("photo.jpg")); err != nil {
+		t.Error(err)
 	}
 }
 

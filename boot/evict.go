@@ -4,12 +4,32 @@ import (
 	"cmp"
 	"crypto/rand"
 	"io/fs"
+	"os"
+	"regexp"
 	"slices"
-	"strings"
+	"syscall"
 	"time"
 )
 
 func tempName() string { return rand.Text() + ".tmp" }
+
+// The names of a Cache's files, so that nothing else is removed of a directory that
+// the user has other things in.
+var (
+	imageNames = regexp.MustCompile(`^[0-9a-f]{64}-[0-9]+\.image$`)
+	keyNames   = regexp.MustCompile(`^[0-9a-f]+(-[0-9a-f]+){4}\.key$`)
+	tempNames  = regexp.MustCompile(`^[A-Z2-7]{26}\.tmp$`)
+)
+
+// remove removes what names says is the cache's: a file of this user's, under no other
+// name, or a link.
+func (s *store) remove(info fs.FileInfo, names *regexp.Regexp) {
+	st := info.Sys().(*syscall.Stat_t)
+	file := info.Mode().Type()&^fs.ModeSymlink == 0 && st.Nlink == 1 && int(st.Uid) == os.Geteuid()
+	if file && names.MatchString(info.Name()) {
+		s.root.Remove(info.Name())
+	}
+}
 
 func (s *store) limit() int64 {
 	if s.Limit == 0 {
@@ -29,23 +49,23 @@ func (s *store) evict() {
 			continue
 		}
 		switch name := info.Name(); {
-		case strings.HasSuffix(name, ".image"):
+		case imageNames.MatchString(name) && info.Mode().IsRegular():
 			images = append(images, info)
-		case strings.HasSuffix(name, ".key"):
+		case keyNames.MatchString(name) && info.Mode().Type() == fs.ModeSymlink:
 			keys = append(keys, info)
-		case strings.HasSuffix(name, ".tmp") && time.Since(info.ModTime()) > staleTemp:
-			s.root.Remove(name)
+		case time.Since(info.ModTime()) > staleTemp:
+			s.remove(info, tempNames)
 		}
 	}
 	var total int64
 	for _, info := range newestFirst(images) {
 		if total += info.Size(); total > s.limit() {
-			s.root.Remove(info.Name())
+			s.remove(info, imageNames)
 		}
 	}
 	for i, info := range newestFirst(keys) {
 		if _, err := s.root.Stat(info.Name()); err != nil || i >= maxKeys {
-			s.root.Remove(info.Name())
+			s.remove(info, keyNames)
 		}
 	}
 }
