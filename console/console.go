@@ -44,6 +44,7 @@ type Console struct {
 	end
 	name string
 	term *terminal // nil if there is none to restore
+	old  *os.File  // nil if it is no file
 }
 
 // Open opens the console that spec names:
@@ -51,7 +52,7 @@ type Console struct {
 //	stdio      the process's input and output; a terminal becomes raw, and
 //	           Ctrl-a is its escape key
 //	none       nothing
-//	file:PATH  output only; the file is truncated, or created with mode 0600
+//	file:PATH  output only; the file is created with mode 0600, or Begin empties it
 //	unix:PATH  a listening socket with mode 0600, for one client after another;
 //	           a client first gets the last 64 KiB that nobody has seen
 //	pty        a new pseudo-terminal, whose name is Name; output as with unix
@@ -119,11 +120,25 @@ type lossy struct {
 
 func openFile(path string) (*Console, error) {
 	// Without O_NONBLOCK a FIFO would keep us here until it has a reader.
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NONBLOCK, 0o600)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|unix.O_NONBLOCK, 0o600)
 	if errors.Is(err, unix.ENXIO) {
 		return nil, fmt.Errorf("console: %w: nobody reads this FIFO; start its reader first", err)
 	} else if err != nil {
 		return nil, fmt.Errorf("console: %w", err)
 	}
-	return &Console{end: file{f}, name: path}, nil
+	return &Console{end: file{f}, name: path, old: f}, nil
+}
+
+// Begin is called when there will be output, before it comes. A file loses what it had
+// only now: not for a guest that could not start, and whose name, perhaps, and whose
+// file another has.
+func (c *Console) Begin() error {
+	if c.old == nil {
+		return nil
+	}
+	info, err := c.old.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return err
+	}
+	return c.old.Truncate(0)
 }

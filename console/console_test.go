@@ -108,6 +108,7 @@ func TestNone(t *testing.T) {
 
 func TestFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log:1") // a colon is part of it
+	before := ""
 	for _, text := range []string{"a long first run", "second"} {
 		c := open(t, "file:"+path, Options{})
 		if c.Name() != path || c.None() {
@@ -116,6 +117,13 @@ func TestFile(t *testing.T) {
 		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
 			t.Error(err)
 		}
+		if b, err := os.ReadFile(path); string(b) != before {
+			t.Errorf("before it begins: %q, %v; want %q", b, err, before)
+		}
+		if err := c.Begin(); err != nil {
+			t.Error(err)
+		}
+		before = text
 		if _, err := io.WriteString(c, text); err != nil {
 			t.Error(err)
 		}
@@ -126,6 +134,11 @@ func TestFile(t *testing.T) {
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Error(info, err)
+	}
+	for _, spec := range []string{"file:" + os.DevNull, "none", "pty"} {
+		if err := open(t, spec, Options{}).Begin(); err != nil {
+			t.Errorf("%s: %v", spec, err)
+		}
 	}
 }
 

@@ -50,6 +50,9 @@ func TestFullDisk(t *testing.T) {
 					t.Error(err)
 				}
 			}})
+			if err := c.Begin(); err != nil {
+				t.Fatal(err)
+			}
 			write := func(text string) {
 				t.Helper()
 				if n, err := io.WriteString(c, text); n != len(text) || err != nil {

@@ -22,7 +22,7 @@ var ErrSpec = errors.New("want " + PortSpecs)
 // not for a person: where Open keeps the last of what nobody has seen, here Write
 // waits until somebody has taken it.
 //
-//	file:PATH  output only; the file is truncated, or created with mode 0600
+//	file:PATH  output only; the file is created with mode 0600, or Begin empties it
 //	unix:PATH  a listening socket with mode 0600, for one client after another
 //	pty        a new pseudo-terminal, whose name is Name
 //

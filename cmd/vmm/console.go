@@ -51,21 +51,33 @@ func (p consolePorts) config() (list []machine.Port) {
 	return list
 }
 
+// consoles are the host's ends of what is open.
+type consoles []*console.Console
+
+func (list consoles) close() {
+	for _, c := range list {
+		c.Close()
+	}
+}
+
+// begin is called when the guest has been made and before it runs.
+func (list consoles) begin() error {
+	var errs []error
+	for _, c := range list {
+		errs = append(errs, c.Begin())
+	}
+	return errors.Join(errs...)
+}
+
 // open opens the host's ends of ports, which are those of config. It tells of
 // names that the host has chosen.
-func (p consolePorts) open(ports []machine.Port, owner task.Owner, stderr io.Writer) (end func(), err error) {
-	var opened []*console.Console
-	end = func() {
-		for _, c := range opened {
-			c.Close()
-		}
-	}
+func (p consolePorts) open(ports []machine.Port, owner task.Owner, stderr io.Writer) (opened consoles, err error) {
 	for i, one := range p {
 		late := &struct{ io.ReadWriter }{} // there once OpenPort returns, before it is used
 		ports[i].Stream = machine.NewStream(late, late)
 		c, err := console.OpenPort(one.spec, owner, ports[i].Stream.SetConnected)
 		if err != nil {
-			end()
+			opened.close()
 			return nil, portStatus(one.name, err)
 		}
 		late.ReadWriter = c
@@ -74,7 +86,7 @@ func (p consolePorts) open(ports []machine.Port, owner task.Owner, stderr io.Wri
 			fmt.Fprintf(stderr, "vmm: the guest's port %s is %s\n", one.name, c.Name())
 		}
 	}
-	return end, nil
+	return opened, nil
 }
 
 // portStatus tells a spec that is wrong from a host that refuses.
@@ -110,14 +122,15 @@ func followSize(con *console.Console, owner task.Owner) (size *machine.TerminalS
 // openConsoles connects what the guest has besides its console's bytes: that
 // one's size, and ports.
 func (o *runOptions) openConsoles(con *console.Console, owner task.Owner, stderr io.Writer) (end func(), err error) {
-	closePorts, err := o.ports.open(o.config.Ports, owner, stderr)
+	ports, err := o.ports.open(o.config.Ports, owner, stderr)
 	if err != nil {
 		return nil, err
 	}
+	o.consoles = append(ports, con)
 	size, forget := followSize(con, owner)
 	o.config.ConsoleSize = size
 	return func() {
 		forget()
-		closePorts()
+		ports.close()
 	}, nil
 }

@@ -43,7 +43,7 @@ func TestConsolePortOpen(t *testing.T) {
 	p := consolePorts{{"a", "file:" + file}, {"b", "unix:" + filepath.Join(dir, "s")}, {"c", "pty"}}
 	ports := p.config()
 	var stderr bytes.Buffer
-	end, err := p.open(ports, nil, &stderr)
+	opened, err := p.open(ports, nil, &stderr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,10 @@ func TestConsolePortOpen(t *testing.T) {
 	if !strings.Contains(stderr.String(), "the guest's port c is /dev/pts/") {
 		t.Errorf("%q", &stderr)
 	}
-	end()
+	if err := opened.begin(); err != nil {
+		t.Error(err)
+	}
+	opened.close()
 	if _, err := os.Lstat(filepath.Join(dir, "s")); err == nil {
 		t.Error("the socket is left")
 	}

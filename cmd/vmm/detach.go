@@ -100,13 +100,16 @@ func executable() string {
 	return path
 }
 
-// started returns what is called when the guest's first life begins: in the
-// background, to leave the parent.
+// started returns what is called when the guest's first life begins: to empty files
+// for its output and, in the background, to leave the parent.
 func (o *runOptions) started(g *service.Guest) func() {
-	if !detached() {
-		return nil
-	}
 	return func() {
+		if err := o.consoles.begin(); err != nil {
+			o.config.Log.Warn("a file for the guest's output has what it had before", "err", err)
+		}
+		if !detached() {
+			return
+		}
 		if err := o.leaveParent(g); err != nil {
 			o.config.Log.Warn("the log stays where it was", "err", err)
 		}

@@ -46,6 +46,8 @@ type runOptions struct {
 
 	named bool       // by the user
 	log   *logTarget // where the log goes
+
+	consoles consoles // that are open
 }
 
 const runExamples = `  # A shell in the guest; Ctrl-a x leaves, Ctrl-a ? helps
