@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -81,6 +82,26 @@ func TestReaderGone(t *testing.T) {
 		}
 		if got := cmd.ProcessState.ExitCode(); got != test.status || test.out && !strings.Contains(said.String(), test.says) || test.says == "" && said.Len() > 0 {
 			t.Errorf("%v: status %d (%v), says %q; want %d, %q", test.args, got, cmd.ProcessState, &said, test.status, test.says)
+		}
+	}
+}
+
+// TestFirstThread: the first thread, whose name is the process's, is main's alone, so
+// no vCPU's goroutine is ever on it.
+func TestFirstThread(t *testing.T) {
+	const many = 64
+	threads, done := make(chan int), make(chan struct{})
+	defer close(done)
+	for range many {
+		go func() {
+			runtime.LockOSThread()
+			threads <- unix.Gettid()
+			<-done // or the next would have the same one
+		}()
+	}
+	for range many {
+		if tid := <-threads; tid == os.Getpid() {
+			t.Error("a goroutine is on the first thread")
 		}
 	}
 }
