@@ -96,7 +96,7 @@ func TestSignals(t *testing.T) {
 		})
 	})
 	t.Run("booting", func(t *testing.T) {
-		attempt(t, boot("--stop-timeout", "90s", "-a", "loglevel=7"), func(g *guest) {
+		attempt(t, boot("-a", "loglevel=7"), func(g *guest) {
 			g.expect("Linux version")
 			g.signal(syscall.SIGTERM)
 			g.status(0)

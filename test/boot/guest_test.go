@@ -172,11 +172,11 @@ func try(start func() *guest, f func(g *guest)) (failed *failure) {
 }
 
 // onPipes starts vmm with pipes for standard input and output.
-func onPipes(args ...string) *guest { return piped(exec.Command(vmm, args...)) }
+func onPipes(args ...string) *guest { return piped(exec.Command(vmm, unhurried(args)...)) }
 
 // inNamespace is onPipes in a network namespace.
 func inNamespace(name string, args ...string) *guest {
-	return piped(exec.Command("ip", append([]string{"netns", "exec", name, vmm}, args...)...))
+	return piped(exec.Command("ip", append([]string{"netns", "exec", name, vmm}, unhurried(args)...)...))
 }
 
 func piped(cmd *exec.Cmd) *guest {
@@ -187,9 +187,19 @@ func piped(cmd *exec.Cmd) *guest {
 	return g
 }
 
+// unhurried lets a guest take its time to power off where a test does not say how
+// much it may: on a slow host that is more than vmm's half a minute, and what is too
+// long for a test is its own patience.
+func unhurried(args []string) []string {
+	if args[0] != "run" || slices.Contains(args, "--stop-timeout") {
+		return args
+	}
+	return append(slices.Clone(args), "--stop-timeout", "30m")
+}
+
 // onTerminal starts vmm on a terminal of its own.
 func onTerminal(args ...string) *guest {
-	g := &guest{cmd: exec.Command(vmm, args...), exited: make(chan struct{}), news: make(chan struct{}, 1)}
+	g := &guest{cmd: exec.Command(vmm, unhurried(args)...), exited: make(chan struct{}), news: make(chan struct{}, 1)}
 	terminal, err := pty.Start(g.cmd)
 	if err != nil {
 		panic(err)
