@@ -277,8 +277,13 @@ func TestStuckPart(t *testing.T) {
 	}
 	over() // the time
 	var e *StuckError
-	if err := <-freed; !errors.As(err, &e) || e.Part != stuck.name || strings.Count(err.Error(), "not closed") != 1 {
-		t.Fatalf("closed: %v", err)
+	select {
+	case err := <-freed:
+		if !errors.As(err, &e) || e.Part != stuck.name || strings.Count(err.Error(), "not closed") != 1 {
+			t.Fatalf("closed: %v", err)
+		}
+	case <-time.After(allow.Time(10 * time.Second)):
+		t.Fatal("the stuck part is waited for")
 	}
 	if _, err := disk.Open(c.Disks[0].Path, disk.Options{}); err == nil {
 		t.Error("the stuck image is free")
