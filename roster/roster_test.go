@@ -9,10 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 func open(t testing.TB) *Roster {
@@ -159,9 +161,11 @@ func TestKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, name := range []string{"kept", "passing"} {
-			if _, err := r.Claim(name, name == "kept"); err != nil {
+			c, err := r.Claim(name, name == "kept")
+			if err != nil {
 				t.Fatal(err)
 			}
+			defer runtime.KeepAlive(c) // or its name is given up
 		}
 		os.Stdout.WriteString("CLAIMED\n")
 		io.Copy(io.Discard, os.Stdin)
@@ -191,6 +195,7 @@ func TestKilled(t *testing.T) {
 // has it.
 func TestRace(t *testing.T) {
 	r := open(t)
+	r.patience = time.Hour // of 16 who poll one may be unlucky for long
 	var holders, claims atomic.Int32
 	var all sync.WaitGroup
 	for range 8 {
