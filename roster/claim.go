@@ -140,17 +140,45 @@ func (c *Claim) close() (err error) {
 // Root is the guest's folder. It is the claim's, which closes it at its end.
 func (c *Claim) Root() *os.Root { return c.root }
 
-// SetRecord replaces the guest's record, whole or not at all.
+// SetRecord replaces the guest's record, whole or not at all. On a full disk it is
+// written over the last one, which has its room: else a guest that ended in order
+// would be one that was killed, to all who look.
 func (c *Claim) SetRecord(b []byte) error {
 	const next = recordFile + ".new"
 	if err := remove(c.root, next); err != nil { // of another life of this process
 		return err
 	}
 	f, err := c.create(next, string(b))
+	if err == nil {
+		return errors.Join(f.Close(), c.root.Rename(next, recordFile))
+	}
+	remove(c.root, next)
+	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+		return err
+	}
+	if c.overwrite(b) != nil {
+		return err
+	}
+	return nil
+}
+
+// overwrite writes the record over the last one, or leaves that as it is.
+func (c *Claim) overwrite(b []byte) error {
+	was, err := c.Record()
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Close(), c.root.Rename(next, recordFile))
+	f, err := openFile(c.root, recordFile, os.O_WRONLY)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteAt(b, 0)
+	if err != nil {
+		b = was
+		f.WriteAt(b, 0) // where it was there is room
+	}
+	return errors.Join(err, f.Truncate(int64(len(b))))
 }
 
 func remove(root *os.Root, name string) error {

@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func open(t testing.TB) *Roster {
@@ -150,6 +152,50 @@ func another(t *testing.T, r *Roster, test, variable string) *exec.Cmd {
 		t.Fatalf("%q, %v", line, err)
 	}
 	return child
+}
+
+// TestFullDisk: what a guest is last is known though there is no room.
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("none", dir, "tmpfs", 0, "size=64k,mode=700"); err != nil {
+		t.Skipf("needs to mount: %v", err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	r, err := Create(filepath.Join(dir, "vmm"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	c := claim(t, r, "web", true)
+	set := func(text string) {
+		t.Helper()
+		if err := c.SetRecord([]byte(text)); err != nil {
+			t.Error(err)
+		}
+		if b, err := c.Record(); string(b) != text || err != nil {
+			t.Errorf("%q, %v; want %q", b, err, text)
+		}
+	}
+	set("it runs well")
+	fill, err := os.Create(filepath.Join(dir, "fill"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fill.Close()
+	for err == nil {
+		_, err = fill.Write(make([]byte, 512))
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+	set("ended")
+	set("ended, and more was said of it")
+	if err := c.SetRecord(make([]byte, 1<<20)); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("a record that has no room: %v", err)
+	}
+	if b, err := c.Record(); string(b) != "ended, and more was said of it" || err != nil {
+		t.Errorf("the one before: %.100q, %v", b, err)
+	}
 }
 
 // TestKilled: processes that are killed while they have names leave none that
