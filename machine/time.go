@@ -142,7 +142,8 @@ func (t *guestTime) restore(vm timeVM, cpus []timeCPU, on func(id int, f func() 
 		return t.restoreCPU(0, cpus[0], n)
 	})
 	if !n.set {
-		return errs[0] // then all of it runs on, or clocks would differ
+		wereStopped(cpus) // and all of it runs on, or clocks would differ
+		return errs[0]
 	}
 	task.Each(len(cpus)-1, func(i int) {
 		errs[i+1] = on(i+1, func() error { return t.restoreCPU(i+1, cpus[i+1], n) })
@@ -151,6 +152,14 @@ func (t *guestTime) restore(vm timeVM, cpus []timeCPU, on func(id int, f func() 
 		errs[len(cpus)] = vm.SetPIT(*t.PIT)
 	}
 	return first(errs)
+}
+
+// wereStopped tells the guest that its vCPUs were stopped, for its watchdogs: its time
+// may have run on.
+func wereStopped(cpus []timeCPU) {
+	for _, c := range cpus {
+		c.KVMClockCtrl() // EINVAL: a guest without kvmclock
+	}
 }
 
 // first returns the first error.
@@ -190,7 +199,7 @@ func (t *guestTime) restoreCPU(id int, c timeCPU, n now) error {
 		err = setTSC(c, tsc-n.host)
 	}
 	err = cmp.Or(err, t.CPUs[id].Timer.restore(c, err == nil))
-	c.KVMClockCtrl() // EINVAL: a guest without kvmclock
+	wereStopped([]timeCPU{c})
 	return err
 }
 
@@ -298,6 +307,7 @@ func (m *Machine) freeze() {
 func (m *Machine) thaw() {
 	t := m.time
 	if m.time = nil; t == nil {
+		wereStopped(m.timeCPUs())
 		return
 	}
 	if t.PIT != nil && !pitRan(t.PIT, time.Since(m.since)) {

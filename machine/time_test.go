@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmm/devices/virtio"
+	"vmm/guest/payload"
 	"vmm/kvm"
 )
 
@@ -343,11 +345,11 @@ func TestTimeOrder(t *testing.T) {
 	}
 	var sets []string
 	for _, call := range f.calls {
-		if strings.Contains(call, "Set") && call != "SetMSRs" {
+		if strings.Contains(call, "Set") && call != "SetMSRs" || call == "KVMClockCtrl" {
 			sets = append(sets, call)
 		}
 	}
-	want := []string{"SetClock", "SetTSCOffset 0", "SetDeadline 0", "SetTSCOffset 1", "SetDeadline 1", "SetPIT"}
+	want := []string{"SetClock", "SetTSCOffset 0", "SetDeadline 0", "KVMClockCtrl", "SetTSCOffset 1", "SetDeadline 1", "KVMClockCtrl", "SetPIT"}
 	if !slices.Equal(sets, want) {
 		t.Errorf("%q, want %q", sets, want)
 	}
@@ -376,8 +378,48 @@ func TestTimeRunsOn(t *testing.T) {
 	f.broken = "SetClock"
 	s = freezeFake(t, f, cpus)
 	f.calls = nil
-	if err := s.restore(f, cpus, here); err == nil || len(f.calls) != 1 {
+	// But its watchdogs are told that it was stopped.
+	if err := s.restore(f, cpus, here); err == nil || !slices.Equal(f.calls, []string{"SetClock", "KVMClockCtrl", "KVMClockCtrl"}) {
 		t.Errorf("restore: %v, %q", err, f.calls)
+	}
+}
+
+// busyTransport is a device that the host does not let go of for so long.
+type busyTransport struct{ limit time.Duration }
+
+func (busyTransport) Release()                  {}
+func (busyTransport) Resume()                   {}
+func (busyTransport) Close(time.Duration) error { return nil }
+func (busyTransport) Stats() virtio.Stats       { return virtio.Stats{} }
+func (b busyTransport) Pause(time.Duration) error {
+	time.Sleep(b.limit)
+	return errors.New("busy")
+}
+
+// TestTimeOfFailedPause: a pause that fails took no time of the guest's either.
+func TestTimeOfFailedPause(t *testing.T) {
+	m, err := New(payloadConfig(t, payload.Spin()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	const long = time.Second
+	m.devices.virtio = append(m.devices.virtio, busyTransport{long})
+	began := time.Now()
+	before, err := m.vm.Clock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	go m.Run(t.Context())
+	for errors.As(m.Pause(), new(*StateError)) { // until it runs
+		time.Sleep(time.Millisecond)
+	}
+	after, err := m.vm.Clock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if held := time.Since(began) - time.Duration(after-before); held < long*9/10 {
+		t.Errorf("time stood still for %v of %v", held, long)
 	}
 }
 
