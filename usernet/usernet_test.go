@@ -223,9 +223,6 @@ func TestStop(t *testing.T) {
 		g.net.Stop()
 		want := pattern(100_000 + i)
 		go c.Write(want)
-		if _, err := g.net.Receive(0, &ethernet.Header{}, g.room); err != ethernet.ErrAgain {
-			t.Errorf("Receive of a stopped network: %v", err)
-		}
 		g.net.Start(g)
 		got := make([]byte, len(want))
 		if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, want) {
