@@ -171,6 +171,30 @@ func TestFlood(t *testing.T) {
 	}
 }
 
+// TestMadeUpSenders: who sends to a published port from ever other addresses takes the
+// place of those that the guest has not answered, and of nobody else.
+func TestMadeUpSenders(t *testing.T) {
+	g := newGuest(t, Config{Forwards: []Forward{{true, netip.MustParseAddrPort("127.0.0.1:0"), 7}}}, allOffloads, nil)
+	p := g.net.ports[0]
+	answered, silent := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.2:1")
+	f := g.net.newPeer(p, answered)
+	if f == nil || g.net.newPeer(p, silent) == nil || g.net.flows.sent(f.id) != f {
+		t.Fatal("no flow")
+	}
+	for i := range 2 * maxPeers {
+		from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), 1)
+		if g.net.newPeer(p, from) == nil {
+			t.Fatalf("no flow for datagram %d", i)
+		}
+	}
+	if g.net.flows.arrived(p, silent) != nil {
+		t.Error("a flow that was not answered has not given way")
+	}
+	if g.net.flows.arrived(p, answered) != f {
+		t.Error("a flow that was answered has given way")
+	}
+}
+
 // TestPool: who gives way.
 func TestPool(t *testing.T) {
 	const size = 8
