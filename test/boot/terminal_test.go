@@ -3,7 +3,6 @@ package boot
 import (
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/creack/pty"
 )
@@ -35,9 +34,7 @@ func TestConsoleVirtio(t *testing.T) {
 		g.resize(101, 202)
 		g.expect("SIZE 101 x 202")
 		g.prompt()
-		g.send("sleep 1000\n")
-		g.expect("sleep 1000")
-		time.Sleep(500 * time.Millisecond) // until the shell has started it
+		g.startSleeping()
 		g.send("\x03")
 		g.prompt()
 		g.do("echo still $((40+2))", "still 42")
