@@ -110,28 +110,33 @@ func (o *runOptions) started(g *service.Guest) func() {
 		if !detached() {
 			return
 		}
-		if err := o.leaveParent(g); err != nil {
-			o.config.Log.Warn("the log stays where it was", "err", err)
-		}
+		o.leaveParent(g)
 		ready := os.NewFile(readyFD, "ready")
 		fmt.Fprintln(ready, o.config.Name)
 		ready.Close()
 	}
 }
 
-func (o *runOptions) leaveParent(g *service.Guest) error {
+// leaveParent gives the guest logs of its own. Whatever is wrong with these the parent
+// is told, and not kept waiting for the end of its pipe, which is the guest's.
+func (o *runOptions) leaveParent(g *service.Guest) {
+	use := func(f *os.File) error {
+		return errors.Join(unix.Dup2(int(f.Fd()), 1), unix.Dup2(int(f.Fd()), 2))
+	}
 	log, err := g.OpenLog(roster.Log)
 	if err != nil {
-		return err
+		o.config.Log.Warn("what vmm says of the guest is not kept", "err", err)
 	}
-	err = g.KeepStderr(roster.StderrLog, func(f *os.File) error {
-		return errors.Join(unix.Dup2(int(f.Fd()), 1), unix.Dup2(int(f.Fd()), 2))
-	})
-	if err != nil {
-		return err
+	if err := g.KeepStderr(roster.StderrLog, use); err != nil {
+		o.config.Log.Warn("what vmm's runtime says is not kept", "err", err)
+		if null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0); err == nil {
+			use(null)
+			null.Close()
+		}
 	}
-	o.log.set(log, o.logFormat.inFile())
-	return nil
+	if log != nil {
+		o.log.set(log, o.logFormat.inFile())
+	}
 }
 
 // restart is the flag --restart.
