@@ -57,8 +57,8 @@ type resolution struct {
 	until   time.Time
 	order   []netip.AddrPort // of the resolvers that are left
 	replies chan reply
-	asked   map[netip.AddrPort]time.Time // when, those that have not answered
-	tokens  int                          // of n.queries: one for each of those, and one at least, which is the caller's
+	asked   map[netip.AddrPort]bool // those that have not answered, and whether they are late
+	tokens  int                     // of n.queries: one for each of those, and one at least, which is the caller's
 
 	answer []byte // the first that is good, or the first, or nil after Close
 }
@@ -78,7 +78,7 @@ func (n *Network) resolve(query []byte, ask asker) *resolution {
 	order, first := n.dns.servers()
 	r := &resolution{
 		n: n, query: query, ask: ask, until: time.Now().Add(n.s.dnsTimeout), order: order,
-		replies: make(chan reply, maxServers), asked: map[netip.AddrPort]time.Time{}, tokens: 1,
+		replies: make(chan reply, maxServers), asked: map[netip.AddrPort]bool{}, tokens: 1,
 	}
 	next := time.NewTimer(n.s.dnsNext)
 	defer next.Stop()
@@ -95,6 +95,9 @@ func (n *Network) resolve(query []byte, ask asker) *resolution {
 				next.Reset(n.s.dnsNext)
 			}
 		case <-next.C:
+			for server := range r.asked {
+				r.asked[server] = true
+			}
 			if !r.start() && r.answer != nil && n.dns.areSilent(r.asked) {
 				return r
 			}
@@ -130,12 +133,12 @@ func (r *resolution) start() bool {
 		r.done(server)
 		return false
 	}
-	r.order, r.asked[server] = r.order[1:], time.Now()
+	r.order, r.asked[server] = r.order[1:], false
 	return true
 }
 
 // take takes a reply, and reports whether it is what the guest asked for. Then those
-// that have been asked longer are silent, unless they answer yet.
+// that are late are silent, unless they answer yet.
 func (r *resolution) take(a reply) bool {
 	r.done(a.from)
 	if a.answer == nil {
@@ -150,8 +153,8 @@ func (r *resolution) take(a reply) bool {
 		r.answer = a.answer
 	}
 	if good {
-		for server, at := range r.asked {
-			if time.Since(at) >= r.n.s.dnsNext {
+		for server, late := range r.asked {
+			if late {
 				r.n.dns.silent(server)
 			}
 		}

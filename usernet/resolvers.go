@@ -92,7 +92,7 @@ func (r *resolvers) rank(a netip.AddrPort, now time.Time) int {
 }
 
 // areSilent reports whether resolvers were silent before they were asked.
-func (r *resolvers) areSilent(asked map[netip.AddrPort]time.Time) bool {
+func (r *resolvers) areSilent(asked map[netip.AddrPort]bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for a := range asked {
