@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 // TestParallel: many requests at once, of a guest that forgets and closes what it
@@ -73,4 +74,16 @@ func (g *guest) useOne(random *rand.Rand, name string) {
 	}
 	g.Release(nil, &fuse.ReleaseIn{Fh: out.Fh})
 	g.Forget(e.NodeId, 1)
+}
+
+// TestLeaving: what is still being closed of a guest before the reset takes room of
+// the next.
+func TestLeaving(t *testing.T) {
+	g := share(t, Options{Files: 10})
+	g.leaving.Store(10)
+	_, s := g.createFile(root, "f", rdwr, 0o600)
+	g.want("create", s, fuse.Status(unix.ENFILE))
+	g.leaving.Store(0)
+	_, s = g.createFile(root, "f", rdwr, 0o600)
+	g.must("create", s)
 }

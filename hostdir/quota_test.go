@@ -256,3 +256,20 @@ func TestQuotaCopy(t *testing.T) {
 		t.Errorf("%d bytes were copied", n)
 	}
 }
+
+// TestQuotaInodes: however large the bound is, what is kept of inodes is not.
+func TestQuotaInodes(t *testing.T) {
+	q := NewQuota(1 << 50)
+	if q.inodes != maxInodes {
+		t.Errorf("%d inodes, want %d", q.inodes, maxInodes)
+	}
+	q.inodes = 3
+	g := share(t, Options{Quota: q})
+	for i := range 3 {
+		_, s := g.createFile(root, fmt.Sprint(i), rdwr, 0o600)
+		g.must("create", s)
+	}
+	_, s := g.createFile(root, "one more", rdwr, 0o600)
+	g.want("one more", s, fuse.Status(unix.ENOSPC))
+	g.must("unlink", g.unlink(root, "0"))
+}
