@@ -316,13 +316,6 @@ func (g *guest) crashed() bool {
 	return g.died || status == 10 || status == 11 || status == 13
 }
 
-// startSleeping has the guest's shell run what only Ctrl-c ends, and returns when it
-// does. (What was typed looks different from what is printed.)
-func (g *guest) startSleeping() {
-	g.send(`sh -c "echo rea'd'y; sleep 1000"` + "\n")
-	g.expect("ready\r\n")
-}
-
 func (g *guest) signal(s syscall.Signal) {
 	if err := g.cmd.Process.Signal(s); err != nil {
 		fail(false, "signal %v: %v", s, err)

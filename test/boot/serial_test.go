@@ -85,7 +85,9 @@ func TestTerminal(t *testing.T) {
 		if echoes(g) {
 			fail(false, "the terminal is not raw while the guest runs")
 		}
-		g.startSleeping()
+		g.send("sleep 1000\n")
+		g.expect("sleep 1000")
+		time.Sleep(500 * time.Millisecond)
 		g.send("\x03") // Ctrl-c is the guest's
 		g.prompt()
 		g.do("echo still $((40+2))", "still 42")

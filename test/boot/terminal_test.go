@@ -3,6 +3,7 @@ package boot
 import (
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/creack/pty"
 )
@@ -34,7 +35,9 @@ func TestConsoleVirtio(t *testing.T) {
 		g.resize(101, 202)
 		g.expect("SIZE 101 x 202")
 		g.prompt()
-		g.startSleeping()
+		g.send("sleep 1000\n")
+		g.expect("sleep 1000")
+		time.Sleep(500 * time.Millisecond) // until the shell has started it
 		g.send("\x03")
 		g.prompt()
 		g.do("echo still $((40+2))", "still 42")
