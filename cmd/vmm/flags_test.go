@@ -98,10 +98,11 @@ func runOf(t testing.TB, root *cobra.Command) *cobra.Command {
 }
 
 // FuzzArgs: whatever the arguments, there is a status, and what is wrong is said
-// in one line. No guest is run: files would be opened and truncated.
+// in one line, or one for each name of a guest. No guest is run: files would be opened and truncated.
 func FuzzArgs(f *testing.F) {
 	for _, args := range []string{
 		"", "run", "rum", "help", "help run", "help exit-status", "help rum", "help run x", "version", "version x", "doctor",
+		"rm k", "rm a/b k", "inspect k", "stop -t 1s k k", "kill", "wait \xff a",
 		"completion", "completion bash", "completion x", "exit-status", "exit-status x", "--", "-- run", "-h", "--help=x", "--version",
 		"run --kernel k", "run -k k -m 1G -c 2 --initrd a --initrd b -a x -a y --cmdline z", "run -k k --memory 512", "run -k k -m",
 		"run --", "run -- x", "run -", "run --=", "run ---", "run -kk -c-1", "run -k k -i a", "run -k k -ia", "run -k k -i=a", "run -k k -itd", "run -k k --boot efi", "run -k k --on-reboot x",
@@ -121,11 +122,17 @@ func FuzzArgs(f *testing.F) {
 		runOf(t, root).RunE = func(*cobra.Command, []string) error { ran = true; return nil }
 		status := p.executeRoot(root, args)
 		said := p.stderr.String()
-		line := strings.HasPrefix(said, "vmm: ") && strings.Index(said, "\n") == len(said)-1 && oneLine(said[:len(said)-1]) == said[:len(said)-1]
+		lines := strings.Count(said, "\n")
+		well := lines > 0 && lines < max(2, len(args)) && strings.HasSuffix(said, "\n")
+		for line := range strings.Lines(said) {
+			line = strings.TrimSuffix(line, "\n")
+			well = well && strings.HasPrefix(line, "vmm: ") && oneLine(line) == line
+		}
 		switch {
 		case status == exitPowerOff && (ran || p.stdout.Len() > 0) && said == "":
 		case status == exitHost && strings.HasSuffix(p.stdout.String(), "This host cannot run guests.\n"):
-		case status == exitUsage && line && p.stdout.Len() == 0 && !ran:
+		case status == exitUsage && well && p.stdout.Len() == 0 && !ran:
+		case status == exitNotFound && well && !ran:
 		default:
 			t.Errorf("%q: status %d, ran %v, stderr %q, stdout:\n%s", args, status, ran, said, &p.stdout)
 		}
