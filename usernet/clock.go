@@ -17,7 +17,7 @@ import (
 type clock struct {
 	owner task.Owner // of timers
 	begun time.Time
-	state atomic.Pointer[clockState]
+	state atomic.Pointer[clockState] // nil while stop looks at the time
 
 	mu     sync.Mutex               // held to change state
 	parked map[*clockTimer]struct{} // that were due by the host's time while it stood still; guarded by mu
@@ -38,10 +38,15 @@ func newClock(owner task.Owner) *clock {
 }
 
 // now is how long it has gone. It never goes back: what a state that has just been
-// replaced says is not believed.
+// replaced says is not believed, and stop looks at the time when no other can be.
 func (c *clock) now() time.Duration {
 	for {
 		s := c.state.Load()
+		if s == nil {
+			c.mu.Lock() // until stop has done
+			s = c.state.Load()
+			c.mu.Unlock()
+		}
 		if ran := s.now(); c.state.Load() == s {
 			return ran
 		}
@@ -60,6 +65,7 @@ func (c *clock) stop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if s := c.state.Load(); !s.since.IsZero() {
+		c.state.Store(nil)
 		c.state.Store(&clockState{ran: s.now()})
 	}
 }
