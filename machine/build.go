@@ -35,8 +35,6 @@ func (m *Machine) steps(sys *kvm.System) []func() error {
 	d := &m.devices
 	return []func() error{
 		m.hold,
-		func() error { return m.addVM(sys) },
-		m.addMemory,
 		func() (err error) {
 			supported, err = sys.SupportedCPUID()
 			return err
@@ -44,8 +42,10 @@ func (m *Machine) steps(sys *kvm.System) []func() error {
 		func() error {
 			bits := physicalBits(supported)
 			d.windows = pciWindows(m.config.Memory, bits)
-			return reachable(m.config.Memory, bits)
+			return reachable(m.config.Memory, bits) // before KVM refuses it without a word
 		},
+		func() error { return m.addVM(sys) },
+		m.addMemory,
 		m.addDevices,
 		// In the order in which the guest finds them.
 		d.mapPCI, m.openDisks, m.openNets, m.addRNG, m.addConsoles, m.addBalloon, m.addVsock, m.openShares,
