@@ -98,6 +98,14 @@ func (c *clock) park(t *clockTimer) bool {
 	return true
 }
 
+// leave forgets a timer that may be parked: in a long pause there may be many whose
+// connection has ended.
+func (c *clock) leave(t *clockTimer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.parked, t)
+}
+
 // Now implements tcpip.Clock.
 func (c *clock) Now() time.Time { return c.begun.Add(c.now()) }
 
@@ -125,10 +133,11 @@ type clockTimer struct {
 	c *clock
 	f func()
 
-	mu    sync.Mutex // before clock.mu
-	t     *time.Timer
-	armed bool          // guarded by mu; f is to be called
-	due   time.Duration // guarded by mu
+	mu     sync.Mutex // before clock.mu
+	t      *time.Timer
+	armed  bool // guarded by mu, as is all below; f is to be called
+	parked bool // since the clock stood still
+	due    time.Duration
 }
 
 // Stop implements tcpip.Timer.
@@ -138,6 +147,9 @@ func (t *clockTimer) Stop() bool {
 	armed := t.armed
 	t.armed = false
 	t.t.Stop()
+	if t.parked {
+		t.c.leave(t)
+	}
 	return armed
 }
 
@@ -153,6 +165,7 @@ func (t *clockTimer) Reset(d time.Duration) {
 func (t *clockTimer) goOn() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.parked = false
 	if t.armed {
 		t.t.Reset(t.due - t.c.now())
 	}
@@ -168,7 +181,10 @@ func (t *clockTimer) fire() {
 func (t *clockTimer) over() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.armed || t.c.park(t) {
+	if !t.armed {
+		return false
+	}
+	if t.parked = t.c.park(t); t.parked {
 		return false
 	}
 	if left := t.due - t.c.now(); left > 0 {

@@ -48,6 +48,9 @@ var clockTests = map[string]struct {
 		if !timer.Stop() || timer.Stop() {
 			panic("it was stopped already, or twice")
 		}
+		if len(c.parked) > 0 {
+			panic("it is kept")
+		}
 		c.start()
 	}, 0, 980 * time.Second},
 	"set anew in a pause": {func(c *clock, timer tcpip.Timer) {
