@@ -415,5 +415,9 @@ func (g *Guest) tellOutage(err error, lost int64) {
 // OpenLog makes a file in the guest's folder, which it must have, that keeps the
 // last of what is written to it, LogSize at least. It stays open.
 func (g *Guest) OpenLog(name string) (io.Writer, error) {
-	return openLog(g.claim.Root(), name, LogSize)
+	l, err := openLog(g.claim.Root(), name, LogSize)
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
 }
