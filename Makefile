@@ -7,6 +7,8 @@ ARGS    ?=
 # Inputs for each fuzz target in `make test`; rounds of `make soak`.
 FUZZ    ?= 3000
 ROUNDS  ?= 2
+# The version of staticcheck, which is built by itself and is not in go.mod.
+STATICCHECK := v0.8.2
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 STATIC  := -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 IMAGE    = .cache/kernels/$(KERNEL)/vmlinuz
@@ -65,11 +67,12 @@ compile: bin/suite
 		$(GO) build ./...; \
 		CGO_ENABLED=1 $(GO) build -race ./...)
 
-style: bin/suite ## gofmt and go vet
-	$(call suite,style,180, \
+style: bin/suite ## gofmt, go vet and staticcheck
+	$(call suite,style,240, \
 		unformatted=$$(gofmt -l $$(git ls-files "*.go")); \
 		if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted"; exit 1; fi; \
-		$(GO) vet ./...)
+		$(GO) vet ./...; \
+		$(GO) run honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK) ./...)
 
 # Everything that needs no other kernel than the host's, with the race detector
 # (which needs cgo). The tests of kvm and machine use /dev/kvm directly.

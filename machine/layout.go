@@ -25,7 +25,8 @@ const (
 	highBase mem.Addr = 0x1_0000_0000
 
 	acpiBase mem.Addr = 0xe_0000
-	acpiSize          = 0x2_0000
+
+	acpiSize = 0x2_0000
 
 	ecamBase = 0xe000_0000
 	mmioBase = 0xfe00_0000

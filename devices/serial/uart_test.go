@@ -83,7 +83,7 @@ func TestRegisters(t *testing.T) {
 		"loopback lines": {
 			w(regMCR, mcrLoop|0x0a), r(regMSR, 0x9a&^0x0a|0x02), r(regMSR, 0x90), // DSR fell
 			w(regMCR, mcrLoop|0x04), r(regMSR, 0x49), // CTS, DCD fell; RI rose
-			w(regMCR, mcrLoop|0x00), r(regMSR, 0x04), // RI fell: TERI
+			w(regMCR, mcrLoop), r(regMSR, 0x04), // RI fell: TERI
 			w(regMCR, 0x00), r(regMSR, 0xbb), r(regMSR, 0xb0),
 		},
 		"loopback data":  {w(regMCR, mcrLoop), w(regFCR, 1), w(regTHR, 'a'), w(regTHR, 'b'), r(regRBR, 'a'), r(regRBR, 'b'), r(regLSR, 0x60)},

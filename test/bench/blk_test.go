@@ -82,13 +82,13 @@ func TestBlk(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 	for script, why := range map[string]string{
-		"echo BENCH-FAILED open: no such device":                                    "no such device",
-		"echo BENCH-BEGIN read; echo BENCH-FAILED read: input/output error":         "input/output error",
-		"echo BENCH-BEGIN read; echo BENCH-END write 1 1":                           "in phase read",
-		"echo init: text file busy; echo '[ 5.0] reboot: System halted'; sleep 1":   "text file busy",
-		"echo BENCH-BEGIN read":                                                     "ended",
-		"echo BENCH-BEGIN read; echo BENCH-END read 0 1":                            "0 operations",
-		"echo BENCH-BEGIN read; echo BENCH-END read 1 1; echo 'Kernel panic: sync'": "Kernel panic",
+		"echo BENCH-FAILED open: no such device":                                  "no such device",
+		"echo BENCH-BEGIN read; echo BENCH-FAILED read: input/output error":       "input/output error",
+		"echo BENCH-BEGIN read; echo BENCH-END write 1 1":                         "in phase read",
+		"echo init: text file busy; echo '[ 5.0] reboot: System halted'; sleep 1": "text file busy",
+		"echo BENCH-BEGIN read":                                                   "ended",
+		"echo BENCH-BEGIN read; echo BENCH-END read 0 1":                          "0 operations",
+		"echo BENCH-BEGIN read; echo 'Kernel panic: sync'":                        "Kernel panic",
 	} {
 		if r, err := phases(t.Context(), []string{"/bin/sh", "-c", script}, "rand8", phaseFigures); err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("%s: %+v, %v", script, r, err)

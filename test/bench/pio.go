@@ -22,11 +22,11 @@ import (
 )
 
 const (
-	pioPort    = 0x80
-	pioExits   = 20_000 // 57 µs each on a host without VT-x, 1 µs with
-	pioWarmUp  = 1000
-	pioMemory  = 2 << 20
-	pioSeconds = 30 * time.Second // deadline of a run, which takes less than one
+	pioPort   = 0x80
+	pioExits  = 20_000 // 57 µs each on a host without VT-x, 1 µs with
+	pioWarmUp = 1000
+	pioMemory = 2 << 20
+	pioLimit  = 30 * time.Second // deadline of a run, which takes less than one
 )
 
 // newPIO compares an exit to a port and back: the work of machine's loop in Go
@@ -156,7 +156,7 @@ func (g *ring3Guest) measure(ctx context.Context, part string, n int, warmUp, op
 	g.cpu.Bind()
 	defer g.cpu.Unbind()
 	var halt atomic.Bool
-	defer time.AfterFunc(pioSeconds, func() { halt.Store(true); g.cpu.Kick() }).Stop()
+	defer time.AfterFunc(pioLimit, func() { halt.Store(true); g.cpu.Kick() }).Stop()
 	if err := warmUp(&halt); err != nil {
 		return run{}, err
 	}
@@ -185,13 +185,13 @@ func exits(cpu *kvm.VCPU, ports *bus.Bus, halt *atomic.Bool, n int) error {
 		}
 	}
 	if halt.Load() {
-		return fmt.Errorf("no %d exits within %v", n, pioSeconds)
+		return fmt.Errorf("no %d exits within %v", n, pioLimit)
 	}
 	return nil
 }
 
 func pioC(ctx context.Context, f files) (run, error) {
-	ctx, cancel := context.WithTimeout(ctx, pioSeconds)
+	ctx, cancel := context.WithTimeout(ctx, pioLimit)
 	defer cancel()
 	g, err := newPIOGuest()
 	if err != nil {

@@ -103,7 +103,7 @@ func queue(ctx context.Context, d virtio.Device, chain [][2]uint32, bell bool) (
 	if err != nil {
 		return run{}, err
 	}
-	defer t.Close(pioSeconds)
+	defer t.Close(pioLimit)
 	if err := g.drive(t, chain); err != nil {
 		return run{}, err
 	}
@@ -169,7 +169,7 @@ func (g *ring3Guest) until(t *virtio.MMIO, halt *atomic.Bool, end byte) error {
 			return fmt.Errorf("exit %v at %#x", e.Reason, e.Addr)
 		}
 	}
-	return fmt.Errorf("the requests take longer than %v", pioSeconds)
+	return fmt.Errorf("the requests take longer than %v", pioLimit)
 }
 
 // bells is the machine's way to a doorbell.

@@ -25,7 +25,6 @@ type fake struct {
 	resets  int               // guarded by mu
 	bell    chan struct{}     // guarded by mu; closed by Interrupt
 	synced  int               // guarded by mu
-	bad     bool              // Load refuses
 	state   string            // guarded by mu
 }
 

@@ -56,7 +56,8 @@ func (g *guard) remember(from, to mem.Addr) {
 //go:norace
 func snapshot(b []byte) []byte {
 	was := make([]byte, len(b))
-	for i := range b { // copy would have it look
+	//lint:ignore S1001 copy would have it look
+	for i := range b {
 		was[i] = b[i]
 	}
 	return was

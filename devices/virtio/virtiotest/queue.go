@@ -18,7 +18,6 @@ type Queue struct {
 	Format virtq.Format
 	ring   ring
 	flight map[uint16]*Ticket // by ID
-	next   int                // number of the next request
 	Done   int                // how many were answered
 }
 

@@ -21,18 +21,18 @@ type queue struct {
 
 // iocb is struct iocb of linux/aio_abi.h, on a little-endian machine.
 type iocb struct {
-	data     uint64
-	key      uint32
-	rwFlags  uint32
-	opcode   uint16
-	priority int16
-	fd       uint32
-	buffer   uint64
-	bytes    uint64
-	offset   int64
-	_        uint64
-	flags    uint32
-	resfd    uint32
+	data   uint64
+	_      uint32 // key
+	_      uint32 // rwFlags
+	opcode uint16
+	_      int16 // priority
+	fd     uint32
+	buffer uint64
+	bytes  uint64
+	offset int64
+	_      uint64
+	_      uint32 // flags
+	_      uint32 // resfd
 }
 
 // event is struct io_event.
