@@ -9,8 +9,8 @@ import (
 	"vmm/task"
 )
 
-// guarded answers for h where that has a bug. To look at the guest must not end it;
-// a request that changes it may have left it half changed, and does.
+// guarded answers for h if h panics. A request that only reads must not end the guest.
+// Any other may have left the guest half changed, so its panic goes to Options.Owner.
 func (s *server) guarded(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		wrote := &answered{ResponseWriter: w}
@@ -24,7 +24,7 @@ func (s *server) guarded(h http.Handler) http.Handler {
 				s.log.Error("internal error of vmm: please report it", "request", r.Pattern, "panic", p.Value, "stack", string(p.Stack))
 			}
 			if wrote.begun {
-				panic(http.ErrAbortHandler) // so that half an answer is not taken for one
+				panic(http.ErrAbortHandler) // so that half an answer is not taken for a whole one
 			}
 			write(w, http.StatusInternalServerError, api.Error{Error: "internal error; see the guest's log"})
 		}).Rescue()
@@ -32,7 +32,7 @@ func (s *server) guarded(h http.Handler) http.Handler {
 	})
 }
 
-// answered is a ResponseWriter that knows whether it was used.
+// answered is a ResponseWriter that knows whether it has been used.
 type answered struct {
 	http.ResponseWriter
 	begun bool
@@ -54,5 +54,5 @@ func (a *answered) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return http.NewResponseController(a.ResponseWriter).Hijack()
 }
 
-// Unwrap is for http.ResponseController, which flushes.
+// Unwrap lets http.ResponseController flush.
 func (a *answered) Unwrap() http.ResponseWriter { return a.ResponseWriter }

@@ -1,6 +1,6 @@
-// Package service runs one guest under a name, from its first start to its end
-// for good: it starts it again as its policy says, keeps what it prints, and
-// serves the API by which other processes pause, stop and watch it.
+// Package service runs one guest under a name, from its first start to its final end:
+// it restarts the guest as its policy says, keeps what the guest prints, and serves
+// the API through which other processes pause, stop and watch it.
 package service
 
 import (
@@ -22,31 +22,31 @@ import (
 	"vmm/task"
 )
 
-// Options are what a guest has besides its machine. All may be left out.
+// Options are what a guest has besides its machine. All are optional.
 type Options struct {
-	// Roster is where it gets its name, its API and the log of its console; nil
-	// is nowhere. With Keep it stays there when it has ended.
+	// Roster holds the guest's name, its API and its console log. With nil the guest
+	// has none of these. With Keep the guest stays in the roster after it has ended.
 	Roster *roster.Roster
 	Keep   bool
 
 	Policy      Policy
-	StopTimeout time.Duration // between Stop and the end of its patience
+	StopTimeout time.Duration // between Stop and the kill
 
-	// Input and Output are the console that it was started on. Others may watch
+	// Input and Output are the console that the guest was started on. Others may watch
 	// and type as well. Output may make the guest wait.
 	Input  io.Reader
 	Output io.Writer
 
-	// Status is the exit status of this process for an end, by which others
-	// will know it.
+	// Status returns this process's exit status for an End. It is recorded for others
+	// to read.
 	Status func(End) int
-	// Owner is that of the goroutines that outlive a machine.
+	// Owner owns the goroutines that outlive a machine.
 	Owner task.Owner
 
 	boot func(machine.Config) (vm, error) // nil is machine.New
 }
 
-// vm is what is used of a *machine.Machine; tests bring their own.
+// vm is the part of *machine.Machine that is used here; tests bring their own.
 type vm interface {
 	Run(context.Context) (machine.End, error)
 	Pause() error
@@ -69,11 +69,11 @@ func boot(c machine.Config) (vm, error) {
 	return m, nil
 }
 
-// End is how a guest ended for good.
+// End is how a guest finally ended.
 type End struct {
 	machine.End
-	Err    error          // it could not go on
-	Signal syscall.Signal // what stopped it; 0 is nothing
+	Err    error          // what went wrong; nil if nothing did
+	Signal syscall.Signal // what stopped it; 0 if nothing did
 }
 
 // Guest is one guest. Its methods may be called from any goroutine.
@@ -92,9 +92,9 @@ type Guest struct {
 	in     *inbox
 	out    *output
 	server *server // nil: it has no API
-	stderr *stderr // nil: it is somebody else's
+	stderr *stderr // nil: this package does not manage it
 
-	over chan struct{} // closed when it has ended for good
+	over chan struct{} // closed after the final end
 
 	bug     atomic.Pointer[task.PanicError] // see Fail
 	failing context.Context                 // ends with it
@@ -108,7 +108,7 @@ type Guest struct {
 	about   api.Guest          // guarded by mu
 }
 
-// New takes the guest's name, and serves its API from here on. The caller runs
+// New takes the guest's name and starts to serve its API. The caller runs the guest
 // and closes it.
 func New(c machine.Config, o Options) (*Guest, error) {
 	g := &Guest{o: o, config: c, log: c.Log, in: newInbox(), over: make(chan struct{}), stop: make(chan struct{})}
@@ -116,7 +116,7 @@ func New(c machine.Config, o Options) (*Guest, error) {
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}
-	g.log = slog.New(logline.Limit(g.log.Handler())) // over all lives of a guest, which may be short
+	g.log = slog.New(logline.Limit(g.log.Handler())) // over all lives of the guest, which may be short
 	g.config.Log = g.log
 	if g.o.boot == nil {
 		g.o.boot = boot
@@ -152,10 +152,10 @@ func New(c machine.Config, o Options) (*Guest, error) {
 	return g, nil
 }
 
-// ConsoleLog is the file of a guest's folder in which ReadLog finds its output.
+// ConsoleLog is the file in a guest's folder in which ReadLog finds its output.
 const ConsoleLog = roster.ConsoleLog
 
-// configJSON is the Config as the API shows it.
+// configJSON returns the Config as the API shows it.
 func configJSON(c machine.Config) (m map[string]any, err error) {
 	b, err := json.Marshal(c)
 	if err == nil {
@@ -164,8 +164,8 @@ func configJSON(c machine.Config) (m map[string]any, err error) {
 	return m, err
 }
 
-// describe writes down what the guest is, for those who do not ask itself. The
-// caller holds mu, or nobody else has g yet.
+// describe records what the guest is, for processes that do not ask the guest itself.
+// The caller holds mu, or no other goroutine has g yet.
 func (g *Guest) describe() {
 	if g.claim == nil {
 		return
@@ -179,8 +179,9 @@ func (g *Guest) describe() {
 	}
 }
 
-// Run runs the guest until it has ended for good, or the context. It is called
-// once. All lives have the files that the Config's paths lead to now, or its Files. started, which may be nil, is called when its first life begins.
+// Run runs the guest until its final end or until ctx is done. It is called once. All
+// lives use the files that the Config's paths lead to now, or the Config's Files.
+// started, which may be nil, is called when the first life begins.
 func (g *Guest) Run(ctx context.Context, started func()) End {
 	if g.config.Files == nil {
 		files, err := g.hold()
@@ -202,7 +203,7 @@ func (g *Guest) Run(ctx context.Context, started func()) End {
 			return g.finish(End{Err: bug})
 		}
 		pause, again := past.next(g.o.Policy, e.End, e.Err, time.Since(began))
-		off := e.Err == nil && e.Reason == machine.PowerOff && g.isStopped() // it has heard
+		off := e.Err == nil && e.Reason == machine.PowerOff && g.isStopped() // the guest has obeyed
 		if !again || off || !lived && g.restarts() == 0 {
 			return g.finish(e)
 		}
@@ -217,9 +218,9 @@ func (g *Guest) Run(ctx context.Context, started func()) End {
 	}
 }
 
-// Fail ends the guest for good with a panic of what outlives its machines, such as
-// its console or its API, which another life would not mend. It takes no lock, and
-// returns false if the guest has ended already.
+// Fail ends the guest for good because something that outlives its machines, such as
+// its console or its API, has panicked: another life would not repair that. It takes
+// no lock, and returns false if the guest has ended already.
 func (g *Guest) Fail(p *task.PanicError) bool {
 	select {
 	case <-g.over:
@@ -231,8 +232,8 @@ func (g *Guest) Fail(p *task.PanicError) bool {
 	return true
 }
 
-// hold resolves what the Config names, for all lives. What the guest may write to
-// has nothing of the roster in it either.
+// hold resolves the paths in the Config, for all lives. The guest may not have write
+// access to anything in the roster either.
 func (g *Guest) hold() (*machine.Files, error) {
 	if g.o.Roster == nil {
 		return machine.Hold(&g.config)
@@ -259,7 +260,7 @@ func (g *Guest) restarts() int {
 	return g.about.Restarts
 }
 
-// rest waits between two lives, and says whether there is to be another.
+// rest waits between two lives, and reports whether there is to be another.
 func (g *Guest) rest(ctx context.Context, pause time.Duration) bool {
 	select {
 	case <-time.After(pause):
@@ -275,8 +276,8 @@ func (g *Guest) rest(ctx context.Context, pause time.Duration) bool {
 	return true
 }
 
-// live is one life of the guest, from power-on to its end. lived is false if it
-// could not be powered on.
+// live is one life of the guest, from power-on to its end. lived is false if the
+// guest could not be powered on.
 func (g *Guest) live(ctx context.Context, started func()) (e End, lived bool) {
 	defer task.Owner(func(p *task.PanicError) { e, lived = End{Err: p}, true }).Rescue()
 	c := g.config
@@ -299,7 +300,7 @@ func (g *Guest) live(ctx context.Context, started func()) (e End, lived bool) {
 	return End{End: end, Err: err}, true
 }
 
-// closeMachine closes m, whose end e is unless it has a bug only now.
+// closeMachine closes m. e is how m ended; a bug found only now replaces it.
 func (g *Guest) closeMachine(m vm, e *End) {
 	err := m.Close()
 	var bug *task.PanicError
@@ -318,7 +319,7 @@ func (g *Guest) closeMachine(m vm, e *End) {
 	}
 }
 
-// set makes m the machine that runs, or none.
+// set makes m the running machine; nil means none.
 func (g *Guest) set(m vm, kill context.CancelFunc) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -329,7 +330,7 @@ func (g *Guest) set(m vm, kill context.CancelFunc) {
 		return
 	}
 	if g.sig != 0 {
-		kill() // it came while there was no machine
+		kill() // the kill came while there was no machine
 	}
 	now := time.Now()
 	g.about.State, g.about.Started = api.Running, &now
@@ -341,7 +342,7 @@ func (g *Guest) set(m vm, kill context.CancelFunc) {
 	g.describe()
 }
 
-// published are the host's ports that lead to a guest.
+// published returns the host's ports that lead to the guest.
 func published(nets []machine.Net) (ports []api.Port) {
 	for i, n := range nets {
 		for _, f := range n.Forwards {
@@ -355,7 +356,7 @@ func published(nets []machine.Net) (ports []api.Port) {
 	return ports
 }
 
-// finish tells everybody of the end.
+// finish reports the end to everyone who waits for it.
 func (g *Guest) finish(e End) End {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -389,21 +390,21 @@ func (g *Guest) Close() error {
 		errs = append(errs, g.server.close())
 	}
 	if g.claim != nil && g.About().Started == nil {
-		errs = append(errs, g.claim.Abandon()) // nobody keeps what never was
+		errs = append(errs, g.claim.Abandon()) // a guest that never ran is not kept
 	} else if g.claim != nil {
 		errs = append(errs, g.claim.Release())
 	}
 	return errors.Join(errs...)
 }
 
-// About returns what the guest is.
+// About describes the guest.
 func (g *Guest) About() api.Guest {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.about
 }
 
-// tellOutage says that what the guest prints is not kept, or is again.
+// tellOutage logs that the guest's output is not being kept, or is kept again.
 func (g *Guest) tellOutage(err error, lost int64) {
 	if err != nil {
 		g.log.Warn("the guest's output is not kept until that is mended", "err", err)
@@ -412,8 +413,8 @@ func (g *Guest) tellOutage(err error, lost int64) {
 	g.log.Warn("the guest's output is kept again", "bytes lost", lost)
 }
 
-// OpenLog makes a file in the guest's folder, which it must have, that keeps the
-// last of what is written to it, LogSize at least. It stays open.
+// OpenLog makes a log file in the guest's folder, which must exist. The file keeps at
+// least the last LogSize bytes written to it. It stays open.
 func (g *Guest) OpenLog(name string) (io.Writer, error) {
 	l, err := openLog(g.claim.Root(), name, LogSize)
 	if err != nil {

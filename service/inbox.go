@@ -9,14 +9,14 @@ import (
 // inboxSize bounds what is read ahead of the guest.
 const inboxSize = 4 << 10
 
-// inbox lends the console's input to one machine after another. A read of the
-// console cannot be taken back, so what fill has read waits here until some
-// machine wants it: no key is lost when the guest restarts.
+// inbox lends the console's input to one machine after another. A read from the
+// console cannot be undone, so what fill has read waits here until a machine wants
+// it: no key is lost when the guest restarts.
 type inbox struct {
 	mu      sync.Mutex
-	changed sync.Cond // of all below
+	changed sync.Cond // of everything below
 	data    []byte
-	err     error // of the console's Read, for good
+	err     error // final, from the console's Read
 	wanted  bool  // a machine waits for more than data
 	current *session
 }
@@ -30,9 +30,9 @@ func newInbox() *inbox {
 	return in
 }
 
-// fill reads the console until it ends. It reads only when a machine waits for
-// more, which is when the guest has all that came before: so a break that the
-// console finds in a Read (console.Options.Break) comes in its place.
+// fill reads the console until it ends. It reads only when a machine waits for more,
+// that is, when the guest has all earlier input. So a break that the console finds in
+// a Read (console.Options.Break) keeps its place in the input.
 func (in *inbox) fill(console io.Reader) {
 	b := make([]byte, inboxSize)
 	for in.awaitWant() {
@@ -45,8 +45,9 @@ func (in *inbox) fill(console io.Reader) {
 	}
 }
 
-// put types p, from elsewhere than the console, once the guest has taken what came
-// before. It returns false if ctx is done first; who ends ctx calls wake.
+// put types p, which does not come from the console, once the guest has taken enough of
+// the earlier input. It returns false if ctx is done first; the caller that ends ctx
+// must call wake.
 func (in *inbox) put(ctx context.Context, p []byte) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -61,7 +62,7 @@ func (in *inbox) put(ctx context.Context, p []byte) bool {
 	return true
 }
 
-// wake has those look again who wait for something else than the inbox.
+// wake makes waiters check again for conditions outside the inbox.
 func (in *inbox) wake() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -78,7 +79,7 @@ func (in *inbox) awaitWant() bool {
 	return in.err == nil
 }
 
-// open begins a session and ends the one before.
+// open begins a session and ends the one before it.
 func (in *inbox) open() *session {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -109,7 +110,7 @@ func (s *session) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Close ends the session; a Read that waits returns.
+// Close ends the session; a waiting Read returns.
 func (s *session) Close() error {
 	s.in.mu.Lock()
 	defer s.in.mu.Unlock()

@@ -9,20 +9,20 @@ import (
 	"os"
 )
 
-// LogSize is how much of a guest's output is kept at least, once there was as
-// much; twice that is the most.
+// LogSize is the least that is kept of a guest's output, once there is that much. The
+// most is twice that.
 const LogSize = 1 << 20
 
-// logFile keeps the last bytes of what is written to it, in two files: the second
-// is what was in the first when that was full. They are made, and never opened:
-// whatever has been put in their place is not written to.
+// logFile keeps the last bytes written to it, in two files. When the first is full, it
+// becomes the second. Both are always created, never opened: a file that another
+// process has put in their place is not written to.
 type logFile struct {
 	root *os.Root // the guest's folder
 	name string
 	max  int64
 	f    *os.File
 	n    int64 // bytes in f
-	lost int64 // bytes that could not be written, behind those; of which the next write tells
+	lost int64 // bytes that could not be written after those; the next write reports them
 }
 
 // older is the name of the second file.
@@ -37,13 +37,13 @@ func openLog(root *os.Root, name string, max int64) (*logFile, error) {
 	return &logFile{root: root, name: name, max: max, f: f}, nil
 }
 
-// create makes a file that is not there yet, whatever kind of file that were.
+// create makes a new file. It fails if the name exists, whatever its file type.
 func create(root *os.Root, name string) (*os.File, error) {
 	return root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR|os.O_APPEND, 0o600)
 }
 
-// Write appends p. What a host does not take whose disk is full is lost; once it has
-// room again the log says how much that was, and goes on.
+// Write appends p. Bytes that do not fit on a full disk are lost; once there is room
+// again the log says how many there were, and continues.
 func (l *logFile) Write(p []byte) (n int, err error) {
 	if err = l.tell(); err == nil {
 		n, err = l.append(p)
@@ -52,12 +52,12 @@ func (l *logFile) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-// missing stands in output for n bytes of it.
+// missing is the text that replaces n bytes of output.
 func missing(n int64) []byte {
 	return fmt.Appendf(nil, "\r\n[vmm: %d bytes of output are missing here]\r\n", n)
 }
 
-// tell writes how much was lost, if something was: whole, or not at all.
+// tell writes how many bytes were lost, if any: the whole text or none of it.
 func (l *logFile) tell() error {
 	if l.lost == 0 {
 		return nil
@@ -79,7 +79,7 @@ func (l *logFile) tell() error {
 	return nil
 }
 
-// append writes p, of which a part may go into one file and a part into the next.
+// append writes p. Part of p may go into one file and part into the next.
 func (l *logFile) append(p []byte) (n int, err error) {
 	for len(p) > 0 {
 		if l.n >= l.max {
@@ -96,17 +96,17 @@ func (l *logFile) append(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// turn makes the file the older one, and begins another.
+// turn makes the current file the older one, and begins another.
 func (l *logFile) turn() error {
 	next := l.name + ".new"
-	if err := l.root.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a turn that failed
+	if err := l.root.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) { // left by a turn that failed
 		return err
 	}
 	f, err := create(l.root, next)
 	if err != nil {
 		return err
 	}
-	if err := l.root.Rename(l.name, older(l.name)); err != nil && !errors.Is(err, fs.ErrNotExist) { // nor if that failed between the two
+	if err := l.root.Rename(l.name, older(l.name)); err != nil && !errors.Is(err, fs.ErrNotExist) { // missing if a turn failed between the two renames
 		f.Close()
 		return err
 	}
@@ -119,18 +119,18 @@ func (l *logFile) turn() error {
 	return nil
 }
 
-// Close says what was lost at the end, if it can.
+// Close writes what was lost at the end, if it can.
 func (l *logFile) Close() error {
 	l.tell()
 	return l.f.Close()
 }
 
-// AllLines is all that a log has.
+// AllLines stands for all lines of a log.
 const AllLines = -1
 
-// ReadLog returns the last lines that a guest's log has, or AllLines; open opens a
-// file of the guest's folder. The caller closes it. No output at all is an empty
-// log. What is written, or dropped, from then on changes nothing.
+// ReadLog returns the last lines of a guest's log; lines may be AllLines. open opens a
+// file in the guest's folder. The caller closes the result. A log without output is
+// empty. Later writes and drops do not change the result.
 func ReadLog(open func(name string) (*os.File, error), lines int) (io.ReadCloser, error) {
 	return readLog(open, ConsoleLog, lines)
 }
@@ -141,12 +141,12 @@ func readLog(open func(string) (*os.File, error), name string, lines int) (io.Re
 		return whole, err
 	}
 	defer whole.Close()
-	b, err := io.ReadAll(whole) // a log is bounded
+	b, err := io.ReadAll(whole) // the size of a log is bounded
 	return io.NopCloser(bytes.NewReader(lastLines(b, lines))), err
 }
 
-// lastLines returns the end of b that has n lines. What follows the last newline
-// is a line, too.
+// lastLines returns the last n lines of b. Text after the last newline counts as a
+// line, too.
 func lastLines(b []byte, n int) []byte {
 	end := len(bytes.TrimSuffix(b, []byte("\n")))
 	for from := end; ; n-- {

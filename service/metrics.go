@@ -13,8 +13,8 @@ import (
 )
 
 // handleMetrics serves the machine's counters in Prometheus' text format, version
-// 0.0.4. They are counted elsewhere, and in Prometheus' libraries nowhere: those
-// would add protobuf and a few MB to every guest for these lines.
+// 0.0.4. It does not use Prometheus' libraries: they would add protobuf and a few MB
+// to every guest for these lines.
 func (s *server) handleMetrics(w http.ResponseWriter, _ *http.Request) {
 	var e exposition
 	about := s.About()
@@ -31,24 +31,24 @@ func (s *server) handleMetrics(w http.ResponseWriter, _ *http.Request) {
 	w.Write(e.Bytes())
 }
 
-// exposition is the text.
+// exposition is the text that is served.
 type exposition struct {
 	bytes.Buffer
 	name string
 }
 
-// family begins the samples of one name.
+// family begins the samples of one metric.
 func (e *exposition) family(name, kind, help string) {
 	e.name = "vmm_" + name
 	fmt.Fprintf(e, "# HELP %s %s\n# TYPE %[1]s %[3]s\n", e.name, help, kind)
 }
 
-// sample is one line. labels are pairs of names and values.
+// sample writes one line. labels are pairs of names and values.
 func (e *exposition) sample(suffix string, v float64, labels ...string) {
 	e.WriteString(e.name + suffix)
 	for i := 0; i < len(labels); i += 2 {
 		e.WriteByte("{,"[min(i, 1)])
-		e.WriteString(labels[i] + "=" + strconv.QuoteToASCII(labels[i+1])) // of names that are ours
+		e.WriteString(labels[i] + "=" + strconv.QuoteToASCII(labels[i+1])) // the names are our own
 	}
 	if len(labels) > 0 {
 		e.WriteByte('}')
@@ -87,7 +87,7 @@ func (e *exposition) machine(s machine.Stats) {
 	}
 }
 
-// histogram has each bucket with all below it.
+// histogram writes cumulative buckets: each one counts all values below its bound.
 func (e *exposition) histogram(h histogram.Snapshot, labels ...string) {
 	var sum uint64
 	for i := range histogram.Last {

@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// output is where the guest's console goes: to its log, to everybody who watches,
-// and to the console that vmm was started on, if there is one. Only that last one
-// makes the guest wait when it does not read.
+// output is where the guest's console output goes: to its log, to all watchers, and to
+// the console that vmm was started on, if any. Only that console makes the guest wait
+// when it does not read.
 type output struct {
 	console io.Writer // nil if there is none
 
 	mu       sync.Mutex
-	log      *logFile              // guarded by mu; nil: none is kept
+	log      *logFile              // guarded by mu; nil: no log is kept
 	watchers map[*watcher]struct{} // guarded by mu; nil once closed
 	outages  outages               // guarded by mu; of the log
 }
@@ -22,18 +22,18 @@ func newOutput(console io.Writer, log *logFile, tell func(err error, lost int64)
 	return &output{console: console, log: log, outages: outages{tell: tell}, watchers: map[*watcher]struct{}{}}
 }
 
-// outages tells when a log cannot be written, and when it can again: not more often
-// than sayAgain, for a guest may fill the disk by what it prints.
+// outages reports when a log cannot be written, and when it can be written again. It
+// reports at most once every sayAgain, because a guest can fill the disk by printing.
 type outages struct {
-	tell func(err error, lost int64) // err is nil when it can again
-	said time.Time                   // when the last was told of
-	told bool                        // of the one that is
-	lost int64                       // bytes in those that nobody was told of
+	tell func(err error, lost int64) // err is nil when the log can be written again
+	said time.Time                   // when the last reported outage ended
+	told bool                        // the current outage was reported
+	lost int64                       // bytes lost in outages that were not reported
 }
 
 const sayAgain = time.Minute
 
-// see looks at a write, before which lost bytes could not be written.
+// see examines the result of a write. lost bytes could not be written before it.
 func (o *outages) see(err error, lost int64) {
 	switch began, over := err != nil && lost == 0, err == nil && lost > 0; {
 	case began && (o.said.IsZero() || time.Since(o.said) >= sayAgain):
@@ -47,7 +47,7 @@ func (o *outages) see(err error, lost int64) {
 	}
 }
 
-// Write implements io.Writer. It fails only where the console does.
+// Write implements io.Writer. It fails only if the console does.
 func (o *output) Write(p []byte) (int, error) {
 	o.share(p)
 	if o.console == nil {
@@ -69,8 +69,8 @@ func (o *output) share(p []byte) {
 	}
 }
 
-// watch returns a watcher of all output from now on and of the last lines that
-// the log has from before, or AllLines.
+// watch returns a watcher of all output from now on, preceded by the last lines in the
+// log; lines may be AllLines.
 func (o *output) watch(lines int) (*watcher, error) {
 	w := &watcher{output: o}
 	w.changed.L = &w.mu
@@ -90,7 +90,7 @@ func (o *output) watch(lines int) (*watcher, error) {
 	return w, nil
 }
 
-// Close ends all watchers, once they have read what there is.
+// Close ends all watchers, once they have read everything.
 func (o *output) Close() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -115,12 +115,12 @@ type watcher struct {
 	mu      sync.Mutex
 	changed sync.Cond // of what follows
 	data    []byte    // guarded by mu
-	missed  int       // guarded by mu; bytes behind data for which there was no room
+	missed  int       // guarded by mu; bytes after data for which there was no room
 	closed  bool      // guarded by mu
 }
 
-// add appends what there is room for. A watcher that has missed something gets no
-// more until it has read what it has.
+// add appends as much as there is room for. A watcher that has missed something gets
+// no more until it has read what it has.
 func (w *watcher) add(p []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -141,7 +141,7 @@ func (w *watcher) end() {
 	w.changed.Broadcast()
 }
 
-// Read returns io.EOF after Close, or when the guest has ended for good.
+// Read returns io.EOF after Close, or after the guest's final end.
 func (w *watcher) Read(p []byte) (int, error) {
 	if w.past != nil {
 		n, err := w.past.Read(p)
@@ -171,7 +171,7 @@ func (w *watcher) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Close ends the watcher; a Read that waits returns.
+// Close ends the watcher; a waiting Read returns.
 func (w *watcher) Close() error {
 	w.output.mu.Lock()
 	delete(w.output.watchers, w)

@@ -9,13 +9,13 @@ import (
 	"vmm/machine"
 )
 
-// Policy says whether a guest that has ended is started again. One that somebody
-// has stopped never is.
+// Policy says whether a guest that has ended is started again. A guest that was
+// stopped on request never is.
 type Policy struct {
-	Reboot  bool // after a reset that the guest asked for
+	Reboot  bool // after a reset requested by the guest
 	Failure bool // after any end but a power-off
 	Always  bool // after any end
-	Most    int  // failures in a row; 0 is no bound
+	Most    int  // failures in a row; 0 means no limit
 }
 
 // ParsePolicy reads no, on-failure[:N] or always.
@@ -51,8 +51,8 @@ func (p Policy) String() string {
 	return "no"
 }
 
-// Bounds of the time between a failure and the next life: it doubles each time,
-// until a life has been long enough.
+// Bounds of the pause before the next life. The pause doubles each time, until a life
+// has lasted long enough.
 const (
 	firstPause = 100 * time.Millisecond
 	mostPause  = time.Minute
@@ -65,8 +65,8 @@ type history struct {
 	pause time.Duration
 }
 
-// next decides what follows a life that ended so and lasted so long: another one
-// after a pause, or none.
+// next decides what follows a life that ended with end and err after lasted: another
+// life after a pause, or none.
 func (h *history) next(p Policy, end machine.End, err error, lasted time.Duration) (pause time.Duration, again bool) {
 	reset := err == nil && (end.Reason == machine.Reset || end.Reason == machine.TripleFault)
 	if reset && p.Reboot {

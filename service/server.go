@@ -18,23 +18,23 @@ import (
 	"vmm/unixsock"
 )
 
-// Bounds of what a client may have us keep, or wait for.
+// Limits on what a client can make this process store or wait for.
 const (
 	maxBody      = 64 << 10
 	headerLimit  = 10 * time.Second
-	idleLimit    = 30 * time.Second     // of a connection between two requests
-	maxClients   = machine.Reserved / 4 // with three descriptors each at most, two of them a log's; others wait
-	lastRequests = 2 * time.Second      // for answers under way when the guest has ended
+	idleLimit    = 30 * time.Second     // for a connection between two requests
+	maxClients   = machine.Reserved / 4 // each has at most three descriptors, two of them for a log; others wait
+	lastRequests = 2 * time.Second      // for answers in progress when the guest has ended
 )
 
-// server is the guest's API, api/openapi.yaml.
+// server serves the guest's API, api/openapi.yaml.
 type server struct {
 	*Guest
 	http http.Server
 	base context.CancelFunc // of all requests
 }
 
-// serve begins to answer at a socket that only the user may connect to.
+// serve begins to answer on a socket that only the user may connect to.
 func (g *Guest) serve(path string) (*server, error) {
 	l, err := unixsock.Listen(path)
 	if err != nil {
@@ -53,7 +53,7 @@ func (g *Guest) serve(path string) (*server, error) {
 	return s, nil
 }
 
-// close lets those who wait for the guest's end have their answer.
+// close lets clients that wait for the guest's end receive their answer.
 func (s *server) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), lastRequests)
 	defer cancel()
@@ -67,7 +67,7 @@ func (s *server) close() error {
 
 func (s *server) handler() http.Handler {
 	mux := http.NewServeMux()
-	// answer is of an operation that returns something.
+	// answer registers an operation that returns a result.
 	answer := func(route string, f func(r *http.Request) (any, error)) {
 		mux.HandleFunc(route, func(w http.ResponseWriter, r *http.Request) {
 			if v, err := f(r); err != nil {
@@ -101,7 +101,7 @@ func (s *server) handler() http.Handler {
 	return mux
 }
 
-// badRequest is a mistake of the client's.
+// badRequest is a client error.
 type badRequest struct{ error }
 
 func (s *server) handleStop(r *http.Request) (any, error) {
@@ -117,8 +117,8 @@ func (s *server) handleStop(r *http.Request) (any, error) {
 		}
 		timeout = time.Duration(*body.TimeoutMs) * time.Millisecond
 	}
-	// A client that gives up is one that has seen it ignored: as with docker, its
-	// next request is another like it, not the end of patience.
+	// Stop does not wait, so a client that gives up changes nothing: the timeout still
+	// applies. The next request to stop kills the guest at once.
 	return nil, s.Stop(syscall.SIGTERM, timeout)
 }
 
@@ -133,7 +133,7 @@ func (s *server) handleWait(r *http.Request) (any, error) {
 
 func (s *server) handleBalloon(r *http.Request) (any, error) {
 	var body struct {
-		Bytes *int64 `json:"bytes"` // api.Balloon could not tell none from 0
+		Bytes *int64 `json:"bytes"` // api.Balloon cannot tell a missing value from 0
 	}
 	if err := read(r, &body); err != nil {
 		return nil, err
@@ -144,7 +144,7 @@ func (s *server) handleBalloon(r *http.Request) (any, error) {
 	return nil, s.SetBalloon(*body.Bytes)
 }
 
-// read decodes a request's body, with no field that there is not.
+// read decodes a request's body and refuses unknown fields.
 func read(r *http.Request, v any) error {
 	d := json.NewDecoder(http.MaxBytesReader(nil, r.Body, maxBody))
 	d.DisallowUnknownFields()
@@ -167,7 +167,7 @@ func write(w http.ResponseWriter, status int, v any) {
 	w.Write(append(b, '\n'))
 }
 
-// fail answers with an error, and whose it is.
+// fail answers with an error and the status that says whose fault it is.
 func fail(w http.ResponseWriter, err error) {
 	status := http.StatusInternalServerError
 	switch {

@@ -11,7 +11,7 @@ import (
 	"vmm/machine"
 )
 
-// SetBalloon is the machine's.
+// SetBalloon calls the machine's SetBalloon.
 func (g *Guest) SetBalloon(bytes int64) error {
 	m, err := g.current()
 	if err != nil {
@@ -52,8 +52,8 @@ func (g *Guest) Stats() (api.Stats, error) {
 	return stats, nil
 }
 
-// deviceCounters sums up what passed through a device's queues, and adds what it
-// counts itself.
+// deviceCounters sums what passed through a device's queues, and adds the device's own
+// counters.
 func deviceCounters(d machine.DeviceStats) map[string]uint64 {
 	all := map[string]uint64{}
 	for _, q := range d.Queues {

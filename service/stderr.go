@@ -11,28 +11,28 @@ import (
 	"vmm/task"
 )
 
-// stderr is the file that a guest in the background has for standard error. What
-// Go's runtime says at the end must get there without our help, so it is a file and
-// no pipe; and whatever else is printed there, by libraries too, must not fill the
-// disk. So the file is looked at when it was written to, and turned as a log is.
+// stderr is the standard error file of a guest in the background. What Go's runtime
+// prints at a crash must arrive without our help, so it is a file and not a pipe.
+// Other output, for example from libraries, must not fill the disk, so the size is
+// checked after writes and the file is turned as a log is.
 type stderr struct {
 	log   *logFile
 	use   func(*os.File) error
 	bound task.Group
 	end   chan struct{} // closed at the end
 
-	changes *os.File // inotify(7); nil if the host has none left
+	changes *os.File // inotify(7); nil if the host has no more instances
 	fd      int      // of changes
-	wd      int      // what it watches
+	wd      int      // the watch in it
 	blind   bool     // it watches nothing
 }
 
-// lookAgain is the time between two looks at a file that cannot be watched.
+// lookAgain is the time between two checks of a file that cannot be watched.
 const lookAgain = 10 * time.Second
 
-// KeepStderr makes a file in the guest's folder, which it must have, and hands it to
-// use, which makes it standard error; and so the next, when that one is full. It is
-// called once.
+// KeepStderr makes a file in the guest's folder, which must exist, and passes it to
+// use, which makes it standard error. When that file is full, it does the same with
+// the next. It is called once.
 func (g *Guest) KeepStderr(name string, use func(*os.File) error) error {
 	return g.keepStderr(name, LogSize, use)
 }
@@ -56,7 +56,7 @@ func (g *Guest) keepStderr(name string, size int64, use func(*os.File) error) er
 	return nil
 }
 
-// watch has a Read of changes return when the file that is there now is written to.
+// watch makes a Read of changes return when the current file is written to.
 func (s *stderr) watch() {
 	if s.wd >= 0 {
 		unix.InotifyRmWatch(s.fd, uint32(s.wd)) // fails if the file has gone
@@ -66,7 +66,7 @@ func (s *stderr) watch() {
 	s.blind = err != nil
 }
 
-// await waits until it is time to look, and returns false at the end.
+// await waits until it is time to check, and returns false at the end.
 func (s *stderr) await() bool {
 	if s.blind {
 		select {
@@ -76,12 +76,12 @@ func (s *stderr) await() bool {
 			return true
 		}
 	}
-	var events [1 << 10]byte // which say no more than that there were some
+	var events [1 << 10]byte // the contents do not matter, only that there are some
 	_, err := s.changes.Read(events[:])
 	return err == nil
 }
 
-// turn keeps the file small, until the end.
+// turn keeps the file small until the end.
 func (s *stderr) turn() {
 	for s.await() {
 		info, err := s.log.f.Stat()
@@ -92,7 +92,7 @@ func (s *stderr) turn() {
 			continue
 		}
 		if s.log.turn() != nil || s.use(s.log.f) != nil {
-			s.log.f.Truncate(0) // the disk is full: then the end of it is kept only
+			s.log.f.Truncate(0) // the disk is full: keep only what comes next
 			continue
 		}
 		if s.changes != nil {
@@ -101,7 +101,7 @@ func (s *stderr) turn() {
 	}
 }
 
-// Close leaves the file as it is to whoever writes to it.
+// Close stops watching. The file stays standard error for those that write to it.
 func (s *stderr) Close() error {
 	close(s.end)
 	if s.changes != nil {

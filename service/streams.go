@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// handleLogs sends what the guest has printed, and with follow what it will.
+// handleLogs sends what the guest has printed; with follow, also what it will print.
 func (s *server) handleLogs(w http.ResponseWriter, r *http.Request) {
 	query, follow, lines := r.URL.Query(), false, AllLines
 	switch query.Get("follow") {
@@ -45,7 +45,7 @@ func (s *server) handleLogs(w http.ResponseWriter, r *http.Request) {
 	copyFlushing(w, output)
 }
 
-// copyFlushing has what is read reach the client at once.
+// copyFlushing sends what it reads to the client at once.
 func copyFlushing(w http.ResponseWriter, r io.Reader) error {
 	flush := http.NewResponseController(w)
 	b := make([]byte, 32<<10)
@@ -63,7 +63,7 @@ func copyFlushing(w http.ResponseWriter, r io.Reader) error {
 	}
 }
 
-// handleConsole makes the connection the console's, both ways.
+// handleConsole connects the client to the console, in both directions.
 func (s *server) handleConsole(w http.ResponseWriter, r *http.Request) {
 	if !strings.EqualFold(r.Header.Get("Upgrade"), "console") {
 		fail(w, badRequest{errors.New("it needs the headers Connection: Upgrade and Upgrade: console")})
@@ -93,8 +93,8 @@ func (s *server) handleConsole(w http.ResponseWriter, r *http.Request) {
 			c.CloseRead()
 		}
 	})
-	// A client that has closed its half may still read: it is gone when a write
-	// fails or, at the latest, with the guest. What it has typed then still counts.
+	// A client that has closed its sending half may still read. It is gone when a write
+	// fails or, at the latest, when the guest ends. What it typed before still counts.
 	io.Copy(conn, output)
 	last := s.o.Owner.AfterFunc(lastTyped, func() {
 		gone()
@@ -104,10 +104,10 @@ func (s *server) handleConsole(w http.ResponseWriter, r *http.Request) {
 	last.Stop()
 }
 
-// lastTyped is how long a guest may take for what a client typed that has left.
+// lastTyped is how long a guest may take to accept a departed client's last input.
 const lastTyped = time.Second
 
-// typed passes on what a client types until it has no more.
+// typed passes on what a client types until there is no more.
 func (s *server) typed(ctx context.Context, r io.Reader) {
 	b := make([]byte, inboxSize)
 	for {

@@ -9,7 +9,7 @@ import (
 	"vmm/machine"
 )
 
-// current returns the machine that runs.
+// current returns the running machine.
 func (g *Guest) current() (vm, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -19,12 +19,12 @@ func (g *Guest) current() (vm, error) {
 	return g.machine, nil
 }
 
-// Pause and Resume are the machine's.
+// Pause and Resume call the machine's methods.
 func (g *Guest) Pause() error  { return g.change(vm.Pause, api.Paused) }
 func (g *Guest) Resume() error { return g.change(vm.Resume, api.Running) }
 
-// change takes the machine to a state. It may take as long as the host's disks
-// do, so no lock is held.
+// change brings the machine to a state. It may take as long as the host's disks do, so
+// it holds no lock.
 func (g *Guest) change(f func(vm) error, to api.State) error {
 	m, err := g.current()
 	if err != nil {
@@ -42,13 +42,13 @@ func (g *Guest) change(f func(vm) error, to api.State) error {
 	return nil
 }
 
-// Stop asks the guest to power off as sig would, and kills it when it has not
-// after the timeout. A second Stop kills it at once. A paused guest goes on, for it
-// could not hear of it otherwise. One that still boots will hear of it: the button is
-// pressed again and again.
+// Stop asks the guest to power off as sig would, and kills it if it has not done so
+// after the timeout. A second Stop kills it at once. A paused guest is resumed, because
+// it could not respond otherwise. A guest that is still booting will notice: the button
+// is pressed again and again.
 func (g *Guest) Stop(sig syscall.Signal, timeout time.Duration) error {
 	if g.About().State == api.Paused {
-		g.Resume() // if it fails there is the timeout
+		g.Resume() // if this fails, the timeout still applies
 	}
 	m, err := g.ask(sig)
 	if m == nil || err != nil {
@@ -64,7 +64,7 @@ func (g *Guest) Stop(sig syscall.Signal, timeout time.Duration) error {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		if g.machine == nil {
-			return // it did, or there will not be another
+			return // it has powered off, or there will be no next life
 		}
 		g.log.Warn("the guest did not power off in time", "timeout", timeout)
 		g.end(sig)
@@ -72,19 +72,20 @@ func (g *Guest) Stop(sig syscall.Signal, timeout time.Duration) error {
 	return nil
 }
 
-// pressAgain is the time between two presses of the power button. A press is an
-// event, which nobody keeps: the kernel that has no driver yet, and the driver that
-// nobody listens to, forget it. Who heard the first ignores the others.
+// pressAgain is the time between two presses of the power button. A press is an event
+// that is not stored: a kernel without the driver, and a driver without a listener,
+// lose it. A guest that has handled the first press ignores the others.
 const pressAgain = time.Second
 
 // press presses a machine's power button until its guest has ended. It returns false
-// if that was so before, and all that is left is output that nobody reads. To press
-// may take long: a pause that waits for the host's disks may be in the way.
+// if the guest had ended before any press, so that all that remains is output that is
+// not being read. A press may take long: a pause that waits for the host's disks may be
+// in progress.
 func press(m vm) (heard bool) {
 	again := time.NewTicker(pressAgain)
 	defer again.Stop()
 	for {
-		err := m.PressPowerButton() // fails, too, if it does not run yet
+		err := m.PressPowerButton() // fails, too, if it is not running yet
 		if errors.Is(err, machine.ErrEnded) {
 			return heard
 		}
@@ -97,8 +98,8 @@ func press(m vm) (heard bool) {
 	}
 }
 
-// ask returns the machine whose power button is to be pressed, or ends the guest
-// if it has none or was asked before.
+// ask returns the machine whose power button is to be pressed. It ends the guest
+// instead if there is no machine or the guest was asked before.
 func (g *Guest) ask(sig syscall.Signal) (vm, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -124,7 +125,7 @@ func (g *Guest) Kill(sig syscall.Signal) error {
 	return nil
 }
 
-// asked notes that somebody wants it to end. mu is held.
+// asked records that the guest is to end. mu is held.
 func (g *Guest) asked(sig syscall.Signal) {
 	if g.sig == 0 {
 		g.sig = sig
