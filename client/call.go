@@ -10,15 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// limits are how long a guest's process may take. One that answers, be it that it
-// is busy, does so in milliseconds.
+// limits are how long a guest's process may take. One that works, even if it is busy,
+// answers in milliseconds.
 type limits struct {
-	beat    time.Duration // from one question whether it is there to the next
-	silence time.Duration // until the answer to that
-	call    time.Duration // for what is asked: a pause waits 30 s for the host's disks
-	kill    time.Duration // for the answer to who wants it dead
-	leave   time.Duration // from the guest's end to that of its process
-	exit    time.Duration // for the host's kernel to end it: memory is given back first
+	beat    time.Duration // between two checks that the process answers
+	silence time.Duration // until such a check is answered
+	call    time.Duration // for a request: a pause waits 30 s for the host's disks
+	kill    time.Duration // for the answer to a kill request
+	leave   time.Duration // from the guest's end to the end of its process
+	exit    time.Duration // for the host's kernel to end the process: it frees the memory first
 	stop    time.Duration // a --stop-timeout that is not known
 }
 
@@ -27,17 +27,16 @@ var usual = limits{
 	kill: 5 * time.Second, leave: 10 * time.Second, exit: time.Minute, stop: 30 * time.Second,
 }
 
-// operation is one of the api.
+// operation is one operation of the API.
 type operation func(ctx context.Context) (*http.Response, error)
 
-// do is call of what answers with nothing.
+// do is call for an operation without a result.
 func (g *Guest) do(ctx context.Context, f operation) error {
 	return g.call(ctx, g.limits.call, nil, f)
 }
 
-// call takes what an operation returns: its answer, decoded into v, or what is
-// wrong. v may be nil. A limit of 0 is none: then it takes as long as the process
-// is there.
+// call decodes an operation's answer into v, or returns its error. v may be nil. A
+// limit of 0 means none: the call may take as long as the process answers.
 func (g *Guest) call(ctx context.Context, limit time.Duration, v any, f operation) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -59,8 +58,8 @@ func (g *Guest) call(ctx context.Context, limit time.Duration, v any, f operatio
 	return nil
 }
 
-// attend cancels a call, because of ErrSilent, whose guest's process does not
-// answer others any more, or that has taken more than limit, until done is called.
+// attend cancels a call with ErrSilent if the guest's process stops answering other
+// requests, or if the call takes longer than limit. It stops when done is called.
 func (g *Guest) attend(ctx context.Context, cancel context.CancelCauseFunc, limit time.Duration) (done func()) {
 	ctx, end := context.WithCancel(ctx)
 	if limit > 0 {
@@ -85,8 +84,8 @@ func (g *Guest) attend(ctx context.Context, cancel context.CancelCauseFunc, limi
 	return end
 }
 
-// answers reports whether the guest's process says anything, or has gone, which
-// others will see.
+// answers reports whether the guest's process responds. A process that has gone counts
+// as well: other code notices that.
 func (g *Guest) answers(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, g.limits.silence)
 	defer cancel()

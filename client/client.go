@@ -1,5 +1,5 @@
-// Package client asks guests of this host, by their names, what package api has:
-// what the subcommands of vmm do, for programs.
+// Package client sends the requests of package api to guests of this host, by name:
+// it is to programs what vmm's subcommands are to people.
 package client
 
 import (
@@ -18,29 +18,28 @@ import (
 	"vmm/task"
 )
 
-// Guest is a guest of this host. It may end at any time: then calls return an
-// error that is ErrEnded. None waits for ever for a process that hangs: then they
-// return one that is ErrSilent.
+// Guest is a guest of this host. It may end at any time; calls then return an error
+// that is ErrEnded. No call waits forever for a process that hangs; such calls return
+// an error that is ErrSilent.
 type Guest struct {
 	roster.Entry
-	Owner task.Owner // of its goroutines
+	Owner task.Owner // of the client's goroutines
 
 	http   *http.Client
 	api    *api.Client
 	limits limits
 }
 
-// ErrEnded is what calls return whose guest's process is gone.
+// ErrEnded is returned by calls when the guest's process has gone.
 var ErrEnded = errors.New("the guest has ended")
 
-// ErrSilent is what calls return whose guest's process is there, but does not
-// answer.
+// ErrSilent is returned by calls when the guest's process exists but does not answer.
 var ErrSilent = errors.New("its vmm does not answer: it hangs, or was stopped by a signal")
 
-// base is only for form: all connections go to the guest's socket.
+// base is a placeholder: all connections go to the guest's socket.
 const base = "http://guest"
 
-// Open returns the guest of that name.
+// Open returns the guest with that name.
 func Open(r *roster.Roster, name string) (*Guest, error) {
 	e, err := r.Find(name)
 	if err != nil {
@@ -60,22 +59,22 @@ func open(e roster.Entry) (*Guest, error) {
 	return g, err
 }
 
-// Close gives the connections back.
+// Close closes idle connections.
 func (g *Guest) Close() { g.http.CloseIdleConnections() }
 
-// Error is an answer that is none.
+// Error is an error answer.
 type Error struct {
 	Guest  string
-	Status int // of HTTP
+	Status int // the HTTP status
 	Text   string
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("guest %s: %s", e.Guest, e.Text) }
 
-// lost says of a failed connection what it means.
+// lost returns the error that a failed connection stands for.
 func (g *Guest) lost(ctx context.Context, err error) error {
 	switch {
-	case errors.Is(context.Cause(ctx), ErrSilent), errors.Is(err, unix.EAGAIN): // the latter: too many wait to be let in
+	case errors.Is(context.Cause(ctx), ErrSilent), errors.Is(err, unix.EAGAIN): // the latter: too many connections wait to be accepted
 		return fmt.Errorf("guest %s: %w; end it with: vmm kill %[1]s", g.Name, ErrSilent)
 	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNRESET), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("guest %s: %w", g.Name, ErrEnded)
@@ -83,9 +82,9 @@ func (g *Guest) lost(ctx context.Context, err error) error {
 	return fmt.Errorf("guest %s: %w", g.Name, err)
 }
 
-// refused reads why.
+// refused returns the error that an answer contains.
 func (g *Guest) refused(r *http.Response) error {
-	body, _ := io.ReadAll(io.LimitReader(r.Body, 64<<10)) // what there is of it
+	body, _ := io.ReadAll(io.LimitReader(r.Body, 64<<10)) // as much as there is
 	var e api.Error
 	if json.Unmarshal(body, &e) != nil || e.Error == "" {
 		e.Error = r.Status
@@ -93,7 +92,7 @@ func (g *Guest) refused(r *http.Response) error {
 	return &Error{g.Name, r.StatusCode, e.Error}
 }
 
-// About asks the guest what it is.
+// About asks the guest to describe itself.
 func (g *Guest) About(ctx context.Context) (about api.Guest, err error) {
 	err = g.call(ctx, g.limits.call, &about, func(ctx context.Context) (*http.Response, error) { return g.api.Inspect(ctx) })
 	return about, err
@@ -120,7 +119,7 @@ func (g *Guest) Stats(ctx context.Context) (stats api.Stats, err error) {
 	return stats, err
 }
 
-// SetBalloon asks the guest to leave so many bytes of its memory to the host.
+// SetBalloon asks the guest to leave that many bytes of its memory to the host.
 func (g *Guest) SetBalloon(ctx context.Context, bytes int64) error {
 	return g.do(ctx, func(ctx context.Context) (*http.Response, error) {
 		return g.api.SetBalloon(ctx, api.Balloon{Bytes: bytes})

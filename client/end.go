@@ -12,8 +12,9 @@ import (
 )
 
 // Stop presses the power button, and returns when the guest's process has given up
-// its name. The guest is killed if it has not powered off after the timeout; nil
-// is what its vmm was told. So is a process that has not answered in that time.
+// its name. If the guest has not powered off after the timeout, it is killed; nil
+// means the timeout that its vmm was started with. A process that does not answer in
+// that time is killed, too.
 func (g *Guest) Stop(ctx context.Context, timeout *time.Duration) error {
 	var body api.Stop
 	patience := g.limits.stop
@@ -21,7 +22,7 @@ func (g *Guest) Stop(ctx context.Context, timeout *time.Duration) error {
 		ms := timeout.Milliseconds()
 		body.TimeoutMs, patience = &ms, *timeout
 	}
-	// A process that was stopped may be continued, and finds the question waiting.
+	// A stopped process may be continued; it then finds the request waiting.
 	deadline := time.Now().Add(patience + g.limits.leave)
 	asking, cancel := context.WithDeadlineCause(ctx, deadline, ErrSilent)
 	defer cancel()
@@ -57,10 +58,11 @@ func (g *Guest) Kill(ctx context.Context) error {
 	if errors.Is(err, ErrSilent) {
 		return g.force(ctx)
 	}
-	return g.quit(ctx) // whatever is wrong: it has a time for that
+	return g.quit(ctx) // whatever is wrong: quit has its own time limit
 }
 
-// quit waits until the process of a guest that ends has gone, and sees to that.
+// quit waits until the process of a guest that is ending has gone, and kills it if it
+// does not go.
 func (g *Guest) quit(ctx context.Context) error {
 	if err := g.leaveIn(ctx, g.limits.leave); !errors.Is(err, ErrSilent) {
 		return err
@@ -68,8 +70,8 @@ func (g *Guest) quit(ctx context.Context) error {
 	return g.force(ctx)
 }
 
-// force ends the guest's process without its help. What it would have put in order
-// at its end it does not: a terminal, its folder if that is not to be kept.
+// force ends the guest's process without its help. The process then does not do its own
+// cleanup: the terminal is not restored, and a folder that is not to be kept remains.
 func (g *Guest) force(ctx context.Context) error {
 	killErr := roster.Kill(g.Entry)
 	if killErr != nil && roster.Alive(g.Entry) {
@@ -82,14 +84,14 @@ func (g *Guest) force(ctx context.Context) error {
 	return err
 }
 
-// leaveIn is Leave with a limit, after which it is ErrSilent.
+// leaveIn is Leave with a time limit, after which it returns ErrSilent.
 func (g *Guest) leaveIn(ctx context.Context, limit time.Duration) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, ErrSilent)
 	defer cancel()
 	return g.Leave(ctx)
 }
 
-// Leave waits until the guest's process has given up its name, or is gone.
+// Leave waits until the guest's process has given up its name or has gone.
 func (g *Guest) Leave(ctx context.Context) error {
 	for roster.Alive(g.Entry) {
 		select {
@@ -101,7 +103,7 @@ func (g *Guest) Leave(ctx context.Context) error {
 	return nil
 }
 
-// leavePoll is how often it is looked: what is left is to close files.
+// leavePoll is the time between two checks: all that is left to do is to close files.
 const leavePoll = 2 * time.Millisecond
 
 // Wait waits for the guest's end, and returns how it ended.
@@ -110,18 +112,18 @@ func (g *Guest) Wait(ctx context.Context) (end api.End, err error) {
 	return end, err
 }
 
-// End returns how the guest ended, and waits for that, and a while for its process
-// to give up its name: who asks may remove what is kept next. The end is known of
-// those too that have ended before, as long as they are kept.
+// End waits for the guest's end and returns how it ended. It then waits a while for the
+// process to give up its name, because the caller may go on to remove the guest. For
+// guests that ended earlier the end is known, too, as long as they are kept.
 func (g *Guest) End(ctx context.Context) (api.End, error) {
 	end, err := g.Wait(ctx)
 	if err == nil {
-		g.leaveIn(ctx, g.limits.leave) // one that is slow to go has ended all the same
+		g.leaveIn(ctx, g.limits.leave) // a guest whose process is slow to go has ended all the same
 	}
 	if !errors.Is(err, ErrEnded) {
 		return end, err
 	}
-	about, err := Describe(roster.Entry{Name: g.Name, Dir: g.Dir}) // not alive any more
+	about, err := Describe(roster.Entry{Name: g.Name, Dir: g.Dir}) // no longer alive
 	if err != nil {
 		return api.End{}, err
 	}

@@ -12,12 +12,12 @@ import (
 	"vmm/roster"
 )
 
-// Killed is the reason in the End of a guest whose process ended without a word.
+// Killed is the reason in the End of a guest whose process ended without recording one.
 const Killed = "killed"
 
-// List returns the guests of this host, those that have ended too, as they last
-// described themselves. None is asked, so that one that hangs does not matter; and
-// one whose record is damaged hides no other: of it there is the name only.
+// List returns the guests of this host, including ended ones, as they last described
+// themselves. It asks none of them, so a guest that hangs does not matter. A guest with
+// a damaged record does not hide the others: only its name is returned.
 func List(r *roster.Roster) ([]api.Guest, error) {
 	entries, err := r.List()
 	if err != nil {
@@ -39,7 +39,7 @@ func Describe(e roster.Entry) (api.Guest, error) {
 	g := unknown(e)
 	b, err := e.Record()
 	if errors.Is(err, fs.ErrNotExist) {
-		b, err = []byte("{}"), nil // it has just come, or just gone
+		b, err = []byte("{}"), nil // the guest has just started, or has just gone
 	}
 	if err != nil {
 		return g, err
@@ -51,8 +51,8 @@ func Describe(e roster.Entry) (api.Guest, error) {
 	return finished(e, g), nil
 }
 
-// Stopped reports whether a guest's process was stopped by a signal, by job control
-// or by a debugger: then neither it nor its vmm does anything.
+// Stopped reports whether a guest's process was stopped by a signal, by job control or
+// by a debugger. Then neither the guest nor its vmm does anything.
 func Stopped(g api.Guest) bool {
 	if g.State == api.Ended || g.Pid <= 0 {
 		return false
@@ -61,20 +61,20 @@ func Stopped(g api.Guest) bool {
 	if err != nil {
 		return false
 	}
-	// The command's name is in brackets, and may have any character (proc(5)).
+	// The command's name is in parentheses, and may contain any character (proc(5)).
 	state := bytes.TrimSpace(b[bytes.LastIndexByte(b, ')')+1:])
 	return bytes.HasPrefix(state, []byte("T ")) || bytes.HasPrefix(state, []byte("t "))
 }
 
-// unknown is a guest that has not described itself.
+// unknown returns a guest that has not described itself.
 func unknown(e roster.Entry) api.Guest {
 	return api.Guest{Name: e.Name, State: api.Starting, Config: map[string]any{}}
 }
 
-// finished adds what a guest could not say that was killed.
+// finished adds what a killed guest could not record itself.
 func finished(e roster.Entry, g api.Guest) api.Guest {
 	if !e.Alive && (g.State != api.Ended || g.End == nil) {
-		const killed = 128 + 9 // as a shell has it of a process that was killed
+		const killed = 128 + 9 // what a shell reports for a killed process
 		g.State, g.End, g.Ports = api.Ended, &api.End{Reason: Killed, Status: killed}, nil
 	}
 	return g

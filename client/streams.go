@@ -10,8 +10,8 @@ import (
 	"vmm/api"
 )
 
-// Logs returns the last lines that the guest has printed, or all if lines is
-// negative, and, with follow, what it will until it ends. The caller closes it.
+// Logs returns the last lines that the guest has printed, or all if lines is negative;
+// with follow, also what it prints until it ends. The caller closes the result.
 func (g *Guest) Logs(ctx context.Context, follow bool, lines int) (io.ReadCloser, error) {
 	p := api.LogsParams{Follow: &follow}
 	if lines >= 0 {
@@ -20,8 +20,8 @@ func (g *Guest) Logs(ctx context.Context, follow bool, lines int) (io.ReadCloser
 	return g.stream(ctx, func(ctx context.Context) (*http.Response, error) { return g.api.Logs(ctx, &p) })
 }
 
-// Trace returns the exits of the guest's vCPUs as they happen, a JSON object a
-// line. The caller closes it.
+// Trace returns the exits of the guest's vCPUs as they happen, one JSON object a line.
+// The caller closes it.
 func (g *Guest) Trace(ctx context.Context) (io.ReadCloser, error) {
 	return g.stream(ctx, func(ctx context.Context) (*http.Response, error) { return g.api.Trace(ctx) })
 }
@@ -38,7 +38,7 @@ func (g *Guest) Metrics(ctx context.Context) (io.ReadCloser, error) {
 	})
 }
 
-// stream is the body of an answer, which must begin in time, or what is wrong.
+// stream returns the body of an answer, which must begin in time, or its error.
 func (g *Guest) stream(ctx context.Context, f operation) (io.ReadCloser, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	begun := g.attend(ctx, cancel, g.limits.call)
@@ -56,7 +56,7 @@ func (g *Guest) stream(ctx context.Context, f operation) (io.ReadCloser, error) 
 	return &body{r.Body, cancel}, nil
 }
 
-// body is a stream's.
+// body is a stream's body.
 type body struct {
 	io.ReadCloser
 	cancel context.CancelCauseFunc
@@ -67,8 +67,8 @@ func (b *body) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// Console attaches to the guest's console: what is written is typed, what is read
-// is what the guest prints. The caller closes it.
+// Console attaches to the guest's console: what is written is typed, and what is read
+// is the guest's output. The caller closes it.
 func (g *Guest) Console(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -103,7 +103,7 @@ func (g *Guest) Console(ctx context.Context) (net.Conn, error) {
 	return &attached{c, in}, nil
 }
 
-// attached is a connection of which some was read ahead.
+// attached is a connection of which some data was read ahead.
 type attached struct {
 	net.Conn
 	in *bufio.Reader

@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-// What Limit lets through: so many lines of one message in so long.
+// What Limit lets through: at most limitLines lines of one message in limitWindow.
 const (
 	limitLines  = 20
 	limitWindow = 10 * time.Second
 	maxMessages = 256 // that are told apart
 )
 
-// Limit returns a handler that passes on to h at most 20 lines of one message, at
-// whatever level, in 10 s, and says with the next how many it has left out ("more").
-// So whatever a guest, a network or a client does, no log is filled by it. What was
-// limited before is not twice.
+// Limit returns a handler that passes on to h at most 20 lines of one message, at any
+// level, in 10 s. The next line says how many were left out ("more"). So no guest,
+// network or client can fill a log. A handler that is limited already is not limited
+// twice.
 func Limit(h slog.Handler) slog.Handler {
 	if l, ok := h.(*limited); ok {
 		return l
@@ -27,10 +27,10 @@ func Limit(h slog.Handler) slog.Handler {
 
 type limited struct {
 	slog.Handler
-	*messages // shared by all that With makes
+	*messages // shared by all handlers that With makes
 }
 
-// messages are those that were logged of late.
+// messages are the recently logged messages.
 type messages struct {
 	now func() time.Time
 
@@ -38,7 +38,7 @@ type messages struct {
 	by map[string]*message // guarded by mu
 }
 
-// message is what there was of one text in its window.
+// message counts the lines of one text in its window.
 type message struct {
 	began  time.Time
 	lines  int
@@ -68,13 +68,13 @@ func (l *limited) WithGroup(name string) slog.Handler {
 	return &limited{l.Handler.WithGroup(name), l.messages}
 }
 
-// admit says whether a line may be written, and how many like it were not.
+// admit reports whether a line may be written, and how many like it were left out.
 func (s *messages) admit(text string) (more int, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m := s.by[text]
 	if m == nil {
-		if len(s.by) >= maxMessages { // whose text somebody else has made up
+		if len(s.by) >= maxMessages { // the texts come from outside
 			text = ""
 			m = s.by[text]
 		}

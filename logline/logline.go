@@ -1,5 +1,5 @@
-// Package logline is lines of a log that somebody else can cause at any rate: a guest,
-// a program, a network.
+// Package logline limits log lines that others can cause at any rate: a guest, a
+// program, a network.
 package logline
 
 import (
@@ -9,18 +9,19 @@ import (
 	"time"
 )
 
-// A Line is one kind of line, of which there is at most one in a while. It says how
-// often it was left out since the last ("more"). Its methods are called on any
+// A Line is one kind of log line, written at most once in a given time. It says how
+// often it was left out since the last one ("more"). Its methods may be called from any
 // goroutine; they take no lock.
 type Line struct {
 	log    *slog.Logger
 	every  time.Duration
 	now    func() time.Time
-	next   atomic.Int64 // when there may be one, Unix time in ns
+	next   atomic.Int64 // when the next may be written, Unix time in ns
 	missed atomic.Uint64
 }
 
-// New returns a line that is written at most once in every. A nil log discards.
+// New returns a line that is written at most once in every. With a nil log it is
+// discarded.
 func New(log *slog.Logger, every time.Duration) *Line {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -28,7 +29,7 @@ func New(log *slog.Logger, every time.Duration) *Line {
 	return &Line{log: log, every: every, now: time.Now}
 }
 
-// Debug, Warn and Error are slog's.
+// Debug, Warn and Error are like slog's.
 func (l *Line) Debug(msg string, args ...any) { l.write(slog.LevelDebug, msg, args) }
 func (l *Line) Warn(msg string, args ...any)  { l.write(slog.LevelWarn, msg, args) }
 func (l *Line) Error(msg string, args ...any) { l.write(slog.LevelError, msg, args) }

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Claim is a name while its guest's process has it. It ends with the process,
-// whatever becomes of that, and when nobody refers to it any more: its holder
-// keeps it.
+// A Claim is a name while its guest's process holds it. It ends when the process ends,
+// however it does, and when the Claim is no longer referenced: its holder must keep a
+// reference.
 type Claim struct {
 	Entry
 	roster    *Roster
@@ -23,7 +23,7 @@ type Claim struct {
 // InUseError says that a name is taken.
 type InUseError struct {
 	Entry   Entry
-	Foreign bool // by something that is no guest's
+	Foreign bool // by something that is not a guest's
 }
 
 func (e *InUseError) Error() string {
@@ -37,7 +37,7 @@ func (e *InUseError) Error() string {
 }
 
 // Claim takes a name, or returns an *InUseError. With keep the guest stays in the
-// roster when its process has ended, until it is removed. The directory must have
+// roster after its process has ended, until it is removed. The directory must have
 // been opened by Create.
 func (r *Roster) Claim(name string, keep bool) (*Claim, error) {
 	if err := CheckName(name); err != nil {
@@ -64,7 +64,7 @@ func (r *Roster) Claim(name string, keep bool) (*Claim, error) {
 		return nil, &InUseError{Entry: e}
 	}
 	r.sweepAll()
-	if _, err := r.root.Lstat(name); err == nil { // it has what is not ours
+	if _, err := r.root.Lstat(name); err == nil { // it has files that are not ours
 		if err := r.sweep(name); err != nil {
 			return nil, err
 		}
@@ -80,7 +80,7 @@ func (r *Roster) Claim(name string, keep bool) (*Claim, error) {
 	return c, nil
 }
 
-// make makes the folder and takes its locks, and only then gives it its name.
+// make makes the folder and takes its locks. Only then does the folder get its name.
 func (c *Claim) make() (err error) {
 	r := c.roster
 	if err := r.root.Mkdir(comes, 0o700); err != nil {
@@ -111,7 +111,7 @@ func (c *Claim) make() (err error) {
 	return r.root.Rename(comes, c.Name)
 }
 
-// create makes a file of the folder.
+// create makes a file in the folder.
 func (c *Claim) create(name, text string) (*os.File, error) {
 	f, err := c.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
@@ -124,7 +124,7 @@ func (c *Claim) create(name, text string) (*os.File, error) {
 	return f, nil
 }
 
-// close gives up the locks, and what else is open.
+// close gives up the locks, and closes what else is open.
 func (c *Claim) close() (err error) {
 	for _, f := range []*os.File{c.held, c.pid} {
 		if f != nil {
@@ -137,15 +137,15 @@ func (c *Claim) close() (err error) {
 	return err
 }
 
-// Root is the guest's folder. It is the claim's, which closes it at its end.
+// Root is the guest's folder. The claim owns it and closes it at its end.
 func (c *Claim) Root() *os.Root { return c.root }
 
-// SetRecord replaces the guest's record, whole or not at all. On a full disk it is
-// written over the last one, which has its room: else a guest that ended in order
-// would be one that was killed, to all who look.
+// SetRecord replaces the guest's record, whole or not at all. On a full disk it
+// overwrites the last record, which already has space. Otherwise a guest that ended
+// normally would look like a killed one.
 func (c *Claim) SetRecord(b []byte) error {
 	const next = recordFile + ".new"
-	if err := remove(c.root, next); err != nil { // of another life of this process
+	if err := remove(c.root, next); err != nil { // left by another life of this process
 		return err
 	}
 	f, err := c.create(next, string(b))
@@ -162,7 +162,7 @@ func (c *Claim) SetRecord(b []byte) error {
 	return nil
 }
 
-// overwrite writes the record over the last one, or leaves that as it is.
+// overwrite writes the record over the last one, or leaves the last one as it is.
 func (c *Claim) overwrite(b []byte) error {
 	was, err := c.Record()
 	if err != nil {
@@ -176,7 +176,7 @@ func (c *Claim) overwrite(b []byte) error {
 	_, err = f.WriteAt(b, 0)
 	if err != nil {
 		b = was
-		f.WriteAt(b, 0) // where it was there is room
+		f.WriteAt(b, 0) // its space is already allocated
 	}
 	return errors.Join(err, f.Truncate(int64(len(b))))
 }

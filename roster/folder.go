@@ -11,47 +11,47 @@ import (
 	"syscall"
 )
 
-// Files in a guest's folder. It has no others: what is none of these stays, and so
-// does its folder.
+// Files in a guest's folder. It has no others: any other file is left in place, and so
+// is the folder.
 const (
 	socketFile = "api.sock"
-	lockFile   = "lock" // says by what it contains that the folder is one
+	lockFile   = "lock" // its contents mark the folder as a guest's
 	pidFile    = "pid"  // see process.go
 	recordFile = "guest.json"
 	keepFile   = "keep" // the folder outlives the process
 
 	ConsoleLog = "console.log" // what the guest prints
-	Log        = "vmm.log"     // what vmm says of it
+	Log        = "vmm.log"     // what vmm says about it
 	StderrLog  = "stderr.log"  // what Go's runtime says when vmm itself goes wrong
 )
 
-// mark is what the file lock contains of a folder that this program has made.
+// mark is the content of the lock file in a folder that this program has made.
 const mark = "A guest of vmm has this folder. See docs/lifecycle.md.\n"
 
-// Folders that are being made or removed, under the directory's lock. No guest
-// has such a name.
+// Folders that are being made or removed, under the directory's lock. No guest has
+// such a name.
 const (
 	comes = ".vmm.new"
 	goes  = ".vmm.old"
 )
 
-// known reports whether a file is one of those above, or of the two that come and
-// go with one: the next, and the one before.
+// known reports whether a file is one of those above, or one of the two that may
+// accompany one: the next version and the previous one.
 func known(name string) bool {
 	name = strings.TrimSuffix(strings.TrimSuffix(name, ".new"), ".1")
 	return slices.Contains([]string{socketFile, lockFile, pidFile, recordFile, keepFile, ConsoleLog, Log, StderrLog}, name)
 }
 
-// errForeign says that a file or folder is not this program's.
+// errForeign says that this program did not make a file or folder.
 var errForeign = errors.New("vmm did not make it")
 
-// ours reports whether a file is the user's, under no other name, and no link.
+// ours reports whether a file belongs to the user, has no other name, and is not a link.
 func ours(info fs.FileInfo) bool {
 	s := info.Sys().(*syscall.Stat_t)
 	return int(s.Uid) == os.Geteuid() && (info.IsDir() || s.Nlink == 1 && info.Mode().Type()&^fs.ModeSocket == 0)
 }
 
-// openFile opens a regular file of a guest's folder, and follows no link.
+// openFile opens a regular file in a guest's folder, and follows no link.
 func openFile(root *os.Root, name string, flag int) (*os.File, error) {
 	was, err := root.Lstat(name)
 	if err != nil {
@@ -72,7 +72,7 @@ func openFile(root *os.Root, name string, flag int) (*os.File, error) {
 }
 
 // openFolder opens a guest's folder and its lock. It returns fs.ErrNotExist, or
-// errForeign if there is something that is not provably one.
+// errForeign if the name belongs to something that is not provably a guest's folder.
 func openFolder(above *os.Root, name string) (root *os.Root, lock *os.File, err error) {
 	info, err := above.Lstat(name)
 	if err != nil {
@@ -95,8 +95,8 @@ func openFolder(above *os.Root, name string) (root *os.Root, lock *os.File, err 
 	return nil, nil, foreign(err)
 }
 
-// foreign tells a host that refuses to say what something is from something that
-// is no guest's folder: one without a lock, or that is closed to its owner.
+// foreign distinguishes a host that cannot say what something is from something that is
+// not a guest's folder: a folder without a lock, or one closed to its owner.
 func foreign(err error) error {
 	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EINTR, syscall.EIO} {
 		if errors.Is(err, e) {
@@ -116,8 +116,8 @@ func (e *StrangerError) Error() string {
 	return fmt.Sprintf("guest %s: vmm did not make %s, so its folder stays; move that away first", e.Name, e.Path)
 }
 
-// sweep removes the folder of a guest whose process has gone. Nothing is removed
-// if there is a file that is not ours. r's lock is held.
+// sweep removes the folder of a guest whose process has gone. If the folder has a file
+// that is not ours, nothing is removed. r's lock is held.
 func (r *Roster) sweep(name string) error {
 	root, lock, err := openFolder(r.root, name)
 	if err != nil {
@@ -131,7 +131,7 @@ func (r *Roster) sweep(name string) error {
 	if err := r.clear(goes); err != nil {
 		return err
 	}
-	if err := r.root.Rename(name, goes); err != nil { // so that half of one is no guest
+	if err := r.root.Rename(name, goes); err != nil { // so that a half-removed folder is not a guest
 		return err
 	}
 	return r.clear(goes)
@@ -155,8 +155,8 @@ func (r *Roster) checkFiles(root *os.Root, name string) error {
 	return nil
 }
 
-// clear removes a folder that comes or goes: file by file, the lock, by which it
-// is known, at last. One without a lock is empty, or not ours.
+// clear removes a folder that is being made or removed, file by file. The lock, which
+// identifies the folder, goes last. A folder without a lock is empty, or not ours.
 func (r *Roster) clear(name string) error {
 	root, err := openDir(r.root, name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -188,8 +188,8 @@ func (r *Roster) clear(name string) error {
 	return r.root.Remove(name)
 }
 
-// marked reports whether a folder's lock has the mark; or, if nothing came after
-// it, has begun to.
+// marked reports whether a folder's lock has the mark or, if alone, at least its
+// beginning: the lock is then the only file.
 func marked(root *os.Root, alone bool) bool {
 	f, err := openFile(root, lockFile, os.O_RDONLY)
 	if err != nil {
@@ -200,7 +200,7 @@ func marked(root *os.Root, alone bool) bool {
 	return text == mark || alone && strings.HasPrefix(mark, text)
 }
 
-// start is what a lock contains, as far as the mark and one byte go.
+// start returns the beginning of a lock, at most the mark's length and one byte.
 func start(lock *os.File) string {
 	b := make([]byte, len(mark)+1)
 	n, _ := io.ReadFull(lock, b)

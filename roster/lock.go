@@ -10,12 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dirLock is the file of the runtime directory whose lock is held while folders
-// come and go.
+// dirLock is the file in the runtime directory whose lock is held while folders are
+// made and removed.
 const dirLock = ".lock"
 
-// lockLimit is how long another process may take for its few calls, of which all
-// others wait for the last; it must not hold them up for ever if it was stopped.
+// lockLimit is how long another process may hold the lock for its few calls. A stopped
+// process must not hold up the others forever.
 const (
 	lockLimit = 10 * time.Second
 	lockPoll  = time.Millisecond
@@ -44,8 +44,8 @@ func (r *Roster) exclusive() (release func(), err error) {
 	}
 }
 
-// lock takes the lock on a file, which is its open description's (fcntl(2), OFD
-// locks): no other descriptor of the process loses it by being closed.
+// lock locks a file. The lock belongs to the open file description (fcntl(2), OFD
+// locks): closing another descriptor in the process does not release it.
 func lock(f *os.File) error {
 	for {
 		err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
@@ -55,7 +55,7 @@ func lock(f *os.File) error {
 	}
 }
 
-// held reports whether some process has the lock, without taking it.
+// held reports whether a process holds the lock, without taking it.
 func held(f *os.File) bool {
 	l := unix.Flock_t{Type: unix.F_WRLCK}
 	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &l) != nil || l.Type != unix.F_UNLCK

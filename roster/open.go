@@ -13,24 +13,24 @@ import (
 // Roster is one runtime directory.
 type Roster struct {
 	dir      string        // absolute
-	root     *os.Root      // nil: there is none, and hence no guest
-	patience time.Duration // with who holds the directory's lock
+	root     *os.Root      // nil: there is none, and hence no guests
+	patience time.Duration // with a process that holds the directory's lock
 }
 
-// path is that of a file in it.
+// path returns the path of a file in the directory.
 func (r *Roster) path(names ...string) string {
 	return filepath.Join(append([]string{r.dir}, names...)...)
 }
 
-// Open opens a runtime directory to look at. If there is none it has no guests.
-// It is an error if others than the user can put something into it, or something
-// else in its place.
+// Open opens a runtime directory for reading. A directory that does not exist has no
+// guests. It is an error if users other than this one can put something into the
+// directory, or put something else in its place.
 func Open(dir string) (*Roster, error) { return openAt(dir, false) }
 
-// Create opens a runtime directory, which it makes if there is none.
+// Create opens a runtime directory, and makes it if it does not exist.
 func Create(dir string) (*Roster, error) { return openAt(dir, true) }
 
-// Close gives the directory back. Claims keep what they need.
+// Close closes the directory. Claims keep what they need.
 func (r *Roster) Close() error {
 	if r.root == nil {
 		return nil
@@ -41,7 +41,7 @@ func (r *Roster) Close() error {
 // Dir is the directory's absolute path.
 func (r *Roster) Dir() string { return r.dir }
 
-// other is what to do when a directory cannot be used.
+// other says what to do when a directory cannot be used.
 const other = "choose another by --runtime-dir or VMM_RUNTIME_DIR"
 
 func openAt(dir string, create bool) (*Roster, error) {
@@ -87,7 +87,7 @@ func openAt(dir string, create bool) (*Roster, error) {
 	return &Roster{dir, root, lockLimit}, nil
 }
 
-// reason is an error without the path, which has been said.
+// reason returns an error without its path, which has been named already.
 func reason(err error) error {
 	var path *fs.PathError
 	if errors.As(err, &path) {
@@ -116,7 +116,7 @@ func openDir(above *os.Root, name string) (*os.Root, error) {
 	}
 	is, err := root.Stat(".")
 	if err == nil && !os.SameFile(was, is) {
-		err = errLink // that it has become
+		err = errLink // which it has become
 	}
 	if err != nil {
 		root.Close()
@@ -125,7 +125,7 @@ func openDir(above *os.Root, name string) (*os.Root, error) {
 	return root, nil
 }
 
-// stat is the owner and the permissions of an open directory.
+// stat returns the owner and the permissions of an open directory.
 func stat(root *os.Root) (s *syscall.Stat_t, err error) {
 	info, err := root.Stat(".")
 	if err != nil {
@@ -134,8 +134,8 @@ func stat(root *os.Root) (s *syscall.Stat_t, err error) {
 	return info.Sys().(*syscall.Stat_t), nil
 }
 
-// checkDir refuses a directory that is not the user's alone: others could put
-// sockets of theirs there.
+// checkDir refuses a directory that is not the user's alone: others could put their own
+// sockets there.
 func checkDir(root *os.Root, dir string) error {
 	s, err := stat(root)
 	switch {
@@ -149,8 +149,8 @@ func checkDir(root *os.Root, dir string) error {
 	return nil
 }
 
-// checkParent refuses a directory in which others could replace the runtime
-// directory. In one like /tmp they cannot; nor does it matter that root could, or
+// checkParent refuses a directory in which others could replace the runtime directory.
+// In a sticky directory, such as /tmp, they cannot. Two writers are accepted: root, and
 // the user's own group, which many hosts have for each user.
 func checkParent(above *os.Root, dir string) error {
 	s, err := stat(above)

@@ -9,14 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Dir returns the runtime directory that is used unless told otherwise.
-// VMM_RUNTIME_DIR names it; and so does XDG_RUNTIME_DIR, if somebody has chosen
-// that: then it is vmm in there. Else it is the user's, whoever asks: a login,
-// cron, a service, sudo or su, which have the user's XDG_RUNTIME_DIR, none, or
-// that of somebody else.
+// Dir returns the default runtime directory. VMM_RUNTIME_DIR names it. If the user has
+// chosen an XDG_RUNTIME_DIR, it is vmm in there. Otherwise it is the user's own
+// directory, the same for a login, cron, a service, sudo and su, although those have
+// the user's XDG_RUNTIME_DIR, none, or another user's.
 func Dir() string { return place(os.Getenv, "/run", "/tmp", os.Geteuid()) }
 
-// place is Dir of a host whose directories run and temp are.
+// place is Dir for a host with the directories run and temp.
 func place(getenv func(string) string, run, temp string, uid int) string {
 	if dir := getenv("VMM_RUNTIME_DIR"); dir != "" {
 		return dir
@@ -30,16 +29,16 @@ func place(getenv func(string) string, run, temp string, uid int) string {
 	if uid == 0 {
 		last = filepath.Join(run, "vmm")
 	}
-	// Guests that were there before the first login stay the user's, and have
-	// company, until they have gone.
+	// Guests that were started before the first login stay in last. New guests join them
+	// until those have gone.
 	if owner(login) != uid || !hasGuests(first, uid) && hasGuests(last, uid) {
 		return last
 	}
 	return first
 }
 
-// chosen reports whether an XDG_RUNTIME_DIR is the user's own choice: not a
-// directory of somebody else, nor what another's login has had.
+// chosen reports whether an XDG_RUNTIME_DIR is the user's own choice: neither another
+// user's directory nor one that another user's login had.
 func chosen(dir, logins string, uid int) bool {
 	if o := owner(dir); o >= 0 {
 		return o == uid
@@ -47,7 +46,7 @@ func chosen(dir, logins string, uid int) bool {
 	return !strings.HasPrefix(filepath.Clean(dir), logins+"/")
 }
 
-// owner is the owner of a directory, negative if there is none.
+// owner returns the owner of a directory, or a negative number if it does not exist.
 func owner(dir string) int {
 	var s unix.Stat_t
 	if unix.Lstat(dir, &s) != nil || s.Mode&unix.S_IFMT != unix.S_IFDIR {
@@ -56,8 +55,7 @@ func owner(dir string) int {
 	return int(s.Uid)
 }
 
-// hasGuests reports whether a directory has folders of guests, and is to be
-// trusted.
+// hasGuests reports whether a directory has guests' folders and can be trusted.
 func hasGuests(dir string, uid int) bool {
 	if owner(dir) != uid {
 		return false

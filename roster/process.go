@@ -9,12 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Of an open description's lock the kernel does not say who has it. So a guest's
-// process takes a second lock, on a file of its own, that is the process's: for
-// that the kernel tells the holder's pid (fcntl(2), F_GETLK), and nobody can lie.
+// The kernel does not say which process holds an open file description's lock. So a
+// guest's process takes a second lock, on another file, that belongs to the process.
+// For this one the kernel reports the holder's pid (fcntl(2), F_GETLK), which cannot be
+// forged.
 
-// lockProcess takes that lock. It is lost when any descriptor of f's file is
-// closed in this process, so that nothing else may open it.
+// lockProcess takes that lock. Closing any descriptor of f's file in this process
+// releases it, so nothing else may open the file.
 func lockProcess(f *os.File) error {
 	for {
 		err := unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
@@ -27,8 +28,8 @@ func lockProcess(f *os.File) error {
 // errGone says that there is nothing to kill.
 var errGone = errors.New("its process has ended")
 
-// holder is the process that runs a guest, of which f is the file pid; 0 if there
-// is none.
+// holder returns the pid of the process that runs the guest with the pid file f, or 0
+// if there is none.
 func holder(f *os.File) (pid int, err error) {
 	l := unix.Flock_t{Type: unix.F_WRLCK}
 	if err := unix.FcntlFlock(f.Fd(), unix.F_GETLK, &l); err != nil || l.Type == unix.F_UNLCK {
@@ -40,9 +41,9 @@ func holder(f *os.File) (pid int, err error) {
 	return int(l.Pid), nil
 }
 
-// Kill ends the process of a guest by SIGKILL, without its help: for one that
-// hangs, or is stopped. The guest's folder stays as it is. It is not for guests of
-// this process.
+// Kill ends a guest's process with SIGKILL, without its help: for a process that hangs
+// or is stopped. The guest's folder stays as it is. Kill is not for guests of this
+// process.
 func Kill(e Entry) error {
 	bad := func(err error) error { return fmt.Errorf("guest %s: %w", e.Name, reason(err)) }
 	root, lock, err := e.open()
@@ -60,14 +61,14 @@ func Kill(e Entry) error {
 	if err != nil || pid == 0 {
 		return bad(cmp.Or(err, errGone))
 	}
-	// The descriptor is that process's if it still has the lock: then its pid was
-	// not another's in between.
+	// If the process still holds the lock, the descriptor refers to it: the pid was not
+	// reused in between.
 	process, err := unix.PidfdOpen(pid, 0)
 	if err == nil {
 		defer unix.Close(process)
 	}
 	if now, lost := holder(f); lost != nil || now != pid || !held(lock) {
-		return nil // it has ended meanwhile
+		return nil // it has ended in the meantime
 	}
 	if err == nil {
 		err = unix.PidfdSendSignal(process, unix.SIGKILL, nil, 0)

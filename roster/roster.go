@@ -1,8 +1,7 @@
-// Package roster is where the guests of this host are known by their names: a
-// runtime directory with a folder for each. There is no daemon behind it. Who
-// runs a guest claims its name, and holds a lock for as long as the process
-// lives, however it ends; so a killed process leaves a folder that everybody can
-// tell from a living guest's.
+// Package roster knows the guests of this host by name: it keeps a runtime directory
+// with a folder for each. There is no daemon. A process that runs a guest claims the
+// guest's name, and holds a lock for as long as the process lives, however it ends. So
+// any process can tell the folder of a killed process from that of a living guest.
 package roster
 
 import (
@@ -18,11 +17,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxName is a DNS label's, because names become host names.
+// maxName is the limit of a DNS label, because names become host names.
 const maxName = 63
 
-// CheckName says what is wrong with the name of a guest: it is a folder's, and
-// a word of command lines and logs.
+// CheckName says what is wrong with a guest's name: it names a folder, and is a word in
+// command lines and logs.
 func CheckName(name string) error {
 	if name == "" || len(name) > maxName {
 		return fmt.Errorf("name %.70q: must have 1 to %d characters", name, maxName)
@@ -41,21 +40,21 @@ func CheckName(name string) error {
 type Entry struct {
 	Name  string
 	Dir   string // its folder
-	Alive bool   // its process lives
+	Alive bool   // its process is alive
 
-	lock fs.FileInfo // of that process, or the last one
+	lock fs.FileInfo // that process's, or the last one's
 }
 
-// Socket is the path of its API.
+// Socket is the path of the guest's API socket.
 func (e Entry) Socket() string { return e.Path(socketFile) }
 
-// Path is that of a file in its folder.
+// Path returns the path of a file in the guest's folder.
 func (e Entry) Path(name string) string { return filepath.Join(e.Dir, name) }
 
-// maxRecord bounds what is read of a guest's record.
+// maxRecord bounds how much of a guest's record is read.
 const maxRecord = 1 << 20
 
-// Record returns what the guest's process last said of it.
+// Record returns what the guest's process last recorded about it.
 func (e Entry) Record() ([]byte, error) {
 	f, err := e.Open(recordFile)
 	if err != nil {
@@ -69,7 +68,7 @@ func (e Entry) Record() ([]byte, error) {
 	return b, err
 }
 
-// Open opens a file of the guest's folder for reading.
+// Open opens a file in the guest's folder for reading.
 func (e Entry) Open(name string) (*os.File, error) {
 	root, lock, err := e.open()
 	if err != nil {
@@ -80,10 +79,10 @@ func (e Entry) Open(name string) (*os.File, error) {
 	return openFile(root, name, os.O_RDONLY)
 }
 
-// Alive looks again whether the guest's process lives.
+// Alive checks again whether the guest's process is alive.
 func Alive(e Entry) bool {
 	root, lock, err := e.open()
-	if err != nil { // a host that does not let one look has not ended it
+	if err != nil { // a host that refuses the check has not ended the guest
 		return !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errForeign)
 	}
 	defer root.Close()
@@ -91,8 +90,8 @@ func Alive(e Entry) bool {
 	return held(lock)
 }
 
-// open opens the guest's folder and its lock. It fails if the folder is another
-// one by now, as when another process has the name.
+// open opens the guest's folder and its lock. It fails if the folder has been replaced,
+// for example because another process has taken the name.
 func (e Entry) open() (root *os.Root, lock *os.File, err error) {
 	above, err := os.OpenRoot(filepath.Dir(e.Dir))
 	if err != nil {
@@ -110,8 +109,8 @@ func (e Entry) open() (root *os.Root, lock *os.File, err error) {
 	return root, lock, nil
 }
 
-// same reports whether two looks were at one file, and not at a later one that has
-// its number.
+// same reports whether a and b describe the same file, not a later one with the same
+// inode number.
 func same(a, b fs.FileInfo) bool { return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) }
 
 // NotFoundError says that no guest has the name.
@@ -121,7 +120,7 @@ func (e *NotFoundError) Error() string {
 	return fmt.Sprintf("no guest is called %q; see 'vmm ps -a'", e.Name)
 }
 
-// Find returns the guest of that name.
+// Find returns the guest with that name.
 func (r *Roster) Find(name string) (Entry, error) {
 	if err := CheckName(name); err != nil {
 		return Entry{}, err
@@ -136,8 +135,8 @@ func (r *Roster) Find(name string) (Entry, error) {
 	return e, nil
 }
 
-// List returns all guests, by name. It looks, and changes nothing: a folder that
-// no guest has any more is swept by the next that comes.
+// List returns all guests, sorted by name. It changes nothing: a folder without a guest
+// is swept by the next process that claims a name.
 func (r *Roster) List() ([]Entry, error) {
 	var all []Entry
 	err := r.folders(func(e Entry, is bool) error {
@@ -150,7 +149,7 @@ func (r *Roster) List() ([]Entry, error) {
 	return all, err
 }
 
-// folders calls f with each folder that a guest has, or has had.
+// folders calls f for each folder that belongs, or belonged, to a guest.
 func (r *Roster) folders(f func(e Entry, is bool) error) error {
 	if r.root == nil {
 		return nil
@@ -174,8 +173,8 @@ func (r *Roster) folders(f func(e Entry, is bool) error) error {
 	return nil
 }
 
-// entry looks at a folder. One that nobody lives in and that is not to be kept
-// is no guest. An error that is errForeign says that it is not ours.
+// entry examines a folder. A folder without a living process that is not to be kept is
+// not a guest. An error that is errForeign says that the folder is not ours.
 func (r *Roster) entry(name string) (e Entry, is bool, err error) {
 	e = Entry{Name: name, Dir: r.path(name)}
 	if r.root == nil {
@@ -201,7 +200,7 @@ func (r *Roster) entry(name string) (e Entry, is bool, err error) {
 
 // Remove removes a guest that has ended, and its folder.
 func (r *Roster) Remove(name string) error {
-	e, err := r.Find(name) // before the lock: looking makes none
+	e, err := r.Find(name) // before the lock: reading creates none
 	if err != nil {
 		return err
 	}
@@ -223,8 +222,8 @@ func (r *Roster) Remove(name string) error {
 	return nil
 }
 
-// sweepAll removes what those left behind whose process was killed and that nobody
-// asked to keep. What cannot be removed stays. r's lock is held.
+// sweepAll removes the folders of killed processes that were not to be kept. What cannot
+// be removed stays. r's lock is held.
 func (r *Roster) sweepAll() {
 	r.folders(func(e Entry, is bool) error {
 		if !is {

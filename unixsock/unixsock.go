@@ -1,5 +1,5 @@
-// Package unixsock makes the listening Unix sockets of this program: only their
-// user can connect, and one that a dead process has left is replaced.
+// Package unixsock makes this program's listening Unix sockets: only their user can
+// connect, and a socket that a dead process has left is replaced.
 package unixsock
 
 import (
@@ -15,10 +15,10 @@ import (
 	"vmm/hostfile"
 )
 
-// MaxPath is how long the path of a socket can be, in bytes.
+// MaxPath is the greatest length of a socket's path, in bytes.
 const MaxPath = len(unix.RawSockaddrUnix{}.Path) - 1
 
-// Listener is a listening socket. Its address is a name of this process only.
+// Listener is a listening socket. Its address is meaningful only in this process.
 type Listener struct {
 	*net.UnixListener
 	dir  *os.File // O_PATH
@@ -26,9 +26,9 @@ type Listener struct {
 	made unix.Stat_t
 }
 
-// Listen makes a socket at path, with mode 0600. Closing it removes the file. A
-// file that is no socket, or a socket at which somebody listens, is an error,
-// which does not say the path.
+// Listen makes a socket at path, with mode 0600. Closing it removes the file. It is an
+// error if path names a file that is not a socket, or a socket with a listener. The
+// error does not contain the path.
 func Listen(path string) (*Listener, error) {
 	if len(path) > MaxPath {
 		return nil, fmt.Errorf("the path is longer than %d bytes; use a shorter one", MaxPath)
@@ -40,8 +40,8 @@ func Listen(path string) (*Listener, error) {
 	return ListenIn(dir, name)
 }
 
-// ListenIn is Listen for a name in a directory, whose descriptor is the
-// listener's from now on. No link is followed.
+// ListenIn is Listen for a name in a directory. The listener owns dir from now on. No
+// link is followed.
 func ListenIn(dir *os.File, name string) (*Listener, error) {
 	l, err := listenIn(dir, name)
 	if err != nil {
@@ -56,8 +56,8 @@ func listenIn(dir *os.File, name string) (*Listener, error) {
 	if len(path) > MaxPath {
 		return nil, fmt.Errorf("the name %s is longer than %d bytes; use a shorter one", name, len(name)-(len(path)-MaxPath))
 	}
-	// The mode of an unbound socket is the mode of the file that bind makes, so
-	// that there is no moment at which others can connect (Linux).
+	// On Linux the mode of an unbound socket becomes the mode of the file that bind makes,
+	// so others can connect at no time.
 	private := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
 		if e := c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) }); e != nil {
 			return e
@@ -87,8 +87,8 @@ func listenIn(dir *os.File, name string) (*Listener, error) {
 	return u, nil
 }
 
-// Close ends the listener and removes its file, unless another has taken its
-// place. It is called once.
+// Close ends the listener and removes its file, unless the file has been replaced. It is
+// called once.
 func (l *Listener) Close() error {
 	err := l.UnixListener.Close()
 	defer l.dir.Close()
@@ -101,10 +101,10 @@ func (l *Listener) Close() error {
 
 func same(a, b *unix.Stat_t) bool { return a.Dev == b.Dev && a.Ino == b.Ino }
 
-// errNoSocket is what there is in the way of a socket that is to be made.
+// errNoSocket says that another file is in the way of the new socket.
 var errNoSocket = errors.New("there is a file that is not a socket; remove it or choose another path")
 
-// removeStale removes the socket of a process of this user's that has ended.
+// removeStale removes this user's socket whose process has ended.
 func removeStale(dir *os.File, name string) error {
 	fd, st, err := open(dir, name)
 	if err != nil {
@@ -126,8 +126,8 @@ func removeStale(dir *os.File, name string) error {
 	return unix.Unlinkat(int(dir.Fd()), name, 0)
 }
 
-// open returns an O_PATH descriptor of what has a name, a link included, and what
-// it is.
+// open returns an O_PATH descriptor of the file with that name, even a link, and its
+// status.
 func open(dir *os.File, name string) (fd int, st unix.Stat_t, err error) {
 	for {
 		fd, err = unix.Openat(int(dir.Fd()), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
@@ -145,10 +145,10 @@ func open(dir *os.File, name string) (fd int, st unix.Stat_t, err error) {
 	return fd, st, nil
 }
 
-// Find returns an O_PATH descriptor of a socket beside the listener's. Others may
-// have put it there: it is no link, has no second name, and is this user's or
-// root's. Who connects does so by the descriptor (hostfile.Name), so that it is the
-// one that was looked at.
+// Find returns an O_PATH descriptor of a socket in the listener's directory. Others may
+// have put it there, so Find checks that it is not a link, has no second name, and
+// belongs to this user or root. A caller that connects does so through the descriptor
+// (hostfile.Name), so that it reaches the socket that was checked.
 func (l *Listener) Find(name string) (fd int, err error) {
 	fd, st, err := open(l.dir, name)
 	if err != nil {
