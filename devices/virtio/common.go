@@ -25,8 +25,8 @@ const (
 	commonSize                = 0x3c
 )
 
-// commonWidth returns the width of the field at an offset, 0 if none begins
-// there. The addresses are two fields of 4 bytes each (§4.1.3.1).
+// commonWidth returns the width of the field that begins at an offset, or 0 if none
+// does. A 64-bit address is accessed as two fields of 4 bytes each (§4.1.3.1).
 func commonWidth(off uint64) int {
 	switch {
 	case off < commonConfigVector || off >= commonQueueDesc && off < commonQueueNotifyData:
@@ -41,7 +41,7 @@ func commonWidth(off uint64) int {
 	return 0
 }
 
-// pciWindow is a PCI's BAR.
+// pciWindow is the memory BAR of a PCI device.
 type pciWindow struct{ *PCI }
 
 // Read implements bus.Device.
@@ -66,7 +66,7 @@ func (t pciWindow) Read(off uint64, p []byte) {
 // Write implements bus.Device.
 func (t pciWindow) Write(off uint64, p []byte) { t.wait(t.write(off, p), pciPatience) }
 
-// write is Write without its wait: it returns what to wait for, or nil.
+// write is Write without the wait. It returns what to wait for, or nil.
 func (t pciWindow) write(off uint64, p []byte) <-chan struct{} {
 	switch off / pciStructure * pciStructure {
 	case pciCommon:
@@ -78,7 +78,7 @@ func (t pciWindow) write(off uint64, p []byte) <-chan struct{} {
 	case pciConfig:
 		t.dev.WriteConfig(off-pciConfig, p)
 	case pciNotify:
-		// The queue is told by the place, whatever is written, §4.1.5.2.
+		// The offset selects the queue, whatever value is written, §4.1.5.2.
 		if at := off - pciNotify; at%notifyMultiplier == 0 {
 			t.kick(uint32(at / notifyMultiplier))
 		}
@@ -115,7 +115,7 @@ func (t pciWindow) readCommon(off uint64) uint32 {
 	if off == commonQueueVector {
 		return noVector
 	}
-	return 0 // a size of 0 tells that there is no such queue
+	return 0 // a size of 0 means that the queue does not exist
 }
 
 // readQueue reads a field of the selected queue. The caller holds mu.
@@ -185,7 +185,7 @@ func (t pciWindow) writeCommon(off uint64, v uint32) <-chan struct{} {
 	return nil
 }
 
-// writeQueue is a write of where a queue is. The caller holds mu.
+// writeQueue handles a write of a queue's size or addresses. The caller holds mu.
 func (t pciWindow) writeQueue(q *QueueRegisters, off uint64, v uint32) {
 	set := func(a *mem.Addr) {
 		if off%8 == 0 {

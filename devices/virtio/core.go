@@ -18,27 +18,27 @@ import (
 // Config is what a transport needs besides the device.
 type Config struct {
 	Mem *mem.Memory
-	// Doorbells has the guest's notifications signal an eventfd without an exit;
-	// nil takes them as exits.
+	// Doorbells makes the guest's notifications signal an eventfd without an exit. If
+	// nil, they arrive as exits.
 	Doorbells Doorbells
 	Log       *slog.Logger // nil discards
-	Owner     task.Owner   // of the goroutines that serve queues, and stop them
+	Owner     task.Owner   // of the goroutines that serve and stop queues
 	// Broken, if not nil, is closed once one of the machine's goroutines has
-	// panicked. What it had of a queue nobody gives back, so from then on a stop
-	// waits for goroutines and not for chains.
+	// panicked. The chains it held are never given back, so from then on a stop waits
+	// for goroutines but not for chains.
 	Broken <-chan struct{}
 }
 
-// Doorbells makes guest writes signal eventfds (KVM's ioeventfd). Only the
-// machine knows how.
+// Doorbells makes guest writes signal eventfds (KVM's ioeventfd). Only the machine
+// knows how.
 type Doorbells interface {
-	// Assign has the write b signal e. Deassign undoes it.
+	// Assign makes the write b signal e. Deassign undoes it.
 	Assign(e *eventfd.FD, b Bell) error
 	Deassign(e *eventfd.FD, b Bell) error
 }
 
-// A Bell is a write by which a guest notifies: of Len bytes with just this
-// Value or, if Len is 0, any to the address.
+// A Bell is a write by which a guest notifies a device: Len bytes with exactly this
+// Value or, if Len is 0, any write to the address.
 type Bell struct {
 	Addr  uint64
 	Port  bool // Addr is a port
@@ -46,75 +46,75 @@ type Bell struct {
 	Value uint32
 }
 
-// configChange in place of a queue stands for the configuration.
+// configChange, instead of a queue number, stands for the configuration.
 const configChange = -1
 
-// core is what the transports share: the device's status, its features, its
-// queues' registers, and the goroutines that serve the queues.
+// core is what the transports share: the device status, the features, the queue
+// registers, and the goroutines that serve the queues.
 //
 //	      DRIVER_OK, Resume
 //	idle ------------------> serving
 //	     <------------------
 //	      reset, Pause
 //
-// A reset takes as long as the host needs for the requests that are under way.
+// A reset takes as long as the host needs to complete the requests under way.
 // Meanwhile status shows its old value (§2.1.2), no lock is held, and writes are
 // dropped.
 type core struct {
 	dev   Device
 	cfg   Config
-	kicks []*eventfd.FD // one a queue
-	count []counters    // likewise
+	kicks []*eventfd.FD // one per queue
+	count []counters    // one per queue
 
-	// notify interrupts the driver for a queue's used buffers, or for
-	// configChange. It may be called on any goroutine and does not block.
+	// notify interrupts the driver for a queue's used buffers, or for configChange.
+	// It may be called on any goroutine and does not block.
 	notify func(queue int)
-	// cleared tells the transport that a queue was reset, or with configChange
-	// that all was. It is called with mu held.
+	// cleared tells the transport that a queue was reset or, with configChange, the
+	// whole device. It is called with mu held.
 	cleared func(queue int)
 
 	broken     atomic.Bool // the driver broke a queue, §2.1.2: DEVICE_NEEDS_RESET
 	generation atomic.Uint32
-	told       atomic.Bool   // since its last reset the driver was told of a change
-	failures   *logline.Line // a guest that breaks, resets and breaks a device again must not fill the log
+	told       atomic.Bool   // the driver was told of a change since the last reset
+	failures   *logline.Line // rate-limited: a guest that keeps breaking and resetting a device must not fill the log
 
-	// ops is held by what stops the device or one of its queues, however long
-	// that takes. It is never waited for on a vCPU's thread. It is taken before mu.
+	// ops is held while the device or one of its queues is stopped, however long that
+	// takes. A vCPU thread never waits for it. It is taken before mu.
 	ops sync.Mutex
 
 	mu       sync.Mutex
 	regs     Registers     // guarded by mu
-	runs     []*run        // guarded by mu; one a queue, nil where not serving
+	runs     []*run        // guarded by mu; one per queue, nil where not serving
 	alive    bool          // guarded by mu; Start was called and Stop was not
 	stopping bool          // guarded by mu; stop is under way, no queue starts
 	reset    chan struct{} // guarded by mu; not nil while a reset is under way
-	held     bool          // guarded by mu; from Pause to Resume nothing starts
+	held     bool          // guarded by mu; set from Pause to Resume: nothing starts
 	barred   bool          // guarded by mu; queues leave guest memory alone
 
 	// released is closed while no vCPU may wait for the device. Guarded by mu.
 	released chan struct{}
 }
 
-// Registers is all the state that there is between two accesses: its zero value
-// with the queues' sizes is the reset device, and its JSON is the snapshot.
+// Registers is all the state that exists between two accesses. Its zero value with
+// the queue sizes is the reset device; its JSON is the snapshot.
 type Registers struct {
 	Status         uint8
 	FeatureSel     uint32 `json:",omitempty"` // device_feature_select
 	DriverSel      uint32 `json:",omitempty"` // driver_feature_select
 	DriverFeatures uint64 `json:",omitempty"`
-	BadFeatures    bool   `json:",omitempty"` // the driver has chosen a bit above 63
+	BadFeatures    bool   `json:",omitempty"` // the driver chose a bit above 63
 	QueueSel       uint32 `json:",omitempty"`
 	Queues         []QueueRegisters
 }
 
-// QueueRegisters is one queue's part.
+// QueueRegisters is the part of one queue.
 type QueueRegisters struct {
 	virtq.Layout
 	Enabled   bool
-	Resetting bool `json:"-"` // queue_reset: a reset of it is under way
+	Resetting bool `json:"-"` // queue_reset: its reset is under way
 	State     virtq.State
 	Owed      []virtq.Owed `json:",omitempty"`
-	Started   bool         // State and Owed count
+	Started   bool         // State and Owed are valid
 }
 
 // run is a queue that is being served.
@@ -150,8 +150,8 @@ func (c *core) closeKicks() error {
 	return errors.Join(errs...)
 }
 
-// clear sets the registers to those of a reset device. The caller holds mu, or
-// nobody else has c yet.
+// clear sets the registers to those of a reset device. The caller holds mu, or is the
+// only user of c.
 func (c *core) clear() {
 	c.regs = Registers{}
 	for i := range c.kicks {
@@ -169,16 +169,16 @@ func (c *core) freshQueue(i int) QueueRegisters {
 	return QueueRegisters{Layout: virtq.Layout{Size: c.dev.QueueSizes()[i]}}
 }
 
-// offered are the features that the driver may choose from.
+// offered returns the features that the driver may choose from.
 func (c *core) offered() uint64 {
 	return c.dev.Features() | FeatureVersion1 | FeatureIndirectDesc | FeatureEventIdx | FeatureRingPacked | FeatureRingReset
 }
 
-// frozen says that the registers must not change. The caller holds mu.
+// frozen reports whether the registers must not change. The caller holds mu.
 func (c *core) frozen() bool { return c.reset != nil }
 
-// selected returns the registers of the queue that queue_select names, nil if
-// there is none. The caller holds mu.
+// selected returns the registers of the queue that queue_select names, or nil if
+// there is no such queue. The caller holds mu.
 func (c *core) selected() *QueueRegisters {
 	if c.regs.QueueSel >= uint32(len(c.regs.Queues)) {
 		return nil
@@ -186,7 +186,7 @@ func (c *core) selected() *QueueRegisters {
 	return &c.regs.Queues[c.regs.QueueSel]
 }
 
-// writable is selected for a write: nil too for a queue that is enabled, whose
+// writable is selected for a write. It also returns nil for an enabled queue: its
 // rings must not move while they are in use. The caller holds mu.
 func (c *core) writable() *QueueRegisters {
 	if q := c.selected(); q != nil && !q.Enabled && !q.Resetting && !c.frozen() {
@@ -195,7 +195,7 @@ func (c *core) writable() *QueueRegisters {
 	return nil
 }
 
-// window returns the 32 bits of all features that a selector chooses.
+// window returns the 32 bits of all that a feature selector chooses.
 func window(all uint64, sel uint32) uint32 {
 	if sel > 1 {
 		return 0
@@ -224,9 +224,9 @@ func (c *core) status() uint8 {
 	return c.regs.Status
 }
 
-// setStatus is the driver's write of the status, §3.1. A reset may go on when it
-// returns: then it returns a channel that is closed at its end. The caller
-// holds mu.
+// setStatus handles the driver's write of the status, §3.1. If it starts a reset that
+// is not over on return, it returns a channel that is closed when the reset ends. The
+// caller holds mu.
 func (c *core) setStatus(v uint8) <-chan struct{} {
 	if c.frozen() {
 		return c.reset
@@ -235,7 +235,7 @@ func (c *core) setStatus(v uint8) <-chan struct{} {
 		return c.startReset()
 	}
 	was := c.regs.Status
-	// The driver must not clear bits (§2.1.1), and NEEDS_RESET is ours.
+	// The driver must not clear bits (§2.1.1), and only we set NEEDS_RESET.
 	set := v &^ was &^ StatusNeedsReset
 	if set&StatusFeaturesOK != 0 && !c.acceptable(&c.regs) {
 		set &^= StatusFeaturesOK
@@ -250,21 +250,22 @@ func (c *core) setStatus(v uint8) <-chan struct{} {
 	return nil
 }
 
-// acceptable says whether the driver's choice of features is one, §2.2.2, §6.2.
+// acceptable reports whether the driver's choice of features is valid, §2.2.2, §6.2.
 func (c *core) acceptable(r *Registers) bool {
 	f := r.DriverFeatures
 	return f&^c.offered() == 0 && f&FeatureVersion1 != 0 && !r.BadFeatures
 }
 
-// setSize is the driver's write of a queue's size: 0 and what is too large leave
-// it as it is. Whether it suits the ring's format is seen when it is started.
+// setSize handles the driver's write of a queue size. 0 and sizes that are too large
+// change nothing. Whether the size suits the ring format is checked when the queue
+// starts.
 func (c *core) setSize(q *QueueRegisters, size uint32) {
 	if size != 0 && size <= uint32(c.dev.QueueSizes()[c.regs.QueueSel]) {
 		q.Size = uint16(size)
 	}
 }
 
-// kick is the driver's notification of a queue, where no doorbell takes it.
+// kick handles the driver's notification of a queue when no doorbell takes it.
 func (c *core) kick(queue uint32) {
 	if queue < uint32(len(c.kicks)) {
 		c.kicks[queue].Signal()
@@ -276,14 +277,14 @@ func (c *core) format() virtq.Format {
 	return virtq.Format{Packed: has(FeatureRingPacked), Indirect: has(FeatureIndirectDesc), EventIdx: has(FeatureEventIdx)}
 }
 
-// start starts the device and serves every enabled queue from where it was
-// left. The caller holds mu.
+// start starts the device and serves every enabled queue from where it stopped. The
+// caller holds mu.
 func (c *core) start() {
 	if c.alive || c.held || c.stopping {
 		return
 	}
 	c.proceed()
-	c.alive = true // even if Start fails: Stop is its other half
+	c.alive = true // even if Start fails: Stop is its counterpart
 	if err := c.dev.Start(c.regs.DriverFeatures, host{c}); err != nil {
 		c.fail("start", err)
 		return
@@ -335,9 +336,9 @@ func (c *core) startQueue(i int) {
 	c.cfg.Owner.Go(func() { c.serve(i, n) })
 }
 
-// bar has the queues leave guest memory alone, or go on where they were. Neither
-// waits for anybody, so a vCPU may do it at any time and rate. The device does not
-// hear of it: its queues seem empty, and those who wait for the host go on waiting.
+// bar makes the queues leave guest memory alone, or continue where they were. It
+// never waits, so a vCPU may call it at any time and rate. The device is not told:
+// its queues seem empty, and requests that wait for the host keep waiting.
 func (c *core) bar(on bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -46,7 +46,7 @@ const (
 	vendorID   = 0x4d4d56   // "VMM"
 )
 
-// MMIOSize is the size of the register window of an MMIO, in bytes.
+// MMIOSize is the size of an MMIO's register window, in bytes.
 const MMIOSize = 0x1000
 
 // Bits of the interrupt status, §4.1.4.5 and §4.2.2.
@@ -67,9 +67,9 @@ func NewMMIO(dev Device, base uint64, irq bus.Interrupt, cfg Config) (*MMIO, err
 	return mmioOn(dev, base, &edgePin{irq: irq}, cfg)
 }
 
-// NewMMIOLine is NewMMIO with an interrupt that is a level: high while the driver has
-// not acknowledged all. Who was not told how it is triggered, by ACPI or a device
-// tree, may take it for either.
+// NewMMIOLine is NewMMIO with a level interrupt: high until the driver has
+// acknowledged everything. A driver that ACPI or a device tree did not tell the
+// trigger mode may treat it as level or edge.
 func NewMMIOLine(dev Device, base uint64, line bus.Line, cfg Config) (*MMIO, error) {
 	return mmioOn(dev, base, &linePin{line: line}, cfg)
 }
@@ -110,7 +110,7 @@ func (t *MMIO) Read(off uint64, p []byte) {
 		return
 	}
 	if len(p) != 4 || off%4 != 0 {
-		clear(p) // §4.2.2.2: the driver must not
+		clear(p) // §4.2.2.2: the driver must not do this
 		return
 	}
 	t.mu.Lock()
@@ -118,7 +118,7 @@ func (t *MMIO) Read(off uint64, p []byte) {
 	le.PutUint32(p, t.read(off))
 }
 
-// read is a read of a register. The caller holds mu.
+// read handles a read of a register. The caller holds mu.
 func (t *MMIO) read(off uint64) uint32 {
 	switch off {
 	case mmioMagicValue:
@@ -163,8 +163,8 @@ func bit(b bool) uint32 {
 	return 0
 }
 
-// Write implements bus.Device. A reset makes the vCPU wait for requests that are
-// under way, because Linux's driver does not poll the status as PCI's does.
+// Write implements bus.Device. A reset makes the vCPU wait for the requests under
+// way, because Linux's MMIO driver does not poll the status as its PCI driver does.
 func (t *MMIO) Write(off uint64, p []byte) {
 	if off >= mmioConfig {
 		t.dev.WriteConfig(off-mmioConfig, p)
@@ -176,7 +176,7 @@ func (t *MMIO) Write(off uint64, p []byte) {
 	t.wait(t.write(off, le.Uint32(p)), mmioPatience)
 }
 
-// write is a write of a register. It returns what to wait for, or nil.
+// write handles a write of a register. It returns what to wait for, or nil.
 func (t *MMIO) write(off uint64, v uint32) <-chan struct{} {
 	switch off {
 	case mmioQueueNotify:
@@ -215,7 +215,7 @@ func (t *MMIO) write(off uint64, v uint32) <-chan struct{} {
 	return nil
 }
 
-// writeQueue is a write of where a queue is. The caller holds mu.
+// writeQueue handles a write of a queue's size or addresses. The caller holds mu.
 func (t *MMIO) writeQueue(off uint64, v uint32) {
 	q := t.writable()
 	if q == nil {

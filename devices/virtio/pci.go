@@ -11,8 +11,8 @@ import (
 	"vmm/logline"
 )
 
-// The BAR of memory of a PCI device, and what is where in it. The structures are
-// a page apart, so that a host can give them different doors.
+// The memory BAR of a PCI device and its layout. The structures are a page apart, so
+// that a host can treat each differently.
 const (
 	pciBAR       = 0
 	pciCommon    = 0x0000
@@ -22,13 +22,13 @@ const (
 	pciSize      = 0x4000
 	pciStructure = 0x1000
 
-	notifyMultiplier = 4 // notify_off_multiplier: a queue's place is its number times this
+	notifyMultiplier = 4 // notify_off_multiplier: a queue's notification offset is its number times this
 )
 
-// The BAR of ports has a second notification structure, with one place for all
-// queues: the value tells which, so that it suits any number of them. A host
-// has to fetch and decode the guest's instruction for a write to memory, on
-// most processors; of one to a port the processor itself says what it is.
+// The port BAR has a second notification structure, with one address for all queues.
+// The value written selects the queue, so it suits any number of them. For a write to
+// memory, most processors make the host fetch and decode the guest's instruction; for
+// a write to a port, the processor itself reports what was written.
 const (
 	portBAR  = 2 // BAR 0 takes two registers
 	portSize = 4
@@ -44,20 +44,20 @@ const noVector = 0xffff
 type PCI struct {
 	*core
 	class    uint32
-	moves    *logline.Line // of BARs, to where no doorbell can be had
+	moves    *logline.Line // of BARs, to addresses where no doorbell is possible
 	function *pci.Function
 
-	// vectors has the MSI-X vector of each queue and, behind them, of the
-	// configuration. They are here and not in the registers because an
-	// interrupt must not wait for a lock that is held around a device's start.
+	// vectors holds the MSI-X vector of each queue and, last, of the configuration.
+	// They are here and not in the registers because an interrupt must not wait for a
+	// lock that is held while a device starts.
 	vectors []atomic.Uint32
 
 	intx sync.Mutex // guards isr against the pin
 	isr  uint32
 }
 
-// NewPCI returns dev behind the PCI transport, with a class code of 24 bits. Attach
-// puts it on a bus. The caller closes it, paused or never started.
+// NewPCI returns dev behind the PCI transport, with a 24-bit class code. Attach puts
+// it on a bus. The caller closes it, paused or never started.
 func NewPCI(dev Device, class uint32, cfg Config) (*PCI, error) {
 	c, err := newCore(dev, cfg)
 	if err != nil {
@@ -70,11 +70,11 @@ func NewPCI(dev Device, class uint32, cfg Config) (*PCI, error) {
 	return t, nil
 }
 
-// Vectors is how many MSI-X vectors suit the device: one a queue, and one for
-// its configuration.
+// Vectors returns how many MSI-X vectors suit the device: one per queue, and one for
+// the configuration.
 func (t *PCI) Vectors() int { return len(t.vectors) }
 
-// Attach puts the device on a bus, which gives its vectors to it.
+// Attach puts the device on a bus and gives it its MSI-X vectors.
 func (t *PCI) Attach(b *pci.Bus, vectors []pci.Vector) error {
 	f, err := b.Add(t, vectors)
 	t.function = f
@@ -96,13 +96,13 @@ func (t *PCI) BARs() []pci.BAR {
 	}
 }
 
-// A space is what a BAR leads to.
+// A space is what a BAR maps.
 type space interface {
 	bus.Device
 	write(off uint64, p []byte) <-chan struct{} // Write without its wait
 }
 
-// space returns one of the device's, and its size. That of MSI-X is none of them:
+// space returns the space behind a BAR, and its size. The MSI-X BAR is not included:
 // a driver that needs the access capability has no MSI-X.
 func (t *PCI) space(bar byte) (space, uint32) {
 	switch bar {
@@ -114,7 +114,7 @@ func (t *PCI) space(bar byte) (space, uint32) {
 	return nil, 0
 }
 
-// pciPort is a PCI's BAR of ports.
+// pciPort is the port BAR of a PCI device.
 type pciPort struct{ *PCI }
 
 // Read implements bus.Device: there is nothing to read.
@@ -143,8 +143,8 @@ const (
 	capPCI    = 5
 )
 
-// Capabilities implements pci.Device, §4.1.4. A driver takes the first of a type
-// that it can use: the ports, unless it or its machine has none.
+// Capabilities implements pci.Device, §4.1.4. A driver takes the first of a type that
+// it can use: the ports, unless it or its machine has none.
 func (t *PCI) Capabilities() []pci.Capability {
 	const vendor = pci.VendorSpecific
 	ports := structure(capNotify, portBAR, 0, portSize, 4)
@@ -159,8 +159,8 @@ func (t *PCI) Capabilities() []pci.Capability {
 	}
 }
 
-// structure is what follows ID and Next of a struct virtio_pci_cap, of which
-// more bytes follow.
+// structure returns what follows ID and Next of a struct virtio_pci_cap. The caller
+// appends more bytes to it.
 func structure(kind, bar byte, offset, length uint32, more byte) []byte {
 	const capSize = 16
 	b := []byte{capSize + more, kind, bar, 0, 0, 0}
@@ -190,7 +190,7 @@ func (t *PCI) accessCapability() pci.Capability {
 	return c
 }
 
-// Moved implements pci.Device: the doorbells follow each BAR. Where they cannot,
+// Moved implements pci.Device. The doorbells follow each BAR. Where they cannot,
 // notifications arrive as exits.
 func (t *PCI) Moved(bar int, addr uint64, on bool) {
 	bells := t.cfg.Doorbells
@@ -217,8 +217,8 @@ func (t *PCI) Moved(bar int, addr uint64, on bool) {
 // BusMaster implements pci.Device.
 func (t *PCI) BusMaster(on bool) { t.bar(!on) }
 
-// interrupt is core.notify: by MSI-X if the driver has enabled it, else by ISR
-// and pin, §4.1.5.1.3 and §2.3.
+// interrupt is core.notify: it uses MSI-X if the driver enabled it, else ISR and pin,
+// §4.1.5.1.3 and §2.3.
 func (t *PCI) interrupt(queue int) {
 	if msix := t.function.MSIX(); msix.Enabled() {
 		i := queue
@@ -264,8 +264,8 @@ func (t *PCI) clearInterrupts(queue int) {
 	}
 }
 
-// vector is the driver's write of an MSI-X vector, §4.1.5.1.2.1: one that does
-// not exist reads back as none.
+// vector handles the driver's write of an MSI-X vector, §4.1.5.1.2.1. A vector that
+// does not exist reads back as NO_VECTOR.
 func (t *PCI) vector(i int, v uint16) {
 	if int(v) >= t.function.MSIX().Vectors() {
 		v = noVector
@@ -273,7 +273,8 @@ func (t *PCI) vector(i int, v uint16) {
 	t.vectors[i].Store(uint32(v))
 }
 
-// pciState is a PCI's snapshot. What the bus knows of it is in the bus's.
+// pciState is a PCI's snapshot. The bus's snapshot holds what the bus knows of the
+// device.
 type pciState struct {
 	Core    json.RawMessage
 	Vectors []uint16

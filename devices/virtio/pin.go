@@ -7,15 +7,15 @@ import (
 	"vmm/bus"
 )
 
-// A pin is the interrupt of an MMIO with its status register, §4.2.2. Its methods are
-// called on any goroutine, with whatever locks.
+// A pin is the interrupt of an MMIO, with its status register, §4.2.2. Its methods
+// are called on any goroutine, with any locks held.
 type pin interface {
 	raise(bits uint32)
 	acknowledge(bits uint32)
 	status() uint32
 }
 
-// edgePin is an edge for each event.
+// edgePin signals one edge per event.
 type edgePin struct {
 	irq bus.Interrupt
 	isr atomic.Uint32
@@ -30,10 +30,11 @@ func (p *edgePin) acknowledge(bits uint32) { p.isr.And(^bits) }
 
 func (p *edgePin) status() uint32 { return p.isr.Load() }
 
-// linePin is a level that is high while the status is not 0. It suits who takes the
-// rise for an edge, too: what was not acknowledged with the rest has the line rise
-// again. Linux without ACPI has such a line on the PICs, whose trigger mode (ELCR) it
-// leaves as it finds it: edges, unless somebody before it has said otherwise.
+// linePin is a level that is high while the status is not 0. It also works for a
+// guest that takes the rise for an edge: if an acknowledgment leaves bits set, the
+// line falls and rises again. Linux without ACPI has such a line on the PICs. It
+// leaves their trigger mode (ELCR) as it finds it: edges, unless the firmware or boot
+// loader set it otherwise.
 type linePin struct {
 	line bus.Line
 

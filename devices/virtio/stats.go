@@ -8,24 +8,24 @@ import (
 	"vmm/histogram"
 )
 
-// counters are of one queue.
+// counters are those of one queue.
 type counters struct {
 	virtq.Counters
 	wakes atomic.Uint64
 }
 
-// QueueStats are what one queue has done since the device was made.
+// QueueStats is what one queue has done since the device was made.
 type QueueStats struct {
 	virtq.Count
 	Wakes uint64 // how often its goroutine was woken, by the driver or the device
 }
 
-// Stats are what a device has done since it was made.
+// Stats is what a device has done since it was made.
 type Stats struct {
 	ID       ID
 	Queues   []QueueStats
-	Counters map[string]uint64             // of this kind of device; nil if it has none
-	Latency  map[string]histogram.Snapshot // of its requests, by kind; likewise
+	Counters map[string]uint64             // specific to this kind of device; nil if it has none
+	Latency  map[string]histogram.Snapshot // of its requests, by kind; nil if it has none
 }
 
 var names = map[ID]string{

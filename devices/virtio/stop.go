@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// stopQueue stops a queue's goroutine, and waits for its requests. The caller holds
+// stopQueue stops a queue's goroutine and waits for its requests. The caller holds
 // ops and not mu.
 func (c *core) stopQueue(i int, n *run) {
 	n.queue.Stop()
@@ -19,9 +19,9 @@ func (c *core) stopQueue(i int, n *run) {
 	}
 }
 
-// stop is the other half of start. It also ends what the driver has begun, a
-// reset or those of queues: what is saved afterwards has no such thing under way.
-// The caller holds ops and not mu.
+// stop is the counterpart of start. It also completes a reset of the device or of
+// queues that the driver began, so that none is under way in what is saved
+// afterwards. The caller holds ops and not mu.
 func (c *core) stop() {
 	c.mu.Lock()
 	alive, runs := c.alive, append([]*run(nil), c.runs...)
@@ -40,7 +40,7 @@ func (c *core) stop() {
 			select {
 			case <-n.queue.Drained():
 				c.regs.Queues[i].State, c.regs.Queues[i].Owed = n.queue.State(), n.queue.Owed()
-			default: // after a panic: nothing goes on from here
+			default: // after a panic: nothing continues from here
 			}
 		}
 		if c.regs.Queues[i].Resetting {
@@ -55,25 +55,25 @@ func (c *core) stop() {
 	}
 }
 
-// interrupt has a device end soon what takes long.
+// interrupt makes a device end long requests soon.
 func (c *core) interrupt() {
 	if d, ok := c.dev.(Interrupter); ok {
 		d.Interrupt()
 	}
 }
 
-// proceed is the reverse.
+// proceed undoes interrupt.
 func (c *core) proceed() {
 	if d, ok := c.dev.(Interrupter); ok {
 		d.Continue()
 	}
 }
 
-// stopQueues is stopQueue for all.
+// stopQueues is stopQueue for all queues.
 func (c *core) stopQueues(runs []*run) {
 	for _, n := range runs {
 		if n != nil {
-			n.queue.Stop() // all at once, before the first is waited for
+			n.queue.Stop() // stop all before waiting for the first
 		}
 	}
 	for i, n := range runs {
@@ -83,8 +83,8 @@ func (c *core) stopQueues(runs []*run) {
 	}
 }
 
-// startReset resets the device: at once if nothing has to be waited for. The
-// caller holds mu.
+// startReset resets the device, at once if there is nothing to wait for. The caller
+// holds mu.
 func (c *core) startReset() <-chan struct{} {
 	if !c.alive {
 		c.clear()
@@ -96,7 +96,7 @@ func (c *core) startReset() <-chan struct{} {
 		c.ops.Lock()
 		defer c.ops.Unlock()
 		c.mu.Lock()
-		pending := c.reset == done // else Pause was here first, and ended it
+		pending := c.reset == done // else Pause came first, and ended the reset
 		c.mu.Unlock()
 		if pending {
 			c.stop()
@@ -105,7 +105,7 @@ func (c *core) startReset() <-chan struct{} {
 	return done
 }
 
-// resetQueue is a driver's write of queue_reset (§2.6.1), for the selected
+// resetQueue handles a driver's write of queue_reset (§2.6.1), for the selected
 // queue. The caller holds mu, and may wait for the channel, if any.
 func (c *core) resetQueue() <-chan struct{} {
 	if c.regs.DriverFeatures&FeatureRingReset == 0 {
@@ -136,7 +136,7 @@ func (c *core) disableQueue() <-chan struct{} {
 		n, pending := c.runs[i], c.regs.Queues[i].Resetting
 		c.mu.Unlock()
 		if !pending {
-			return // Pause or a reset was here first: the queue may be in use again
+			return // Pause or a reset came first: the queue may be in use again
 		}
 		c.stopQueue(i, n)
 		c.mu.Lock()
@@ -147,16 +147,16 @@ func (c *core) disableQueue() <-chan struct{} {
 	return done
 }
 
-// How long a vCPU waits at a register for what its write has begun. PCI's
-// drivers poll, so this only spares them a turn; MMIO's do not, and what they
-// write while a reset is still under way is dropped.
+// How long a vCPU waits at a register for what its write began. PCI drivers poll, so
+// this only saves them a retry. MMIO drivers do not, and what they write while a
+// reset is under way is dropped.
 const (
 	mmioPatience = 20 * time.Second
 	pciPatience  = time.Millisecond
 )
 
-// wait waits for done, if it is not nil, until limit has passed or the machine
-// wants its vCPUs back. The caller holds no lock.
+// wait waits until done is closed, limit has passed, or the machine wants its vCPUs
+// back. A nil done returns at once. The caller holds no lock.
 func (c *core) wait(done <-chan struct{}, limit time.Duration) {
 	if done == nil {
 		return
@@ -173,7 +173,7 @@ func (c *core) wait(done <-chan struct{}, limit time.Duration) {
 	}
 }
 
-// Release has no vCPU wait in the device, until Resume.
+// Release makes sure that no vCPU waits in the device, until Resume.
 func (c *core) Release() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -189,8 +189,8 @@ func (c *core) clearQueue(i int) {
 	c.cleared(i)
 }
 
-// enableQueue is a driver's write of 1 to queue_enable or QueueReady, for the
-// selected queue; the driver does not disable but by a reset. The caller holds mu.
+// enableQueue handles a driver's write of 1 to queue_enable or QueueReady, for the
+// selected queue. A driver disables a queue only by a reset. The caller holds mu.
 func (c *core) enableQueue() {
 	if q := c.writable(); q != nil {
 		q.Enabled = true
@@ -198,7 +198,7 @@ func (c *core) enableQueue() {
 	}
 }
 
-// A TimeoutError says that the host does not complete a device's requests.
+// A TimeoutError means that the host does not complete a device's requests.
 type TimeoutError struct {
 	Device ID
 	After  time.Duration
@@ -208,9 +208,9 @@ func (e *TimeoutError) Error() string {
 	return fmt.Sprintf("virtio device %d: the host has not completed its requests after %v", e.Device, e.After)
 }
 
-// Pause stops the device between two requests, or returns a *TimeoutError if
-// that takes longer than limit: then Resume must follow, too. No vCPU runs, and
-// Release was called.
+// Pause stops the device between two requests, or returns a *TimeoutError if that
+// takes longer than limit. Resume must follow in that case, too. The caller makes
+// sure that no vCPU runs, and has called Release.
 func (c *core) Pause(limit time.Duration) error {
 	c.mu.Lock()
 	c.held = true
@@ -222,7 +222,7 @@ func (c *core) Pause(limit time.Duration) error {
 		c.ops.Lock()
 		defer c.ops.Unlock()
 		c.mu.Lock()
-		held := c.held // else Resume was here first
+		held := c.held // else Resume came first
 		c.mu.Unlock()
 		if held {
 			c.stop()
@@ -236,8 +236,8 @@ func (c *core) Pause(limit time.Duration) error {
 	}
 }
 
-// Resume undoes Pause. After a Pause that failed the device starts once the host
-// has completed what was under way.
+// Resume undoes Pause. After a failed Pause the device starts once the host has
+// completed the requests under way.
 func (c *core) Resume() {
 	c.mu.Lock()
 	c.held, c.released = false, make(chan struct{})
@@ -252,8 +252,8 @@ func (c *core) Resume() {
 	})
 }
 
-// resume is Resume once nothing stops any more. It releases ops, which the
-// caller holds.
+// resume is Resume once no stop is under way. The caller holds ops; resume releases
+// it.
 func (c *core) resume() {
 	defer c.ops.Unlock()
 	c.mu.Lock()
@@ -262,10 +262,10 @@ func (c *core) resume() {
 		return
 	}
 	if c.alive {
-		c.proceed() // a Pause that failed has not stopped it
+		c.proceed() // a failed Pause has not stopped it
 	}
 	c.start()
-	// An interrupt may have been lost in what was saved, and costs nothing.
+	// The saved state may have lost an interrupt, and an extra one does no harm.
 	for i, n := range c.runs {
 		if n != nil {
 			c.notify(i)
@@ -276,8 +276,8 @@ func (c *core) resume() {
 	}
 }
 
-// Close ends the device, as Pause does, and frees what it holds. A device that
-// does not stop within limit is left alone.
+// Close stops the device, as Pause does, and frees what it holds. A device that does
+// not stop within limit is left alone.
 func (c *core) Close(limit time.Duration) error {
 	if err := c.Pause(limit); err != nil {
 		return err
@@ -285,11 +285,12 @@ func (c *core) Close(limit time.Duration) error {
 	return c.closeKicks()
 }
 
-// snapshot is the state of a device, its transport's included.
+// snapshot is the state of a device and its transport.
 type snapshot struct {
 	Registers Registers
 	Broken    bool `json:",omitempty"`
-	// The driver compares two values of Generation, which may be of two processes.
+	// The driver compares two values of Generation, which may come from two
+	// processes.
 	Generation uint32          `json:",omitempty"`
 	Told       bool            `json:",omitempty"`
 	Device     json.RawMessage `json:",omitempty"` // of a Saver
@@ -309,8 +310,8 @@ func (c *core) save() ([]byte, error) {
 	return json.Marshal(s)
 }
 
-// load sets the state of a device that was never started; Resume starts it. The
-// bytes are foreign: what New of a queue checks is not checked here.
+// load sets the state of a device that was never started; Resume starts it. The bytes
+// are untrusted. What virtq.New checks is not checked here.
 func (c *core) load(b []byte) error {
 	var s snapshot
 	if err := json.Unmarshal(b, &s); err != nil {
