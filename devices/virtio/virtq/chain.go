@@ -6,13 +6,13 @@ import (
 	"vmm/mem"
 )
 
-// A Chain is one request of the driver: bytes for the device to read, then
-// room for it to write. How they are cut into buffers means nothing (§2.7.4.1);
-// no buffer is empty, but a list may be.
+// A Chain is one request of the driver: bytes for the device to read, then room for
+// it to write. How they are split into buffers means nothing (§2.7.4.1). No buffer is
+// empty, but a list may be.
 //
-// From Pop to Push it belongs to who popped it, who may use it on any goroutine,
-// one at a time, and change the two lists. The buffers alias guest memory, which
-// the guest may change at any time: copy what must not change between check and
+// From Pop to Push the chain belongs to its popper, which may use it on any
+// goroutine, one at a time, and change the two lists. The buffers alias guest memory,
+// which the guest may change at any time: copy what must not change between check and
 // use. They may overlap each other and the rings.
 type Chain struct {
 	Readable [][]byte
@@ -21,12 +21,12 @@ type Chain struct {
 	queue    *Queue
 	popped   bool
 	id       uint16   // split: index of the head; packed: buffer ID
-	slots    uint16   // packed: descriptors of the ring that it takes
+	slots    uint16   // packed: ring descriptors that it takes
 	from     uint16   // where in the ring it was taken: avail, or a position
-	descs    int      // that were added
+	descs    int      // descriptors added
 	bufs     [][]byte // what Readable and Writable are slices of
 	readable int      // how many of bufs
-	total    uint64   // bytes
+	total    uint64   // bytes, readable and writable
 	writable uint64   // bytes
 	cut      [][]byte // what CutFirst and CutLast return slices of
 }
@@ -37,8 +37,8 @@ func (c *Chain) ReadableLen() uint64 { return length(c.Readable) }
 // WritableLen returns the number of bytes in Writable.
 func (c *Chain) WritableLen() uint64 { return length(c.Writable) }
 
-// Read moves bytes from the front of Readable to p and returns how many: fewer
-// than len(p) only if there are no more.
+// Read moves bytes from the front of Readable to p and returns how many: fewer than
+// len(p) only if no more are left.
 func (c *Chain) Read(p []byte) int {
 	n := 0
 	for n < len(p) && len(c.Readable) > 0 {
@@ -49,8 +49,8 @@ func (c *Chain) Read(p []byte) int {
 	return n
 }
 
-// ReadFull fills p from the front of Readable. If there are fewer bytes it
-// returns false and takes none.
+// ReadFull fills p from the front of Readable. If there are too few bytes it takes
+// none and returns false.
 func (c *Chain) ReadFull(p []byte) bool {
 	have := 0
 	for i := 0; have < len(p); i++ {
@@ -63,8 +63,8 @@ func (c *Chain) ReadFull(p []byte) bool {
 	return true
 }
 
-// Write copies p to the front of Writable, removes what it filled, and returns
-// how many bytes those are: fewer than len(p) only if there is no more room.
+// Write copies p to the front of Writable and removes what it filled. It returns the
+// number of bytes copied: fewer than len(p) only if no more room is left.
 func (c *Chain) Write(p []byte) int {
 	n := 0
 	for n < len(p) && len(c.Writable) > 0 {
@@ -75,9 +75,9 @@ func (c *Chain) Write(p []byte) int {
 	return n
 }
 
-// CutLast removes the last n bytes of Writable and returns them, one buffer or
-// several; nil, and nothing is removed, if there are fewer. They are a device's
-// trailer, to be written before Push.
+// CutLast removes the last n bytes of Writable and returns them, in one or more
+// buffers. If there are fewer, it returns nil and removes nothing. They are a
+// device's trailer, to be written before Push.
 func (c *Chain) CutLast(n int) [][]byte {
 	w := c.Writable
 	i, left := len(w), n
@@ -99,8 +99,8 @@ func (c *Chain) CutLast(n int) [][]byte {
 	return c.cut[start:len(c.cut):len(c.cut)]
 }
 
-// CutFirst removes the first n bytes of Writable and returns them, one buffer
-// or several; nil, and nothing is removed, if there are fewer. They are a
+// CutFirst removes the first n bytes of Writable and returns them, in one or more
+// buffers. If there are fewer, it returns nil and removes nothing. They are a
 // device's header, to be written before Push.
 func (c *Chain) CutFirst(n int) [][]byte {
 	w := c.Writable
@@ -131,7 +131,7 @@ func length(bufs [][]byte) uint64 {
 	return n
 }
 
-// advance removes n bytes of the first buffer.
+// advance removes the first n bytes of the first buffer.
 func advance(bufs [][]byte, n int) [][]byte {
 	if n == len(bufs[0]) {
 		return bufs[1:]
@@ -140,20 +140,19 @@ func advance(bufs [][]byte, n int) [][]byte {
 	return bufs
 }
 
-// What a driver can do wrong in either format.
+// Driver errors that both formats share.
 var (
 	errTooLong  = errors.New("the chain has more descriptors than allowed, or a loop")
 	errTooLarge = errors.New("the chain is larger than 2^32 bytes")
 	errOrder    = errors.New("a device-readable buffer follows a writable one")
 )
 
-// maxTotal is how many bytes a chain may have, §2.7.5.2. §2.8 has no such rule,
-// but a used length of 32 bits as well.
+// maxTotal is how many bytes a chain may have, §2.7.5.2. §2.8 has no such rule, but
+// it also has a used length of 32 bits.
 const maxTotal = 1 << 32
 
-// add appends the buffer that a descriptor describes. A descriptor of no bytes
-// adds nothing and its address may be anything, but it counts: else a loop of
-// them would never end.
+// add appends the buffer of a descriptor. An empty descriptor adds nothing and may
+// have any address, but it counts: otherwise a loop of them would never end.
 func (c *Chain) add(addr mem.Addr, n uint32, writable bool) error {
 	if c.descs++; c.descs > c.queue.limit {
 		return errTooLong
@@ -180,14 +179,14 @@ func (c *Chain) add(addr mem.Addr, n uint32, writable bool) error {
 	return nil
 }
 
-// seal ends a walk: c is ready for the device.
+// seal ends a walk and makes c ready for the device.
 func (c *Chain) seal() {
 	c.Readable = c.bufs[:c.readable:c.readable]
 	c.Writable = c.bufs[c.readable:]
 	c.popped = true
 }
 
-// clear makes c empty again; its slices keep their room if keep is true.
+// clear makes c empty again. If keep is true, its slices keep their capacity.
 func (c *Chain) clear(keep bool) {
 	bufs, cut := c.bufs[:0], c.cut[:0]
 	if !keep {

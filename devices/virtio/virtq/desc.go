@@ -26,8 +26,8 @@ var (
 	errMixed    = errors.New("INDIRECT and NEXT together")
 )
 
-// indirect returns the table of an indirect descriptor, §2.7.5.3 and §2.8.7.
-// The rings say where one may stand.
+// indirect returns the table of an indirect descriptor, §2.7.5.3 and §2.8.7. Each
+// ring type checks where such a descriptor may stand.
 func indirect(m *mem.Memory, f Format, addr mem.Addr, n uint32) ([]byte, error) {
 	if !f.Indirect {
 		return nil, errIndirect

@@ -2,33 +2,33 @@ package virtq
 
 import "errors"
 
-// An Owed is a chain that was pushed while the queue was held, of which the driver
-// has not been told.
+// An Owed is a chain that was pushed while the queue was held, and that the driver
+// has not yet been told of.
 type Owed struct {
 	ID    uint16
 	Slots uint16 `json:",omitempty"` // of a packed ring
 	N     uint32 `json:",omitempty"` // bytes written
 }
 
-// Hold has the queue leave guest memory alone until Release: it seems empty, and
-// what is pushed is kept back. What was popped before is in its device's hands.
+// Hold makes the queue leave guest memory alone until Release: it seems empty, and
+// what is pushed is kept back. Chains popped earlier stay with the device.
 func (q *Queue) Hold() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.held = true
 }
 
-// Release undoes Hold, and gives the driver what was kept back. The caller must see
-// to it that the queue is popped once. A queue that was stopped stays held: what it
-// owes is in Owed.
+// Release undoes Hold, and gives the driver what was kept back. The caller must make
+// sure that the queue is then popped once. A stopped queue stays held: Owed returns
+// what it owes.
 func (q *Queue) Release() {
 	if n := q.release(); n > 0 {
 		q.signal(n)
 	}
 }
 
-// release is Release up to the interrupt: it returns for how many chains there must
-// be one.
+// release is Release without the interrupt. It returns the number of chains that need
+// one.
 func (q *Queue) release() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -53,11 +53,12 @@ func (q *Queue) keepBack(batch []Used) {
 	for _, u := range batch {
 		u.Chain.popped = false
 	}
-	q.owed = append(q.owed, batch...) // no more than there are in flight
+	q.owed = append(q.owed, batch...) // no more than are in flight
 	q.finish(len(batch))
 }
 
-// Owed returns what a drained queue has kept back, for Owe of the one that goes on.
+// Owed returns what a drained queue has kept back, for Owe of the queue that
+// continues it.
 func (q *Queue) Owed() (list []Owed) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -69,8 +70,8 @@ func (q *Queue) Owed() (list []Owed) {
 
 var errOwed = errors.New("virtqueue: the state owes the driver more chains than there are, or none that there is")
 
-// Owe has a new queue owe the driver what another did. It is held until Release. The
-// list may be foreign.
+// Owe makes a new queue owe the driver what an earlier one did. The queue is held
+// until Release. The list may be untrusted.
 func (q *Queue) Owe(list []Owed) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -6,7 +6,7 @@ import (
 	"vmm/mem"
 )
 
-// Layout is where the driver put a queue, §2.6.
+// Layout is where the driver placed a queue, §2.6.
 type Layout struct {
 	Size   uint16   // of the ring, in descriptors
 	Desc   mem.Addr // descriptor area
@@ -21,8 +21,8 @@ type Format struct {
 	EventIdx bool // VIRTIO_F_EVENT_IDX
 }
 
-// Fresh returns the state of a queue that was never used: in a packed ring the
-// wrap counters begin at 1 (§2.8.1).
+// Fresh returns the state of a queue that was never used. In a packed ring the wrap
+// counters begin at 1 (§2.8.1).
 func (f Format) Fresh() State {
 	if f.Packed {
 		return State{Avail: 1 << wrapShift, Used: 1 << wrapShift}
@@ -30,11 +30,11 @@ func (f Format) Fresh() State {
 	return State{}
 }
 
-// maxSize is the largest queue of either format.
+// maxSize is the largest queue size of either format.
 const maxSize = 1 << 15
 
-// check checks size and alignment, §2.7 and §2.8.10.1. That the areas are in
-// RAM is seen when they are sliced.
+// check checks size and alignment, §2.7 and §2.8.10.1. Whether the areas are in RAM
+// is checked when they are sliced.
 func (l Layout) check(f Format) error {
 	if l.Size == 0 || l.Size > maxSize {
 		return fmt.Errorf("virtqueue: size %d: not in 1 to %d", l.Size, maxSize)

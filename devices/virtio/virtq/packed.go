@@ -15,17 +15,17 @@ const (
 	eventDesc    = 2 // RING_EVENT_FLAGS_DESC, with EVENT_IDX only
 )
 
-// wrapShift is where a wrap counter stands above an offset: the format of a
-// saved State, and of the event suppression structures (§2.8.14).
+// wrapShift is the bit of the wrap counter above an offset, in a saved State and in
+// the event suppression structures (§2.8.14).
 const wrapShift = 15
 
-// A position is an offset in the ring, and above it the wrap counter.
+// A position is an offset in the ring, with the wrap counter above it.
 type position uint16
 
 func (p position) off() int     { return int(p &^ (1 << wrapShift)) }
 func (p position) wrap() uint32 { return uint32(p >> wrapShift) }
 
-// advance returns the position n descriptors on, where n is at most size.
+// advance returns the position n descriptors further on. n is at most size.
 func (p position) advance(n, size uint16) position {
 	off := p.off() + int(n)
 	if off < int(size) {
@@ -34,8 +34,8 @@ func (p position) advance(n, size uint16) position {
 	return position(off-int(size)) | ^p&(1<<wrapShift)
 }
 
-// available tells whether the flags of the descriptor at p say that the driver
-// made it available, §2.8.1.
+// available reports whether flags, of the descriptor at p, mean that the driver made
+// it available, §2.8.1.
 func (p position) available(flags uint32) bool {
 	return flags>>7&1 == p.wrap() && flags>>15&1 != p.wrap()
 }
@@ -46,17 +46,17 @@ type packed struct {
 	format Format
 	size   uint16
 
-	ring        []uint32 // four words a descriptor: addr, addr, len, id and flags
+	ring        []uint32 // four words per descriptor: addr, addr, len, id and flags
 	driverEvent *uint32  // written by the driver: offset and wrap counter, flags above
-	deviceEvent *uint32  // written by us: the same
+	deviceEvent *uint32  // written by us, in the same form
 
 	avail     position // of the next chain to take
 	used      position // of the next used descriptor
-	inFlight  uint16   // descriptors of the ring between the two
+	inFlight  uint16   // ring descriptors between the two
 	listening bool
 }
 
-// newPacked finds the areas, which have the alignment of §2.8.10.1.
+// newPacked finds the areas. They have the alignment of §2.8.10.1.
 func newPacked(m *mem.Memory, l Layout, f Format, s State) (*packed, error) {
 	r := &packed{mem: m, format: f, size: l.Size, avail: position(s.Avail), used: position(s.Used)}
 	if size := int(l.Size); r.avail.off() >= size || r.used.off() >= size {
@@ -74,8 +74,8 @@ func newPacked(m *mem.Memory, l Layout, f Format, s State) (*packed, error) {
 
 func (r *packed) state() State { return State{Avail: uint16(r.avail), Used: uint16(r.used)} }
 
-// desc returns the words of the descriptor at p. The last, id and flags, is
-// what each side publishes.
+// desc returns the words of the descriptor at p. Each side publishes by writing the
+// last, id and flags.
 func (r *packed) desc(p position) []uint32 { return r.ring[4*p.off():][:4] }
 
 func (r *packed) next(c *Chain) (bool, error) {
@@ -130,8 +130,8 @@ func (r *packed) walk(c *Chain) (position, bool, error) {
 	}
 }
 
-// table adds an indirect table, all of it: NEXT means nothing there, nor does
-// any other flag but WRITE (§2.8.7).
+// table adds a whole indirect table. NEXT has no meaning there, nor has any flag
+// except WRITE (§2.8.7).
 func (r *packed) table(c *Chain, addr mem.Addr, n uint32) error {
 	t, err := indirect(r.mem, r.format, addr, n)
 	for ; err == nil && len(t) > 0; t = t[descSize:] {
@@ -158,9 +158,9 @@ func (r *packed) retake(_, slots uint16) bool {
 	return true
 }
 
-// use writes one used descriptor for all of a list, at the next position
-// whatever the list's own is, and goes on by its length (§2.8.6). The driver
-// looks at the first before it looks at the next: so the first is published last.
+// use writes one used descriptor for a whole list, at the next position wherever the
+// list itself is, and advances by the list's length (§2.8.6). The driver looks at the
+// first before it looks at the next, so the first is published last.
 func (r *packed) use(batch []Used) bool {
 	before, slots := r.used, uint16(0)
 	first := r.desc(r.used)
@@ -188,16 +188,15 @@ func (r *packed) use(batch []Used) bool {
 	return r.signal(before, slots)
 }
 
-// signal tells whether the driver wants to be interrupted for the n
-// descriptors from p on, §2.8.10. What it may not ask for means yes: an
-// interrupt too many does no harm.
+// signal reports whether the driver wants an interrupt for the n descriptors from p
+// on, §2.8.10. An invalid request means yes: an extra interrupt does no harm.
 func (r *packed) signal(p position, n uint16) bool {
 	e := atomic.LoadUint32(r.driverEvent)
 	flags := e >> 16 & 3
 	if flags != eventDesc || !r.format.EventIdx {
 		return flags != eventDisable
 	}
-	// Positions repeat after two laps. The driver's is one of the n if it is
+	// Positions repeat after two laps. The driver's position is one of the n if it is
 	// less than n ahead of p.
 	size := int(r.size)
 	event := position(e)
@@ -224,8 +223,8 @@ func (r *packed) listen() bool {
 	return true
 }
 
-// ignore: with EVENT_IDX the driver would come by the old position again after
-// two laps, which in a small ring is soon.
+// ignore disables kicks even with EVENT_IDX: otherwise the driver would pass the old
+// position again after two laps, which is soon in a small ring.
 func (r *packed) ignore() {
 	if r.listening {
 		r.listening = false

@@ -19,27 +19,27 @@ type split struct {
 	format Format
 	size   uint16
 
-	// The descriptor area and the driver's, which we only read.
+	// The descriptor area and the driver area, which we only read.
 	desc       []byte
 	availFlags mem.U16
 	availIdx   mem.U16
 	availRing  []byte
 	usedEvent  mem.U16
 
-	// The device's area, which we only write. flags and idx are one aligned
-	// word, and both are ours: they are stored together.
+	// The device area, which we only write. flags and idx are one aligned word, and
+	// both are ours, so they are stored together.
 	usedWord   *uint32
 	usedRing   []byte
 	availEvent mem.U16
 
-	seen      uint16 // the driver's idx when it was last loaded
+	seen      uint16 // the driver's idx when last loaded
 	avail     uint16 // chains taken, modulo 2^16
 	used      uint16 // chains used, modulo 2^16
 	inFlight  uint16
 	listening bool
 }
 
-// newSplit finds the areas, which have the alignment of §2.7.
+// newSplit finds the areas. They have the alignment of §2.7.
 func newSplit(m *mem.Memory, l Layout, f Format, s State) (*split, error) {
 	n := uint64(l.Size)
 	r := &split{mem: m, format: f, size: l.Size, seen: s.Avail, avail: s.Avail, used: s.Used}
@@ -79,8 +79,8 @@ func (r *split) next(c *Chain) (bool, error) {
 			return false, nil
 		}
 	}
-	// A head that is available twice before it is used would let the driver
-	// have us hold any number of chains.
+	// If a head could be available twice before it is used, the driver could make us
+	// hold any number of chains.
 	if r.inFlight == r.size {
 		return false, fmt.Errorf("virtqueue: more than %d chains in flight", r.size)
 	}
@@ -94,9 +94,9 @@ func (r *split) next(c *Chain) (bool, error) {
 	return true, nil
 }
 
-// walk adds the descriptors of the chain whose head is c.id: some in the ring,
-// then some in a table if the last of those is indirect (§2.7.5.3.2). Chain.add
-// bounds their number; in the ring there are no more than it has.
+// walk adds the descriptors of the chain whose head is c.id: some in the ring, then
+// some in a table if the last of those is indirect (§2.7.5.3.2). Chain.add limits
+// their number; in the ring there are no more than its size.
 func (r *split) walk(c *Chain) error {
 	table, i, inTable := r.desc, int(c.id), false
 	for {
@@ -166,7 +166,7 @@ func (r *split) use(batch []Used) bool {
 	return r.availFlags.Load()&availNoInterrupt == 0
 }
 
-// publish stores the used ring's flags and idx. With EVENT_IDX flags is 0
+// publish stores the flags and idx of the used ring. With EVENT_IDX, flags is 0
 // (§2.7.10.2).
 func (r *split) publish() {
 	flags := uint32(0)
@@ -189,8 +189,8 @@ func (r *split) listen() bool {
 	return true
 }
 
-// ignore: with EVENT_IDX there is nothing to do, for the driver has passed
-// avail_event and will come by again only after 65536 chains.
+// ignore has nothing to do with EVENT_IDX: the driver has passed avail_event and will
+// reach it again only after 65536 chains.
 func (r *split) ignore() {
 	if !r.listening {
 		return
