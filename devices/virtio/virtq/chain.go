@@ -28,7 +28,7 @@ type Chain struct {
 	readable int      // how many of bufs
 	total    uint64   // bytes, readable and writable
 	writable uint64   // bytes
-	cut      [][]byte // what CutFirst and CutLast return slices of
+	cut      [][]byte // backs the slices that CutFirst and CutLast return
 }
 
 // ReadableLen returns the number of bytes in Readable.

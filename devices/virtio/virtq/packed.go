@@ -92,8 +92,8 @@ func (r *packed) next(c *Chain) (bool, error) {
 }
 
 // walk adds the descriptors of the list at r.avail, if it is available, and
-// returns the position behind it. The list is as long as the ring has
-// descriptors that are not in flight: else the driver writes over some of those.
+// returns the position after it. The list may use only ring descriptors that are
+// not in flight: otherwise the driver has overwritten some of those.
 func (r *packed) walk(c *Chain) (position, bool, error) {
 	at := r.avail
 	d := r.desc(at)

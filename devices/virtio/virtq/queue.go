@@ -56,8 +56,8 @@ type Queue struct {
 
 // A ring is one of the two formats. Its methods are called under Queue.mu.
 type ring interface {
-	// next takes the next available chain into c, or returns false, or what the
-	// driver did wrong.
+	// next takes the next available chain into c. It returns false if there is none,
+	// and an error if the driver did something wrong.
 	next(c *Chain) (bool, error)
 
 	// use marks chains used, all at once for the driver, and reports whether the
