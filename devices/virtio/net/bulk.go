@@ -9,30 +9,30 @@ import (
 )
 
 const (
-	// bulk is how many bytes, moved at once, make a stream of it: more than a
-	// frame that is not cut by who sends it.
+	// bulk is how many bytes, moved at once, indicate a stream: more than a frame
+	// that the sender does not split.
 	bulk = 16 << 10
-	// streamEnd is how many times in a row there is less before it has ended.
+	// streamEnd is how many smaller moves in a row end a stream.
 	streamEnd = 16
 )
 
-// pace is how eager the thread is that serves a queue.
+// pace is the scheduling policy of the thread that serves a queue.
 //
-// A thread that the guest's notification wakes takes the processor from the
-// guest, if there is no idle one: each frame stops the guest for its kick and
-// again for our interrupt, and there is just one to be sent. In a stream the
-// guest had better go on. Then the thread is SCHED_BATCH, which waits for its turn
-// unless a processor is idle (sched(7)), and finds more frames.
+// A thread that the guest's notification wakes takes the processor from the guest if
+// no processor is idle: each frame stops the guest for its kick and again for our
+// interrupt, and there is only one frame to send. In a stream it is better to let the
+// guest continue. The thread is then SCHED_BATCH: it waits for its turn unless a
+// processor is idle (sched(7)), and finds more frames.
 type pace struct {
-	q     *virtq.Queue    // whose goroutine it is
-	attr  *unix.SchedAttr // of a thread in a stream, to which it is locked; else nil
-	fixed bool            // the policy is another one, or cannot be changed
+	q     *virtq.Queue    // the queue whose goroutine this is
+	attr  *unix.SchedAttr // of the thread in a stream, to which the goroutine is locked; else nil
+	fixed bool            // the policy is a different one, or cannot be changed
 	less  int             // how often in a row it moved less than bulk
 }
 
 // moved is called on the goroutine of q, which has moved n bytes.
 func (p *pace) moved(q *virtq.Queue, n uint64) {
-	if p.q != q { // a new goroutine; the thread of the last has ended with it
+	if p.q != q { // a new goroutine; the last one's thread has ended with it
 		*p = pace{q: q}
 	}
 	switch {
@@ -63,7 +63,8 @@ func (p *pace) wait() {
 	p.attr = attr
 }
 
-// hurry undoes wait. A thread whose policy stays is left to this goroutine.
+// hurry undoes wait. If the policy cannot be restored, the goroutine stays locked to
+// its thread.
 func (p *pace) hurry() {
 	p.attr.Policy = unix.SCHED_NORMAL
 	if p.fixed = unix.SchedSetAttr(0, p.attr, 0) != nil; !p.fixed {

@@ -29,7 +29,7 @@ const (
 	featureControlMAC    = 1 << 23 // VIRTIO_NET_F_CTRL_MAC_ADDR
 )
 
-// guestOffloads and hostOffloads say which feature stands for which offload.
+// guestOffloads and hostOffloads map features to offloads.
 var (
 	guestOffloads = map[uint64]ethernet.Offload{featureGuestChecksum: ethernet.Checksum, featureGuestTSO4: ethernet.TSO4, featureGuestTSO6: ethernet.TSO6, featureGuestECN: ethernet.ECN}
 	hostOffloads  = map[uint64]ethernet.Offload{featureChecksum: ethernet.Checksum, featureHostTSO4: ethernet.TSO4, featureHostTSO6: ethernet.TSO6, featureHostECN: ethernet.ECN}
@@ -45,8 +45,8 @@ func bits(table map[uint64]ethernet.Offload, o ethernet.Offload) (features uint6
 	return features
 }
 
-// offload is the opposite of bits. What another feature is needed for counts
-// for nothing without it (§5.1.3.1).
+// offload is the inverse of bits. A feature that requires another counts only if the
+// other is set (§5.1.3.1).
 func offload(table map[uint64]ethernet.Offload, features uint64) (o ethernet.Offload) {
 	for bit, offload := range table {
 		if features&bit != 0 {
@@ -105,8 +105,8 @@ func (d *Device) ReadConfig(off uint64, p []byte) {
 	}
 }
 
-// WriteConfig implements virtio.Device: a modern driver sets its MAC address by
-// a command (§5.1.4.1).
+// WriteConfig implements virtio.Device. A modern driver sets its MAC address with a
+// command (§5.1.4.1).
 func (*Device) WriteConfig(uint64, []byte) {}
 
 var _ virtio.Device = (*Device)(nil)

@@ -26,11 +26,11 @@ const (
 	ackErr = 1 // VIRTIO_NET_ERR
 )
 
-// maxCommand bounds a command: two tables of a thousand addresses. A longer one
-// is refused.
+// maxCommand bounds a command: two tables of about a thousand addresses. A longer
+// command is refused.
 const maxCommand = 2 + 2*(4+1024*6)
 
-// control obeys the driver's commands.
+// control carries out the driver's commands.
 func (d *Device) control(q *virtq.Queue) {
 	for c := q.Pop(); c != nil; c = q.Pop() {
 		ack := c.CutLast(1)
@@ -45,8 +45,8 @@ func (d *Device) control(q *virtq.Queue) {
 				ack[0][0] = ackOK
 			}
 		}
-		// All before the last byte counts as written (§2.7.8.2), but a command has
-		// nothing there.
+		// All bytes before the last count as written (§2.7.8.2), but a command has
+		// none there.
 		n := uint32(0)
 		if c.WritableLen() == 0 {
 			n = 1
@@ -55,7 +55,7 @@ func (d *Device) control(q *virtq.Queue) {
 	}
 }
 
-// obey returns whether a command was one, and was carried out.
+// obey reports whether a command was valid and was carried out.
 func (d *Device) obey(class, command byte, data []byte) bool {
 	d.mu.Lock()
 	negotiated := d.negotiated
@@ -79,7 +79,7 @@ func (d *Device) obey(class, command byte, data []byte) bool {
 	return false
 }
 
-// setMode changes the mode. One that the link refuses stays as it was.
+// setMode changes the mode. If the link refuses the new mode, the old one stays.
 func (d *Device) setMode(change func(*ethernet.Mode)) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -92,7 +92,7 @@ func (d *Device) setMode(change func(*ethernet.Mode)) bool {
 	return true
 }
 
-// setReceiveMode is a command of the class RX, §5.1.6.5.1.
+// setReceiveMode carries out a command of class RX, §5.1.6.5.1.
 func (d *Device) setReceiveMode(command byte, data []byte) bool {
 	if len(data) != 1 {
 		return false
@@ -119,7 +119,7 @@ func (d *Device) setReceiveMode(command byte, data []byte) bool {
 	return known
 }
 
-// setTables replaces the addresses that the guest wants frames of, §5.1.6.5.2.
+// setTables replaces the addresses whose frames the guest wants, §5.1.6.5.2.
 func (d *Device) setTables(data []byte) bool {
 	unicast, data, ok := table(data)
 	if !ok {
@@ -134,7 +134,7 @@ func (d *Device) setTables(data []byte) bool {
 }
 
 // table returns the first table of data, a struct virtio_net_ctrl_mac, and what
-// is behind it.
+// follows it.
 func table(data []byte) (list []ethernet.MAC, rest []byte, ok bool) {
 	if len(data) < 4 {
 		return nil, nil, false

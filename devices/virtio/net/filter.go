@@ -5,28 +5,28 @@ import (
 	"vmm/ethernet"
 )
 
-// maxAddresses bounds each table of addresses; a driver that wants more gets
-// all frames of that kind (§5.1.6.5.2).
+// maxAddresses bounds each table of addresses. A driver that wants more gets all
+// frames of that kind (§5.1.6.5.2).
 const maxAddresses = 64
 
-// filter decides which frames the guest gets, §5.1.6.5.1. What is let through
-// by mistake the guest drops: the filter spares it the work.
+// filter decides which frames the guest gets, §5.1.6.5.1. It only saves the guest
+// work: the guest drops frames that pass by mistake.
 type filter struct {
 	mu sync.RWMutex
 	s  filterState
 }
 
-// filterState is all of it, as it is saved.
+// filterState is the whole filter, as it is saved.
 type filterState struct {
 	MAC ethernet.MAC
-	// The receive mode. A driver that says nothing gets all.
+	// The receive mode. A driver that sets nothing gets all frames.
 	Promiscuous, AllUnicast, AllMulticast bool
 	NoUnicast, NoMulticast, NoBroadcast   bool
 	Unicast, Multicast                    []ethernet.MAC `json:",omitempty"`
 	TooMany                               [2]bool        // of Unicast, Multicast
 }
 
-// reset is the filter of a driver that has said nothing.
+// reset sets the filter of a driver that has sent no commands.
 func (f *filter) reset(mac ethernet.MAC) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -56,7 +56,7 @@ func (f *filter) pass(dst ethernet.MAC) bool {
 	return !s.NoUnicast && (s.AllUnicast || s.TooMany[0] || dst == s.MAC || contains(s.Unicast, dst))
 }
 
-// setTables replaces the addresses. A list that is too long is none, and all
+// setTables replaces the addresses. If a list is too long, it is dropped and all
 // frames of its kind pass, as if the driver had asked for that.
 func (s *filterState) setTables(unicast, multicast []ethernet.MAC) {
 	s.Unicast, s.Multicast, s.TooMany[0], s.TooMany[1] = unicast, multicast, len(unicast) > maxAddresses, len(multicast) > maxAddresses
@@ -77,7 +77,7 @@ func contains(list []ethernet.MAC, m ethernet.MAC) bool {
 	return false
 }
 
-// change changes the filter.
+// change changes the filter with how.
 func (f *filter) change(how func(s *filterState)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -19,18 +19,18 @@ const (
 	queueSize        = 256
 	controlQueueSize = 64
 
-	// MaxPairs bounds the queues of a device; Linux's taps have at most 256.
+	// MaxPairs bounds a device's queue pairs. A Linux tap has at most 256 queues.
 	MaxPairs = 64
 )
 
-// Device is a network card. Queue 2i receives and queue 2i+1 transmits for pair
-// i; the last takes commands.
+// Device is a network card. Queues 2i and 2i+1 receive and transmit for pair i. The
+// last queue takes commands.
 //
 //	network --> Link.Receive --> receiver ----> queue 2i
 //	network <-- Link.Send <----- transmitter <- queue 2i+1
 //
-// Frames to the guest are moved on the goroutine that the link calls Readable
-// on: no other is woken in between.
+// Frames to the guest are moved on the goroutine on which the link calls Readable; no
+// other goroutine is woken.
 type Device struct {
 	link    ethernet.Link
 	info    ethernet.Info
@@ -43,12 +43,11 @@ type Device struct {
 
 	mu         sync.Mutex
 	notice     virtio.Notice // guarded by mu
-	mode       ethernet.Mode // guarded by mu; no pairs: not the driver's yet
+	mode       ethernet.Mode // guarded by mu; no pairs: not yet set by the driver
 	negotiated uint64        // guarded by mu
 }
 
-// New returns a card with the given address on a link, which stays the
-// caller's.
+// New returns a card with the given address on a link, which the caller still owns.
 func New(link ethernet.Link, mac ethernet.MAC) (*Device, error) {
 	d := &Device{link: link, info: link.Info(), mac: mac}
 	if d.info.Pairs < 1 || d.info.Pairs > MaxPairs {
@@ -148,8 +147,8 @@ func (d *Device) Serve(queue int, q *virtq.Queue) {
 	}
 }
 
-// controlQueue is where a driver that does not know of several pairs expects it
-// to be, §5.1.2.
+// controlQueue returns the index of the control queue. A driver without MQ expects it
+// at 2, §5.1.2.
 func (d *Device) controlQueue() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -159,8 +158,8 @@ func (d *Device) controlQueue() int {
 	return 2 * d.info.Pairs
 }
 
-// SetUp plugs the cable in, or out: the driver is told, one that is paused once it
-// goes on, and a card that is not up loses all frames both ways.
+// SetUp plugs in the cable, or unplugs it. The driver is told, on resume if it is
+// paused. While the cable is unplugged, the card loses all frames both ways.
 func (d *Device) SetUp(up bool) {
 	if d.up.Swap(up) == up {
 		return

@@ -8,39 +8,39 @@ import (
 	"vmm/ethernet"
 )
 
-// maxVector is how many buffers a link is given at once, less one: a frame goes
-// on into overflow. Linux takes 1024 in one system call.
+// maxVector is how many buffers a link is given at once, not counting overflow, which
+// takes the rest of a frame. Linux takes 1024 in one system call.
 const maxVector = 1000
 
 // receiver moves frames from the link to one queue, §5.1.6.4.
 //
-// How long the next frame is, nobody knows before it is read. So as many chains
-// are popped as the last frame took, and the link fills those and, behind them,
-// overflow. If that was needed, the frame waits in pending until enough chains
-// were popped; if not, and as a rule, nothing is copied. Chains that were popped
-// and not needed are put back.
+// The length of the next frame is not known before it is read. So as many chains are
+// popped as the last frame took, and the link fills those and, after them, overflow.
+// If overflow was used, the frame waits in pending until enough chains are popped. If
+// not, which is usual, nothing is copied. Popped chains that were not needed are put
+// back.
 type receiver struct {
 	d    *Device
 	pair int
 	counters
 
 	mu        sync.Mutex
-	q         *virtq.Queue // nil: none is served
+	q         *virtq.Queue // nil: no queue is served
 	host      virtio.Host
 	mergeable bool
 	starved   bool   // the guest has no room, and the link waits for Resume
-	want      int    // bytes that the next frame may have
-	held      []held // popped and neither pushed nor put back, in order
+	want      int    // expected bytes of the next frame
+	held      []held // popped, and neither pushed nor put back, in order
 	room      int    // bytes in them for a frame
 	header    ethernet.Header
 	bufs      [][]byte // what the link fills, and overflow
 	fits      int      // bytes of bufs without overflow
-	pending   []byte   // a frame, with header, for which there is no room
+	pending   []byte   // a frame, with header, that there is no room for
 	overflow  []byte
 	used      []virtq.Used
 }
 
-// held is a chain; the first has the room for the header cut off.
+// held is a popped chain. The first has the room for the header cut off.
 type held struct {
 	chain  *virtq.Chain
 	room   int      // bytes left in it
@@ -62,7 +62,7 @@ func (r *receiver) stop() {
 	r.q, r.host, r.starved = nil, nil, false
 }
 
-// reset forgets what a driver that has gone had no room for.
+// reset drops the frame that the previous driver had no room for.
 func (r *receiver) reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -76,9 +76,9 @@ func (r *receiver) serve(q *virtq.Queue) {
 	}
 }
 
-// relieve is run on the queue's goroutine. It returns whether that was the end of
-// starved, which the link may have set up to the moment that the lock is taken: it
-// is read and undone under one hold of it.
+// relieve runs on the queue's goroutine. It reports whether it ended starved. The
+// link may set starved until the lock is taken, so it is read and cleared under one
+// hold of the lock.
 func (r *receiver) relieve(q *virtq.Queue) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -87,15 +87,15 @@ func (r *receiver) relieve(q *virtq.Queue) bool {
 	return r.run() && starved
 }
 
-// readable is run on the link's goroutine.
+// readable runs on the link's goroutine.
 func (r *receiver) readable() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.run()
 }
 
-// run moves frames until there are no more, or no more room: then it returns
-// false. The caller holds mu.
+// run moves frames until none are left, or no room is left: then it returns false.
+// The caller holds mu.
 func (r *receiver) run() bool {
 	if r.q == nil {
 		r.starved = true
@@ -107,12 +107,12 @@ func (r *receiver) run() bool {
 	}
 	r.held, r.room = r.held[:0], 0
 	if r.q.Err() != nil && r.host != nil {
-		r.host.Wake(2 * r.pair) // whose goroutine breaks the device
+		r.host.Wake(2 * r.pair) // its goroutine breaks the device
 	}
 	return !r.starved
 }
 
-// move is run but for the end: chains may stay in held.
+// move is run without the cleanup: chains may stay in held.
 func (r *receiver) move() bool {
 	for {
 		if len(r.pending) > 0 {
@@ -133,12 +133,12 @@ func (r *receiver) move() bool {
 	}
 }
 
-// pop sees to it that there is room for a header, and for n bytes behind it if
-// the guest has that much. It returns false if there is not even the former.
+// pop makes sure that there is room for a header, and for n bytes after it if the
+// guest has that much. It returns false if there is no room even for the header.
 func (r *receiver) pop(n int) bool {
 	for {
 		if len(r.held) > 0 && r.held[0].header == nil && !r.cut() {
-			continue // another is first
+			continue // another chain is now first
 		}
 		if len(r.held) > 0 && (r.room >= n || !r.mergeable) {
 			return true
@@ -152,7 +152,7 @@ func (r *receiver) pop(n int) bool {
 	}
 }
 
-// cut cuts the header off the first chain. One that has no room for it is given
+// cut cuts the header off the first chain. A chain that has no room for it is given
 // back.
 func (r *receiver) cut() bool {
 	h := &r.held[0]
@@ -168,7 +168,7 @@ func (r *receiver) cut() bool {
 	return true
 }
 
-// drop forgets the first k chains.
+// drop removes the first k chains.
 func (r *receiver) drop(k int) {
 	for _, h := range r.held[:k] {
 		r.room -= h.room
@@ -176,7 +176,7 @@ func (r *receiver) drop(k int) {
 	r.held = r.held[:copy(r.held, r.held[k:])]
 }
 
-// gather makes bufs of what is held.
+// gather fills bufs from the held chains.
 func (r *receiver) gather() {
 	r.bufs, r.fits = r.bufs[:0], 0
 	for _, h := range r.held {
@@ -191,7 +191,7 @@ func (r *receiver) gather() {
 	r.bufs = append(r.bufs, r.overflow)
 }
 
-// place gives the guest the frame of n bytes in bufs.
+// place gives the guest the n-byte frame in bufs.
 func (r *receiver) place(n int) {
 	n = min(n, ethernet.MaxFrame)
 	var dst ethernet.MAC
@@ -212,8 +212,7 @@ func (r *receiver) place(n int) {
 	copyOut(r.pending, r.bufs)
 }
 
-// flush gives the guest the frame in pending. It returns false if there is no
-// room.
+// flush gives the guest the frame in pending. It returns false if there is no room.
 func (r *receiver) flush() bool {
 	n := len(r.pending)
 	if !r.pop(n) {
@@ -231,13 +230,13 @@ func (r *receiver) flush() bool {
 	case r.mergeable:
 		return false
 	default:
-		r.dropped.Add(1) // it is larger than the buffers of a driver that does not merge
+		r.dropped.Add(1) // larger than the buffers of a driver that does not merge
 	}
 	r.pending = r.pending[:0]
 	return true
 }
 
-// push gives the guest the frame of n bytes that is in the first chains.
+// push gives the guest the n-byte frame in the first chains.
 func (r *receiver) push(n int) {
 	r.used = r.used[:0]
 	for left, i := n, 0; left > 0; i++ {

@@ -6,21 +6,21 @@ import (
 	"vmm/histogram"
 )
 
-// Stats are a card's counters since it was made, §5.1 or not.
+// Stats holds a card's counters since it was made.
 type Stats struct {
 	Received    Counters // by the guest
 	Transmitted Counters // by the guest
 }
 
-// Counters are of one direction.
+// Counters holds the counters of one direction.
 type Counters struct {
 	Frames  uint64
-	Bytes   uint64 // of frames, without virtio's header
-	Dropped uint64 // for want of room, because the link was down, or by the filter
-	Errors  uint64 // that no driver may make, or that the host refused
+	Bytes   uint64 // of frames, without the virtio header
+	Dropped uint64 // for lack of room, because the link was down, or by the filter
+	Errors  uint64 // driver mistakes, or frames that the host refused
 }
 
-// counters is Counters while it is counted.
+// counters is the live form of Counters.
 type counters struct{ frames, bytes, dropped, errors atomic.Uint64 }
 
 func (c *counters) count(n int) {
@@ -53,5 +53,5 @@ func (d *Device) Counters() map[string]uint64 {
 	}
 }
 
-// Latency implements virtio.Counter: a frame is no request.
+// Latency implements virtio.Counter. Frames are not requests, so there is none.
 func (*Device) Latency() map[string]histogram.Snapshot { return nil }

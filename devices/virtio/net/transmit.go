@@ -11,16 +11,16 @@ type transmitter struct {
 	pair    int
 	allowed ethernet.Offload // what the driver may leave to the link
 	header  ethernet.Header
-	sent    []virtq.Used // for serve, to be given back
+	sent    []virtq.Used // for serve: chains to give back
 	pace    pace
 	counters
 }
 
 func (t *transmitter) start(features uint64) { t.allowed = offload(hostOffloads, features) }
 
-// serve sends until there is nothing left, or the link cannot take more: then
-// the frame stays where it was, and the link's Writable brings us here again.
-// Frames are given back in batches, for the driver is in no hurry to have them.
+// serve sends until nothing is left, or the link cannot take more. In that case the
+// frame stays in the queue, and the link's Writable makes serve run again. Frames are
+// given back in batches, because the driver is in no hurry for them.
 func (t *transmitter) serve(q *virtq.Queue) {
 	sent, before := t.sent[:0], t.bytes.Load()
 	for c := q.Pop(); c != nil; c = q.Pop() {
@@ -37,11 +37,11 @@ func (t *transmitter) serve(q *virtq.Queue) {
 	t.pace.moved(q, t.bytes.Load()-before)
 }
 
-// sentBatch is how many frames are given back at once at most: a quarter of the
-// queue, so that the driver can go on.
+// sentBatch is how many frames at most are given back at once: a quarter of the
+// queue, so that the driver can continue.
 const sentBatch = queueSize / 4
 
-// send sends the frame in a chain. Only ethernet.ErrAgain is an error for the caller.
+// send sends the frame in a chain. Only ethernet.ErrAgain is returned to the caller.
 func (t *transmitter) send(c *virtq.Chain) error {
 	h := &t.header
 	if !c.ReadFull(h[:]) {
