@@ -15,35 +15,35 @@ import (
 	"vmm/task"
 )
 
-// queueSize is the size of each queue, and with it the bound of how many
-// requests are in flight.
+// queueSize is the size of each queue, and so the maximum number of its requests in
+// flight.
 const queueSize = 256
 
-// Workers is how many requests of a device wait for the host at once, unless
-// Config says otherwise.
+// Workers is how many requests of a device wait for the host at once, unless Config
+// says otherwise.
 const Workers = 16
 
-// Config says what kind of device it is.
+// Config describes a device.
 type Config struct {
-	Serial  string       // what the guest reads as such, at most 20 bytes
-	Queues  int          // one a vCPU is best; 0 is 1
-	Workers int          // 0 is Workers
+	Serial  string       // serial number that the guest reads, at most 20 bytes
+	Queues  int          // one per vCPU is best; 0 means 1
+	Workers int          // 0 means Workers
 	Owner   task.Owner   // of the workers
 	Log     *slog.Logger // says why the guest gets errors; nil discards
 }
 
-// Device is a disk. It has no state of its own that a guest can change, so
-// there is nothing to save: a driver that wants writes through says so by not
-// negotiating VIRTIO_BLK_F_FLUSH, and VIRTIO_BLK_F_CONFIG_WCE is not offered.
+// Device is a disk. It has no state that a guest can change, so there is nothing to
+// save: a driver selects write-through by not negotiating VIRTIO_BLK_F_FLUSH, and
+// VIRTIO_BLK_F_CONFIG_WCE is not offered.
 //
-// What the host can do at once is done on the queue's goroutine; all else by
-// workers, and completes in any order:
+// What the host can do at once is done on the queue's goroutine. Workers do
+// everything else; it completes in any order:
 //
 //	Serve --- TryReadvAt, TryWritevAt --> answer, batch
 //	      \-- jobs --> work ------------> answer, Push
 //
-// Another way to do I/O (io_uring) would take its requests from jobs in place
-// of work, and push them on whatever goroutine.
+// Another way to do I/O (io_uring) would take its requests from jobs instead of work,
+// and push them on any goroutine.
 type Device struct {
 	image   Image
 	try     Trier // nil: the image always waits
@@ -52,17 +52,17 @@ type Device struct {
 	offered uint64
 	queues  int
 	workers int
-	batches [][]virtq.Used // one a queue, for the goroutine that serves it
+	batches [][]virtq.Used // one per queue, for the goroutine that serves it
 	stats   stats
-	failed  *logline.Line // the host
+	failed  *logline.Line // for failures of the host
 
 	// Between Start and Stop.
 	features uint64
-	jobs     chan request // has room for all that can be in flight
+	jobs     chan request // has room for all requests in flight
 	wg       task.Group
 }
 
-// New returns a device that shows image to the guest.
+// New returns a device that presents image to the guest.
 func New(image Image, c Config) (*Device, error) {
 	d := &Device{image: image, queues: max(c.Queues, 1), workers: c.Workers, wg: task.Group{Owner: c.Owner}, failed: logline.New(c.Log, logPause)}
 	if d.workers <= 0 {
@@ -106,18 +106,17 @@ func (d *Device) Start(features uint64, _ virtio.Host) error {
 	return nil
 }
 
-// Stop implements virtio.Device. All chains are pushed, so the workers idle.
+// Stop implements virtio.Device. All chains are pushed, so the workers are idle.
 func (d *Device) Stop() {
 	close(d.jobs)
 	d.wg.Wait()
 }
 
-// Serve implements virtio.Device. It never waits for the host: the queue holds
-// no more chains than jobs has room for.
+// Serve implements virtio.Device. It never waits for the host: the queue holds no
+// more chains than jobs has room for.
 //
-// What is done at once is given back in batches, or a guest that has several
-// requests in flight would be interrupted for each of them, and kick for each
-// that follows.
+// What is done at once is given back in batches. Otherwise a guest with several
+// requests in flight would be interrupted for each, and kick for each that follows.
 func (d *Device) Serve(queue int, q *virtq.Queue) {
 	b := batch{q: q, used: d.batches[queue][:0]}
 	for c := q.Pop(); c != nil; c = q.Pop() {
@@ -135,13 +134,13 @@ func (d *Device) Serve(queue int, q *virtq.Queue) {
 	b.push()
 }
 
-// Bounds of a batch: the first request in it waits for the last.
+// Limits of a batch: the first request in it waits for the last.
 const (
 	batchRequests = 16
 	batchBytes    = 64 << 10
 )
 
-// batch is requests that are done and not given back.
+// batch holds requests that are done but not given back.
 type batch struct {
 	q     *virtq.Queue
 	used  []virtq.Used
@@ -169,6 +168,6 @@ func (d *Device) work() {
 	}
 }
 
-// logPause is between two lines about failures of the host: a guest may try again at
-// any rate, and start the device anew.
+// logPause is the minimum time between two log lines about host failures: a guest may
+// retry, and restart the device, at any rate.
 const logPause = time.Minute

@@ -48,24 +48,24 @@ const (
 	// segMax leaves room for the header and the status byte.
 	segMax = queueSize - 2
 
-	// sizeMax is such that no driver that keeps to it meets maxBytes.
+	// sizeMax is such that a driver that respects it never reaches maxBytes.
 	sizeMax = 256 << 10
 
-	// maxBytes bounds one request. The buffers of a chain may overlap: without
-	// a bound, 254 descriptors that name all of RAM would have one request move
-	// hundreds of gigabytes, and reset and pause wait for its end.
+	// maxBytes bounds one request. The buffers of a chain may overlap: without a
+	// bound, 254 descriptors that each name all of RAM would make one request move
+	// hundreds of gigabytes, and reset and pause wait for it to end.
 	maxBytes = 64 << 20
 
-	// A segment is one call of the host, which cannot be interrupted: so their
-	// sizes are bounded too, and the number of those of one request. A host
-	// that has no other way writes the zeroes, so there are fewer.
+	// A segment is one host call, which cannot be interrupted. So segment sizes are
+	// bounded, and the number of segments per request. A host without a better way
+	// writes the zeroes, so their limits are lower.
 	maxDiscardSectors     = 1 << 30 / sectorSize
 	maxDiscardSeg         = 64
 	maxWriteZeroesSectors = maxBytes / sectorSize
 	maxWriteZeroesSeg     = 1
 )
 
-// features returns what a device over this image offers.
+// features returns what a device with this image offers.
 func features(image Image, queues int) uint64 {
 	f := uint64(featureSizeMax | featureSegMax | featureBlkSize | featureTopology | featureFlush)
 	if image.ReadOnly() {
@@ -110,5 +110,5 @@ func (d *Device) ReadConfig(off uint64, p []byte) {
 	}
 }
 
-// WriteConfig implements virtio.Device: no field can be written.
+// WriteConfig implements virtio.Device. No field is writable.
 func (*Device) WriteConfig(uint64, []byte) {}

@@ -25,29 +25,29 @@ const (
 	statusIOErr  status = 1 // VIRTIO_BLK_S_IOERR
 	statusUnsupp status = 2 // VIRTIO_BLK_S_UNSUPP
 
-	statusLater status = 0xff // ours: there is none yet
+	statusLater status = 0xff // ours: not done yet
 )
 
 const headerSize = 16 // struct virtio_blk_req up to data
 
-// A request is a chain that was understood. How it was cut into buffers means
-// nothing (§2.7.4.1): the header is the first 16 bytes that the device reads,
-// the status the last that it writes, the data what lies between. What the
-// type of a request has no use for is ignored.
+// A request is a parsed chain. How it is split into buffers means nothing (§2.7.4.1):
+// the header is the first 16 bytes that the device reads, the status the last that it
+// writes, the data what lies between. Parts that the request type does not use are
+// ignored.
 type request struct {
 	queue *virtq.Queue
 	chain *virtq.Chain // without header and status
 	began time.Time
 
-	status [][]byte // nil: there is no room for one
+	status [][]byte // nil: no room for a status
 	kind   uint32
 	off    int64  // bytes
-	n      uint64 // bytes of data, either way
+	n      uint64 // bytes of data, in either direction
 	room   uint64 // bytes of Writable
 }
 
-// parse checks a request, and reads its header once. What comes back with
-// statusOK is in bounds.
+// parse checks a request, and reads its header once. If it returns statusOK, the
+// request is in bounds.
 func (d *Device) parse(r *request) status {
 	var header [headerSize]byte
 	r.status = r.chain.CutLast(1)
@@ -83,25 +83,25 @@ func (d *Device) parse(r *request) status {
 	return statusOK
 }
 
-// within reports whether n sectors from one on are on the disk. Neither sum nor
-// product overflows, whatever the guest says.
+// within reports whether n sectors from sector on are on the disk. Neither the sum
+// nor the product overflows, whatever the guest says.
 func (d *Device) within(sector, n uint64) bool {
 	capacity := uint64(d.image.Size()) / sectorSize
 	return sector <= capacity && n <= capacity-sector
 }
 
-// attemptBytes is what is tried at once: more is left to the workers, for the
-// requests behind it do not wait for them.
+// attemptBytes is the largest request tried on the queue's goroutine. Larger ones go
+// to the workers, so that the requests behind them do not wait.
 const attemptBytes = 1 << 20
 
-// attempt does a request if it can be done at once: a hand-over to a worker and
-// its waking take longer than a read from the host's page cache.
+// attempt does a request if it can be done at once: handing it to a worker and waking
+// that takes longer than a read from the host's page cache.
 func (d *Device) attempt(r *request) status {
 	done, err := false, error(nil)
 	switch {
 	case r.kind == typeID:
 		clearAll(r.chain.Writable)
-		r.chain.Write(d.serial[:]) // §5.2.6: not ended by 0 if it has 20 bytes
+		r.chain.Write(d.serial[:]) // §5.2.6: no terminating 0 if it has 20 bytes
 		return statusOK
 	case r.n == 0 && (r.kind == typeIn || r.kind == typeOut):
 		return statusOK
@@ -125,8 +125,8 @@ func (d *Device) execute(r *request) status {
 	case typeOut:
 		return d.written(d.statusOf(d.image.WritevAt(r.chain.Readable, r.off)))
 	case typeFlush:
-		// It covers the writes whose completion the driver may have seen
-		// (§5.2.6.2): those have returned from the image.
+		// A flush covers the writes whose completion the driver may have seen
+		// (§5.2.6.2). The image has returned from those.
 		return d.statusOf(d.image.Flush())
 	case typeDiscard:
 		return d.executeSegments(r, maxDiscardSeg, maxDiscardSectors)
@@ -136,8 +136,8 @@ func (d *Device) execute(r *request) status {
 	panic("internal error: block device: a request that was not checked")
 }
 
-// written ends a write. Without FLUSH a driver has no way to ask, and writes
-// must be stable when they complete (§5.2.6.2).
+// written completes a write. A driver without FLUSH cannot ask for a flush, so its
+// writes must be stable when they complete (§5.2.6.2).
 func (d *Device) written(s status) status {
 	if s == statusOK && d.features&featureFlush == 0 {
 		s = d.statusOf(d.image.Flush())
@@ -156,14 +156,14 @@ func (d *Device) statusOf(err error) status {
 	return statusIOErr
 }
 
-// answer writes the answer to a request, and returns its used length. That is of
-// bytes from the front of the chain's room up to the status, which is the last,
-// so all before it must be written (§2.7.8.2): what a request leaves unwritten,
-// such as a read that failed, is zeroed. That says nothing of what the disk
-// holds, and keeps what is left of a transfer that failed from looking like data.
+// answer writes the answer to a request and returns its used length. That counts
+// bytes from the front of the chain's room up to the status, which is last, so all
+// bytes before it must be written (§2.7.8.2). What a request leaves unwritten, such
+// as a failed read, is zeroed. The zeros say nothing about the disk; they keep the
+// rest of a failed transfer from looking like data.
 //
-// Where there is no room for a status there is no answer: the used length is 0.
-// So it is if the room is too large to be zeroed; the status is written.
+// Without room for a status there is no answer: the used length is 0. It is also 0 if
+// the room is too large to zero; then the status is still written.
 func answer(r *request, s status) uint32 {
 	if r.status == nil {
 		return 0

@@ -11,8 +11,8 @@ const (
 	segmentUnmap = 1 // of flags
 )
 
-// executeSegments does a DISCARD or WRITE_ZEROES. All segments are copied and
-// checked before the first is done, so that a request does all or nothing.
+// executeSegments does a DISCARD or WRITE_ZEROES. All segments are copied and checked
+// before the first is done, so that an invalid request does nothing.
 func (d *Device) executeSegments(r *request, most int, sectors uint32) status {
 	count := int(r.n / segmentSize)
 	if r.n%segmentSize != 0 || count == 0 || count > most {

@@ -7,14 +7,14 @@ import (
 	"vmm/histogram"
 )
 
-// stats are what the device has done. A request's latency is from its pop to its
-// answer: neither the driver's part nor the interrupt's is in it.
+// stats is what the device has done. A request's latency is from its pop to its
+// answer: it does not include the driver's part or the interrupt.
 type stats struct {
 	read, write, flush, discard histogram.Histogram
 	failed, refused             atomic.Uint64
 }
 
-// done counts a request that has its answer.
+// done counts a request that has been answered.
 func (s *stats) done(r *request, answer status) {
 	switch answer {
 	case statusIOErr:
