@@ -2,16 +2,16 @@ package vsock
 
 import "sync"
 
-// A backlog is what the guest has sent and the host did not take yet. It holds
-// memory only while there is something in it.
+// A backlog is what the guest has sent and the host has not taken yet. It uses memory
+// only while it is not empty.
 type backlog struct {
 	size  int     // most bytes that it holds
-	block *[]byte // a circle; nil while it is empty
+	block *[]byte // a ring buffer; nil while empty
 	first int     // index of the first byte
 	n     int     // bytes in it
 }
 
-// Blocks that no backlog uses, by their size.
+// Unused blocks, by size.
 var largeBlocks, smallBlocks = blocks(largeBuffer), blocks(smallBuffer)
 
 func blocks(size int) *sync.Pool {
@@ -28,7 +28,7 @@ func (b *backlog) pool() *sync.Pool {
 	return smallBlocks
 }
 
-// add stores what is in bufs behind the first skip bytes. There must be room.
+// add stores what follows the first skip bytes of bufs. There must be room.
 func (b *backlog) add(bufs [][]byte, skip int) {
 	if b.block == nil {
 		b.block = b.pool().Get().(*[]byte)
@@ -47,7 +47,7 @@ func (b *backlog) add(bufs [][]byte, skip int) {
 	}
 }
 
-// front appends what is stored to bufs, as one slice or two.
+// front appends the stored bytes to bufs, as one or two slices.
 func (b *backlog) front(bufs [][]byte) [][]byte {
 	if b.n == 0 {
 		return bufs

@@ -2,7 +2,7 @@ package vsock
 
 import "vmm/stream"
 
-// Call implements stream.Guest. It runs on a goroutine of the host's.
+// Call implements stream.Guest. It runs on a host goroutine.
 func (d *Device) Call(host stream.Conn, port uint32) stream.Watcher {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -17,7 +17,7 @@ func (d *Device) Call(host stream.Conn, port uint32) stream.Watcher {
 	return c
 }
 
-// nextKey returns ports that no connection has. There are more of them than
+// nextKey returns ports that no connection has. There are more ports than
 // connections.
 func (d *Device) nextKey(port uint32) key {
 	for {

@@ -6,9 +6,9 @@ import (
 	"vmm/stream"
 )
 
-// conn is one connection. All of it is guarded by Device.mu.
+// conn is one connection. Guarded by Device.mu.
 //
-//	a call of the host's            a request of the guest's
+//	a host call                       a guest request
 //	        |                                 |
 //	        v            RESPONSE             v
 //	      calling ------------------------> open
@@ -17,7 +17,7 @@ import (
 //	        v                                 v
 //	    forgotten <---------------------- ending (RST to the guest)
 //
-// A forgotten one may still have a backlog for the host: it drains.
+// A forgotten connection may still have a backlog for the host: it drains.
 type conn struct {
 	d     *Device
 	key   key
@@ -28,27 +28,27 @@ type conn struct {
 	next   *conn // in Device.ready
 	queued bool
 
-	// What the guest is to be told.
+	// What to tell the guest.
 	answer bool   // REQUEST or RESPONSE
-	credit bool   // CREDIT_UPDATE, for it asked
-	shut   uint32 // what we will do no more
-	told   uint32 // what it knows of that
+	credit bool   // CREDIT_UPDATE, because it asked
+	shut   uint32 // what we will no longer do
+	told   uint32 // the part of shut that the guest knows
 
 	readable bool // the host may have something
 	ended    bool // the host sends no more
-	gone     bool // nor does it read
-	want     int  // bytes to be read at once
+	gone     bool // the host no longer reads, either
+	want     int  // bytes to read at once
 	sent     uint32
 	peer     struct{ alloc, forward, shut uint32 } // what the guest said last
 
 	backlog  backlog
 	received uint32 // from the guest
-	forward  uint32 // of it, what has gone on
+	forward  uint32 // part of received that was passed on
 	granted  uint32 // forward as the guest knows it
 
 	limit *time.Timer
-	due   time.Duration // of the guest's time
-	round int           // which of the timers counts
+	due   time.Duration // in the guest's time
+	round int           // which of the timers is valid
 }
 
 type state int
@@ -59,7 +59,7 @@ const (
 	ending
 )
 
-// The bytes that are read at once: as many as were there the last time, or more.
+// Bytes to read at once: as many as were available last time, or more.
 const (
 	minWant = 4 << 10
 	maxWant = 128 << 10
@@ -76,7 +76,7 @@ func (d *Device) newConn(k key, s state) *conn {
 	return c
 }
 
-// forget takes c from what the guest knows.
+// forget removes c from what the guest knows.
 func (d *Device) forget(c *conn) {
 	c.stopTimer()
 	if c.known {
@@ -86,7 +86,7 @@ func (d *Device) forget(c *conn) {
 	}
 }
 
-// closeHost ends the host's side, with what it did not take.
+// closeHost closes the host's side, and drops what it did not take.
 func (d *Device) closeHost(c *conn) {
 	if c.host == nil {
 		return
@@ -97,34 +97,34 @@ func (d *Device) closeHost(c *conn) {
 	d.settle(c)
 }
 
-// settle no longer counts a connection that is over for both sides.
+// settle stops counting a connection that is over for both sides.
 func (d *Device) settle(c *conn) {
 	if !c.known && c.host == nil {
 		d.count--
 	}
 }
 
-// abort ends c for a mistake, or because the host failed.
+// abort ends c because of a mistake, or because the host failed.
 func (d *Device) abort(c *conn) {
 	d.closeHost(c)
 	d.end(c)
 }
 
-// end has the guest get a reset, which is all that it still gets.
+// end sends the guest a reset, the last packet it gets.
 func (d *Device) end(c *conn) {
 	c.state = ending
 	c.stopTimer()
 	d.ready.add(c)
 }
 
-// discard forgets the backlog, as if the host had it.
+// discard drops the backlog, as if the host had taken it.
 func (c *conn) discard() {
 	c.backlog.drop(c.backlog.n)
 	c.forward = c.received
 }
 
-// room is how many bytes the guest has room for, §5.10.6.3. One that says
-// impossible things has none.
+// room returns how many bytes the guest has room for, §5.10.6.3. A guest that claims
+// impossible values has none.
 func (c *conn) room() uint32 {
 	if flying := c.sent - c.peer.forward; flying < c.peer.alloc {
 		return c.peer.alloc - flying
@@ -132,22 +132,22 @@ func (c *conn) room() uint32 {
 	return 0
 }
 
-// canRead says whether there may be bytes to be moved to the guest.
+// canRead reports whether there may be bytes to move to the guest.
 func (c *conn) canRead() bool {
 	return c.state == open && c.readable && c.host != nil && c.peer.shut&shutReceive == 0 && c.room() > 0
 }
 
-// mustGrant says whether the guest should hear of its credit: it asked, or it
-// could send less than half of it and there is a quarter more.
+// mustGrant reports whether to tell the guest its credit: it asked, or it could send
+// less than half the buffer and a quarter more is free.
 func (c *conn) mustGrant() bool {
 	size := uint32(c.backlog.size)
 	return c.state == open && (c.credit || c.received-c.granted > size/2 && c.forward-c.granted >= size/4)
 }
 
-// mustShut says whether the guest should hear of an end.
+// mustShut reports whether to tell the guest of an end.
 func (c *conn) mustShut() bool { return c.state == open && c.shut != c.told }
 
-// pending says whether there is something for the guest.
+// pending reports whether there is something for the guest.
 func (c *conn) pending() bool {
 	return c.known && (c.answer || c.state == ending || c.mustShut() || c.canRead() || c.mustGrant())
 }
@@ -176,7 +176,7 @@ func (c *conn) Ready(e stream.Event) {
 	d.continues(d.move(hostTurns))
 }
 
-// leave notes what we will do no more. When that is nothing, the host is done.
+// leave records what we will no longer do. Once we do nothing, the host is done.
 func (d *Device) leave(c *conn, what uint32) {
 	c.shut |= what
 	if c.shut&shutReceive != 0 {
@@ -188,15 +188,15 @@ func (d *Device) leave(c *conn, what uint32) {
 	d.ready.add(c)
 }
 
-// startTimer has c expire after so much of the guest's time, unless another call or
-// stopTimer comes before.
+// startTimer makes c expire after limit of the guest's time, unless startTimer or
+// stopTimer is called first.
 func (c *conn) startTimer(limit time.Duration) {
 	c.stopTimer()
 	c.due = c.d.time() + limit
 	c.wait(limit)
 }
 
-// wait has expire look in a while.
+// wait makes expire run after d.
 func (c *conn) wait(d time.Duration) {
 	round := c.round
 	c.limit = c.d.Owner.AfterFunc(d, func() { c.d.expire(c, round) })
@@ -209,7 +209,7 @@ func (c *conn) stopTimer() {
 	}
 }
 
-// time is for how long the guest was not paused.
+// time returns how long the guest has run, not counting pauses.
 func (d *Device) time() time.Duration {
 	if d.guest == nil {
 		return d.ran
@@ -217,17 +217,17 @@ func (d *Device) time() time.Duration {
 	return d.ran + time.Since(d.since)
 }
 
-// expire ends a connection for which the guest has not done its part in time.
-// While it is paused there is no time.
+// expire ends a connection if the guest has not done its part in time. While the
+// guest is paused, its time stands still.
 func (d *Device) expire(c *conn, round int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	left := c.due - d.time()
 	switch {
-	case round != c.round: // it just did
+	case round != c.round: // it just did its part
 		return
 	case d.guest == nil:
-		c.wait(requestLimit) // and look again, when left may be over by as much
+		c.wait(requestLimit) // and check again; the guest may then be late by as much
 		return
 	case left > 0:
 		c.wait(left)
@@ -241,11 +241,11 @@ func (d *Device) expire(c *conn, round int) {
 	d.continues(d.move(hostTurns))
 }
 
-// list is connections that have something for the guest, in the order of their
-// turns. One that has not any more leaves when its turn comes.
+// list holds the connections that have something for the guest, in order of their
+// turns. A connection that no longer has anything leaves when its turn comes.
 type list struct{ first, last *conn }
 
-// add puts c behind the others, unless it is there.
+// add appends c, unless it is already queued.
 func (l *list) add(c *conn) {
 	if c.queued || !c.pending() {
 		return

@@ -7,7 +7,7 @@ var le = binary.LittleEndian
 // Well-known addresses, §5.10.4.
 const (
 	hostCID = 2
-	// MinCID and MaxCID are what a guest can have.
+	// MinCID and MaxCID bound a guest's CID.
 	MinCID = 3
 	MaxCID = 0xffff_fffe
 )
@@ -26,14 +26,14 @@ const (
 	opCreditRequest = 7
 )
 
-// Flags of a shutdown, §5.10.6.5: what its sender will do no more.
+// Flags of a shutdown, §5.10.6.5: what its sender will no longer do.
 const (
 	shutReceive = 1 << 0
 	shutSend    = 1 << 1
 	shutBoth    = shutReceive | shutSend
 )
 
-// headerSize is that of struct virtio_vsock_hdr.
+// headerSize is the size of struct virtio_vsock_hdr.
 const headerSize = 44
 
 // packet is a header, §5.10.6.
@@ -69,7 +69,7 @@ func (p *packet) encode(b *[headerSize]byte) {
 	le.PutUint32(b[40:], p.fwdCnt)
 }
 
-// reset is the answer to a packet that belongs to no connection.
+// reset returns the answer to a packet that belongs to no connection.
 func (p *packet) reset() packet {
 	return packet{
 		srcCID: p.dstCID, dstCID: p.srcCID, srcPort: p.dstPort, dstPort: p.srcPort,

@@ -7,26 +7,26 @@ import (
 	"vmm/stream"
 )
 
-// How many turns are taken at once by those who have other things to do: what is
-// left is for the receive queue's goroutine. A turn is up to maxWant bytes.
+// How many turns a goroutine takes at once. The rest is for the receive queue's
+// goroutine. A turn is up to maxWant bytes.
 const (
 	hostTurns  = 4 // on the host's goroutine
-	guestTurns = 1 // behind a packet of the guest's
+	guestTurns = 1 // after a guest packet
 	queueTurns = 4 // on the queue's, before others get the lock
 )
 
-// maxHeld is how many buffers of the guest's one turn fills: Linux's have room
-// for 4 KiB, older ones for less.
+// maxHeld is how many guest buffers one turn fills. Linux's buffers have room for 4
+// KiB, those of older versions for less.
 const maxHeld = 64
 
-// held is a buffer of the guest's that was popped.
+// held is a popped guest buffer.
 type held struct {
 	chain  *virtq.Chain
 	header [][]byte
 	room   int
 }
 
-// replies is a circle of resets that belong to no connection.
+// replies is a ring of resets that belong to no connection.
 type replies struct {
 	p     [maxReplies]packet
 	first int
@@ -46,26 +46,26 @@ func (d *Device) receive(q *virtq.Queue) {
 	}
 }
 
-// receiveSome returns whether there is more to do.
+// receiveSome reports whether there is more to do.
 func (d *Device) receiveSome(q *virtq.Queue) (more bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.rx = q
 	if more = d.move(queueTurns); !more {
-		q.Check() // nothing is put into it yet, but it may be broken
+		q.Check() // nothing goes into it yet, but it may be broken
 	}
 	return more
 }
 
-// continues has the receive queue's goroutine go on if there is more.
+// continues makes the receive queue's goroutine continue if there is more.
 func (d *Device) continues(more bool) {
 	if more && d.guest != nil {
 		d.guest.Wake(queueReceive)
 	}
 }
 
-// move gives the guest what there is for it, as far as it has buffers: at most so
-// many turns. It returns whether there is more to do. The caller holds mu.
+// move gives the guest what is ready for it, as far as it has buffers, in at most
+// turns turns. It reports whether there is more to do. The caller holds mu.
 func (d *Device) move(turns int) (more bool) {
 	if d.rx == nil {
 		return false
@@ -81,7 +81,7 @@ func (d *Device) move(turns int) (more bool) {
 		d.push()
 	}
 	if d.rx.Err() != nil {
-		d.guest.Wake(queueReceive) // whose goroutine breaks the device
+		d.guest.Wake(queueReceive) // its goroutine breaks the device
 		return false
 	}
 	if d.again && !d.reply.full() {
@@ -91,7 +91,7 @@ func (d *Device) move(turns int) (more bool) {
 	return fed && d.ready.first != nil
 }
 
-// push gives the guest what was made for it.
+// push gives the guest the packets made for it.
 func (d *Device) push() {
 	d.rx.PushAll(d.used)
 	d.used = d.used[:0]
@@ -109,8 +109,8 @@ func (d *Device) answer() bool {
 	return true
 }
 
-// turn gives the guest some of what there is of c. It returns false if the guest
-// has no more buffers.
+// turn gives the guest some of what c has for it. It returns false if the guest has
+// no more buffers.
 func (d *Device) turn(c *conn) bool {
 	switch {
 	case !c.known:
@@ -146,7 +146,7 @@ func (d *Device) turn(c *conn) bool {
 	return !c.mustGrant() || d.send(c, opCreditUpdate, 0)
 }
 
-// head returns the header of a packet of c's. The guest has its credit with it.
+// head returns the header of a packet of c. It tells the guest its credit.
 func (d *Device) head(c *conn, op uint16, flags uint32, n int) packet {
 	c.granted, c.credit = c.forward, false
 	return packet{
@@ -167,7 +167,7 @@ func (d *Device) send(c *conn, op uint16, flags uint32) bool {
 	return false
 }
 
-// emit fills a buffer of the guest's with a header.
+// emit fills a guest buffer with a header.
 func (d *Device) emit(p *packet) bool {
 	for range maxHeld {
 		h, ok := d.pop()
@@ -184,8 +184,8 @@ func (d *Device) emit(p *packet) bool {
 	return false
 }
 
-// pop returns the guest's next buffer. It has no header if it is too short for
-// one; then it is of no use.
+// pop returns the guest's next buffer. A buffer too short for a header has none, and
+// is useless.
 func (d *Device) pop() (h held, ok bool) {
 	c := d.rx.Pop()
 	if c == nil {
@@ -207,8 +207,8 @@ func (h *held) use(d *Device, p *packet, n int) {
 	d.used = append(d.used, virtq.Used{Chain: h.chain, N: uint32(headerSize + n)})
 }
 
-// read moves bytes from the host's socket into the guest's buffers. It returns
-// false if there are none.
+// read moves bytes from the host's socket into the guest's buffers. It returns false
+// if there are no buffers.
 func (d *Device) read(c *conn) bool {
 	want := min(c.want, int(c.room()))
 	if !d.hold(want) {
@@ -252,8 +252,8 @@ func (d *Device) read(c *conn) bool {
 	return true
 }
 
-// hold pops buffers with room for n bytes, or as many as there are. Those that
-// have no room for any data are given back.
+// hold pops buffers with room for n bytes, or as many as exist. Buffers without room
+// for data are given back.
 func (d *Device) hold(n int) bool {
 	d.held = d.held[:0]
 	for range maxHeld {
@@ -277,7 +277,7 @@ func (d *Device) hold(n int) bool {
 	return true
 }
 
-// gather makes bufs of what is held, of n bytes at most, and returns how many.
+// gather collects up to n bytes of held buffers in bufs, and returns how many.
 func (d *Device) gather(n int) (total int) {
 	d.bufs = d.bufs[:0]
 	for _, h := range d.held {

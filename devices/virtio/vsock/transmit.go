@@ -5,12 +5,12 @@ import (
 	"vmm/stream"
 )
 
-// sentBatch is how many packets are given back at once at most: a quarter of the
-// queue, so that the driver can go on.
+// sentBatch is how many packets at most are given back at once: a quarter of the
+// queue, so that the driver can continue.
 const sentBatch = queueSize / 4
 
-// transmit takes the guest's packets. If too many of them need an answer that the
-// guest has no buffers for, it stops: move brings us here again.
+// transmit takes the guest's packets. If too many need an answer for which the guest
+// has no buffers, it stops: move makes it run again.
 func (d *Device) transmit(q *virtq.Queue) {
 	sent, more := d.sent[:0], false
 	for c := q.Pop(); c != nil; c = q.Pop() {
@@ -33,8 +33,8 @@ func (d *Device) transmit(q *virtq.Queue) {
 	d.continues(more)
 }
 
-// transmitOne takes a packet, if there is room for an answer, and does a little of
-// what there is for the guest; more says that there is more.
+// transmitOne takes a packet, if there is room for an answer, and moves a little of
+// what is ready for the guest; more reports that there is more.
 func (d *Device) transmitOne(c *virtq.Chain) (taken, more bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -42,8 +42,7 @@ func (d *Device) transmitOne(c *virtq.Chain) (taken, more bool) {
 	return taken, taken && d.move(guestTurns)
 }
 
-// take is one packet of the guest's. It returns false if there is no room for an
-// answer.
+// take handles one guest packet. It returns false if there is no room for an answer.
 func (d *Device) take(c *virtq.Chain) bool {
 	if d.reply.full() {
 		d.again = true
@@ -56,7 +55,7 @@ func (d *Device) take(c *virtq.Chain) bool {
 	}
 	p.decode(&b)
 	if p.srcCID != d.cid {
-		return true // §5.10.6.4; who would get an answer?
+		return true // §5.10.6.4: an answer would have no addressee
 	}
 	conn := d.conns[key{p.dstPort, p.srcPort}]
 	switch {
@@ -72,15 +71,15 @@ func (d *Device) take(c *virtq.Chain) bool {
 	return true
 }
 
-// refuse answers a packet of no connection with a reset, §5.10.6.5, unless it is
-// one.
+// refuse answers a packet of an unknown connection with a reset, §5.10.6.5, unless
+// the packet is a reset.
 func (d *Device) refuse(p *packet) {
 	if p.op != opReset {
 		d.reply.add(p.reset())
 	}
 }
 
-// request connects the guest to a program of the host's.
+// request connects the guest to a host program.
 func (d *Device) request(p *packet) {
 	if d.count >= MaxConns {
 		d.refuse(p)
@@ -98,7 +97,7 @@ func (d *Device) request(p *packet) {
 	d.ready.add(c)
 }
 
-// handle is a packet of a connection. What makes no sense ends it.
+// handle handles a packet of a connection. An invalid packet ends it.
 func (d *Device) handle(c *conn, p *packet, chain *virtq.Chain) {
 	if p.op == opReset {
 		if c.state != ending { // else it may still drain
@@ -130,8 +129,8 @@ func (d *Device) handle(c *conn, p *packet, chain *virtq.Chain) {
 	d.ready.add(c)
 }
 
-// data is n bytes for the host. More than was granted, more than there are, or
-// what comes behind the end of the guest's direction is a mistake.
+// data takes n bytes for the host. It is a mistake to send more than was granted, to
+// claim more than the packet has, or to send after the end of the guest's direction.
 func (d *Device) data(c *conn, n uint32, chain *virtq.Chain) {
 	free := uint32(c.backlog.size - c.backlog.n)
 	if n > free || c.peer.shut&shutSend != 0 || !d.collect(chain, n) {
@@ -140,7 +139,7 @@ func (d *Device) data(c *conn, n uint32, chain *virtq.Chain) {
 	}
 	c.received += n
 	if c.host == nil || c.shut&shutReceive != 0 {
-		c.discard() // it may not know yet
+		c.discard() // the guest may not know yet
 		return
 	}
 	done := 0
@@ -156,7 +155,7 @@ func (d *Device) data(c *conn, n uint32, chain *virtq.Chain) {
 	clear(d.bufs)
 }
 
-// collect makes bufs of the n bytes of data in a chain, which may have more
+// collect gathers the n bytes of data of a chain in bufs. The chain may have more
 // (§5.10.6). It returns false if it has fewer.
 func (d *Device) collect(chain *virtq.Chain, n uint32) bool {
 	d.bufs = d.bufs[:0]
@@ -172,19 +171,19 @@ func (d *Device) collect(chain *virtq.Chain, n uint32) bool {
 	return left == 0
 }
 
-// write gives the host what is in bufs and returns how much it took, or false if
-// it takes nothing any more.
+// write gives the host what is in bufs. It returns how much the host took, or false
+// if the host takes no more.
 func (d *Device) write(c *conn) (n int, ok bool) {
 	n, err := c.host.Write(d.bufs)
 	if err != nil && err != stream.ErrAgain {
-		d.leave(c, shutReceive) // the other direction may go on
+		d.leave(c, shutReceive) // the other direction may continue
 		return 0, false
 	}
 	c.forward += uint32(n)
 	return n, true
 }
 
-// flush gives the host what it had no room for.
+// flush gives the host the backlog.
 func (d *Device) flush(c *conn) {
 	for c.backlog.n > 0 {
 		d.bufs = c.backlog.front(d.bufs[:0])
@@ -202,8 +201,8 @@ func (d *Device) flush(c *conn) {
 	d.flushed(c)
 }
 
-// flushed is called when the host has all that the guest has sent: then the
-// guest's end is the host's.
+// flushed is called when the host has all that the guest has sent: then the guest's
+// end is passed on to the host.
 func (d *Device) flushed(c *conn) {
 	switch {
 	case c.host == nil || c.backlog.n > 0:
@@ -214,8 +213,9 @@ func (d *Device) flushed(c *conn) {
 	}
 }
 
-// shutdown is what the guest will do no more, for ever (§5.10.6.5). When that is
-// nothing, its ports are free at once, though the host may not have read all yet.
+// shutdown records what the guest will never do again (§5.10.6.5). Once it does
+// nothing, its ports are free at once, though the host may not have read everything
+// yet.
 func (d *Device) shutdown(c *conn, what uint32) {
 	what |= c.peer.shut
 	news := what &^ c.peer.shut

@@ -1,5 +1,5 @@
-// Package vsock is the virtio socket device (§5.10): streams between programs of
-// the guest and of the host.
+// Package vsock is the virtio socket device (§5.10): streams between guest programs
+// and host programs.
 //
 // Section numbers (§) are those of virtio 1.2,
 // https://docs.oasis-open.org/virtio/virtio/v1.2/virtio-v1.2.html
@@ -28,41 +28,42 @@ const (
 	queueSize      = 256
 	eventQueueSize = 16
 
-	// featureStream is VIRTIO_VSOCK_F_STREAM, §5.10.3: what is meant without it, too.
+	// featureStream is VIRTIO_VSOCK_F_STREAM, §5.10.3. Streams are the default
+	// without it, too.
 	featureStream = 1 << 0
 
-	// configSize is that of struct virtio_vsock_config, §5.10.4.
+	// configSize is the size of struct virtio_vsock_config, §5.10.4.
 	configSize = 8
 )
 
-// What a guest can have us hold. With all connections stalled that is 76 MiB.
+// How much a guest can make us hold. With all connections stalled that is 76 MiB.
 const (
-	// MaxConns bounds connections, those included that only wait for the host to
+	// MaxConns bounds connections, including those that only wait for the host to
 	// take their last bytes.
 	MaxConns = 1024
-	// The first connections may have largeBuffer bytes under way to a host that
-	// does not read, the others smallBuffer.
+	// The first largeConns connections may have largeBuffer bytes under way to a host
+	// that does not read, the others smallBuffer.
 	largeConns  = 64
 	largeBuffer = 256 << 10
 	smallBuffer = 64 << 10
-	// maxReplies are resets of what is no connection that wait for the guest's
-	// buffers. With so many the transmit queue waits, §5.10.6.1.
+	// maxReplies is how many resets of unknown connections may wait for guest
+	// buffers. Once there are that many, the transmit queue waits, §5.10.6.1.
 	maxReplies = queueSize
 )
 
 const (
 	// requestLimit is how long the guest may take to answer a call.
 	requestLimit = 10 * time.Second
-	// closeLimit is how long it may take to confirm the end of a connection,
-	// after which it is reset: as long as Linux waits.
+	// closeLimit is how long it may take to confirm the end of a connection. Then the
+	// connection is reset. Linux waits as long.
 	closeLimit = 8 * time.Second
 )
 
-// firstPort is the first of the numbers that stand for callers of the host. They
-// are above those that services have.
+// firstPort is the first port number for host callers. These are above the ports of
+// services.
 const firstPort = 1 << 30
 
-// key is the two ports of a connection.
+// key is the pair of ports of a connection.
 type key struct{ host, guest uint32 }
 
 // Device is a socket device.
@@ -70,12 +71,11 @@ type key struct{ host, guest uint32 }
 //	guest --> queue 1 --> packet --> Conn.Write, or backlog
 //	guest <-- queue 0 <-- turn   <-- Conn.Read
 //
-// Whoever brings news (the queues' goroutines, the host's) takes the lock and
-// moves what can be moved, without waiting for anybody. Bytes are copied by the
-// kernel only, between its socket and the guest's buffers, but for those for
-// which the host has no room.
+// Each goroutine that brings news (the queues', the host's) takes the lock and moves
+// what it can, without waiting. Only the kernel copies bytes, between its socket and
+// the guest's buffers, except those that the host has no room for.
 type Device struct {
-	Owner task.Owner // of its timers; set before the first
+	Owner task.Owner // of its timers; set before the first one starts
 
 	cid  uint64
 	host stream.Host
@@ -83,17 +83,17 @@ type Device struct {
 
 	mu     sync.Mutex
 	guest  virtio.Host   // guarded by mu, as is all below; nil: stopped
-	driven bool          // a driver is there, though perhaps paused
+	driven bool          // a driver is running, though perhaps paused
 	ran    time.Duration // the guest's time up to since
 	since  time.Time     // when it was started
-	rx     *virtq.Queue  // nil: none is served
-	events *virtq.Queue  // likewise
-	conns  map[key]*conn // what the guest knows
-	count  int           // of them, and of those that only drain
+	rx     *virtq.Queue  // nil: not served
+	events *virtq.Queue  // nil: not served
+	conns  map[key]*conn // those that the guest knows
+	count  int           // of conns, and of connections that only drain
 	port   uint32        // of the last call
-	ready  list          // have something for the guest
+	ready  list          // those that have something for the guest
 	again  bool          // the transmit queue waits for room in replies
-	lost   bool          // the driver is to be told of a restore, §5.10.6.7
+	lost   bool          // the driver must be told of a restore, §5.10.6.7
 	reply  replies
 
 	held []held       // of one turn
@@ -101,8 +101,8 @@ type Device struct {
 	used []virtq.Used // not pushed yet
 }
 
-// New returns a device whose guest has the given address, from MinCID to MaxCID.
-// The host stays the caller's.
+// New returns a device whose guest has the given address, from MinCID to MaxCID. The
+// caller still owns the host.
 func New(cid uint32, host stream.Host) *Device {
 	d := &Device{cid: uint64(cid), host: host, sent: make([]virtq.Used, 0, sentBatch), conns: map[key]*conn{}, port: firstPort - 1}
 	host.Serve(d)
@@ -118,7 +118,7 @@ func (*Device) Features() uint64 { return featureStream }
 // QueueSizes implements virtio.Device.
 func (*Device) QueueSizes() []uint16 { return []uint16{queueSize, queueSize, eventQueueSize} }
 
-// ReadConfig implements virtio.Device: there is the guest's CID.
+// ReadConfig implements virtio.Device. The configuration is the guest's CID.
 func (d *Device) ReadConfig(off uint64, p []byte) {
 	var c [configSize]byte
 	le.PutUint64(c[:], d.cid)
@@ -138,7 +138,7 @@ func (d *Device) Start(_ uint64, h virtio.Host) error {
 	return nil
 }
 
-// Stop implements virtio.Device. Connections stay: they go on after a pause.
+// Stop implements virtio.Device. Connections stay: they continue after a pause.
 func (d *Device) Stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
