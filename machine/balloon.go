@@ -7,7 +7,7 @@ import (
 	"vmm/devices/virtio/balloon"
 )
 
-// addBalloon makes the balloon, unless the Config wants none.
+// addBalloon creates the balloon device unless the Config disables it.
 func (m *Machine) addBalloon() error {
 	if m.config.NoBalloon {
 		return nil
@@ -19,7 +19,7 @@ func (m *Machine) addBalloon() error {
 	return m.addVirtio(m.newPart("balloon"), d, classOther)
 }
 
-// validateBalloon is what Validate knows of the balloon.
+// validateBalloon checks the balloon for Validate.
 func (c *Config) validateBalloon() error {
 	switch {
 	case c.Balloon == 0:
@@ -41,10 +41,10 @@ func checkBalloon(size, memory uint64) error {
 // errNoBalloon is for a machine whose Config has NoBalloon.
 var errNoBalloon = &ConfigError{"Balloon", "the machine was made without one"}
 
-// SetBalloon asks the guest to leave so many bytes of its memory to the host: 0
-// gives it all back. The guest does so in its own time, as far as it can, and
-// takes back what it needs before it would run out of memory. BalloonStats tells
-// how far it is.
+// SetBalloon asks the guest to give this many bytes of its memory to the host; 0
+// returns all of it to the guest. The guest does so in its own time, as far as it can,
+// and takes back what it needs before it would run out of memory. BalloonStats reports
+// the progress.
 func (m *Machine) SetBalloon(bytes uint64) error {
 	if m.devices.balloon == nil {
 		return errNoBalloon
@@ -56,8 +56,8 @@ func (m *Machine) SetBalloon(bytes uint64) error {
 	return nil
 }
 
-// BalloonStats returns how large the balloon is, and what the guest said last of
-// its memory.
+// BalloonStats returns the size of the balloon and the guest's latest memory
+// statistics.
 func (m *Machine) BalloonStats() (balloon.Stats, error) {
 	if m.devices.balloon == nil {
 		return balloon.Stats{}, errNoBalloon
@@ -65,8 +65,8 @@ func (m *Machine) BalloonStats() (balloon.Stats, error) {
 	return m.devices.balloon.Stats(), nil
 }
 
-// PollBalloon has the guest asked for its statistics so often; with 0, as at the
-// start, there are only those that it gives when its driver starts.
+// PollBalloon asks the guest for its statistics every interval. With 0, the initial
+// setting, the guest sends them only when its driver starts.
 func (m *Machine) PollBalloon(interval time.Duration) error {
 	if m.devices.balloon == nil {
 		return errNoBalloon

@@ -9,12 +9,12 @@ import (
 	"vmm/mem"
 )
 
-// build takes the steps. If one fails, or has a bug, those before it are undone.
+// build runs the steps. If one fails or panics, the earlier ones are undone.
 func (m *Machine) build(steps []func() error) (err error) {
 	built := false
 	defer func() {
 		if !built {
-			m.free(drainLimit) // there is nothing yet that could be stuck
+			m.free(drainLimit) // nothing can be stuck yet
 		}
 	}()
 	for _, step := range steps {
@@ -26,9 +26,9 @@ func (m *Machine) build(steps []func() error) (err error) {
 	return nil
 }
 
-// steps is the order of things: KVM wants its reserved addresses and its interrupt
-// controller before the first vCPU; the kernel wants the tables in memory before
-// it is loaded. Each step notes in a part what it takes.
+// steps lists the build steps in order. KVM needs its reserved addresses and its
+// interrupt controller before the first vCPU, and the tables must be in memory before
+// the kernel is loaded. Each step records in a part what it acquires.
 func (m *Machine) steps(sys *kvm.System) []func() error {
 	var supported []kvm.CPUIDEntry
 	var tscKHz uint32
@@ -42,12 +42,12 @@ func (m *Machine) steps(sys *kvm.System) []func() error {
 		func() error {
 			bits := physicalBits(supported)
 			d.windows = pciWindows(m.config.Memory, bits)
-			return reachable(m.config.Memory, bits) // before KVM refuses it without a word
+			return reachable(m.config.Memory, bits) // before KVM refuses it without an explanation
 		},
 		func() error { return m.addVM(sys) },
 		m.addMemory,
 		m.addDevices,
-		// In the order in which the guest finds them.
+		// In the order in which the guest enumerates them.
 		d.mapPCI, m.openDisks, m.openNets, m.addRNG, m.addConsoles, m.addBalloon, m.addVsock, m.openShares,
 		func() (err error) {
 			tscKHz, err = m.addCPUs(sys, supported)
@@ -58,7 +58,7 @@ func (m *Machine) steps(sys *kvm.System) []func() error {
 	}
 }
 
-// enter sets the first vCPU to the kernel's entry.
+// enter sets the first vCPU to the kernel's entry point.
 func (m *Machine) enter() error {
 	s, err := m.kcpus[0].Sregs()
 	if err != nil {
@@ -68,7 +68,8 @@ func (m *Machine) enter() error {
 	return errors.Join(m.kcpus[0].SetSregs(s), m.kcpus[0].SetRegs(regs))
 }
 
-// hold resolves the paths of the Config, unless the caller has, for several lives.
+// hold resolves the paths of the Config, unless the caller did so for several machines
+// of one guest.
 func (m *Machine) hold() (err error) {
 	if m.files != nil {
 		return nil
@@ -78,7 +79,7 @@ func (m *Machine) hold() (err error) {
 	return err
 }
 
-// promise has the accountant say how many descriptors the parts may hold.
+// promise asks the accountant for the descriptors that the parts may hold.
 func (m *Machine) promise() (err error) {
 	if m.budget, err = descriptors.promise(&m.config); err == nil {
 		m.base.does(func() { descriptors.giveBack(m.budget.all) })
@@ -86,8 +87,8 @@ func (m *Machine) promise() (err error) {
 	return err
 }
 
-// take has n of the machine's descriptors be those of p, which gives them back when it
-// is closed, whatever else is stuck.
+// take moves n of the machine's descriptors to p, which gives them back when it is
+// closed, even if other parts are stuck.
 func (m *Machine) take(p *part, n int) int {
 	m.budget.all -= n
 	p.does(func() { descriptors.giveBack(n) })
@@ -114,7 +115,7 @@ func (m *Machine) addMemory() (err error) {
 	return nil
 }
 
-// newVM returns a virtual machine with an interrupt controller and a timer.
+// newVM returns a virtual machine with an interrupt controller and a timer (PIT).
 func newVM(sys *kvm.System) (*kvm.VM, error) {
 	vm, err := sys.CreateVM()
 	if err != nil {
@@ -149,12 +150,12 @@ func (m *Machine) load(cmdline string) error {
 	if m.entry, err = boot.Load(m.mem, p); err != nil {
 		return err
 	}
-	m.base.does(func() { m.entry.Finish() }) // if Run has not
+	m.base.does(func() { m.entry.Finish() }) // if Run did not
 	return nil
 }
 
-// addCPUs makes the vCPUs, and returns the frequency of their time-stamp
-// counters. All but the first wait for the guest to start them.
+// addCPUs creates the vCPUs and returns their TSC frequency. All except the first wait
+// for the guest to start them.
 func (m *Machine) addCPUs(sys *kvm.System, supported []kvm.CPUIDEntry) (tscKHz uint32, err error) {
 	cpus := m.newPart("vCPUs")
 	p := cpuidParams{cpus: uint32(m.config.CPUs), tscDeadline: sys.Check(kvm.CapTSCDeadlineTimer) != 0, nested: m.config.Nested}

@@ -10,30 +10,30 @@ import (
 	"vmm/task"
 )
 
-// part is what is opened together and closed together: a device with what is behind
-// it on the host. Parts do not stand on one another, but all on the base.
+// part is a set of resources opened and closed together: a device and its host
+// backend. Parts do not depend on one another, only on the base.
 type part struct {
 	name   string
-	undo   []func() error // one for each step that was taken, in their order
-	closed chan struct{}  // closed when all is undone, which a panic prevents
-	err    error          // of that
+	undo   []func() error // one for each step taken, in order
+	closed chan struct{}  // closed when all is undone; a panic prevents that
+	err    error          // from closing
 }
 
 func newPart(format string, args ...any) *part {
 	return &part{name: fmt.Sprintf(format, args...), closed: make(chan struct{})}
 }
 
-// newPart begins a part of the machine; the caller opens the rest of it.
+// newPart adds an empty part to the machine; the caller opens what belongs to it.
 func (m *Machine) newPart(format string, args ...any) *part {
 	p := newPart(format, args...)
 	m.parts = append(m.parts, p)
 	return p
 }
 
-// opened notes a step, which is undone when all later ones are.
+// opened records a step, which is undone after all later ones.
 func (p *part) opened(undo func() error) { p.undo = append(p.undo, undo) }
 
-// does is opened for what cannot fail.
+// does is opened for an undo function that cannot fail.
 func (p *part) does(undo func()) {
 	p.opened(func() error {
 		undo()
@@ -50,7 +50,7 @@ func (p *part) close() {
 	close(p.closed)
 }
 
-// wait returns whether p is closed by the time that ctx is done.
+// wait reports whether p is closed by the time ctx is done.
 func (p *part) wait(ctx context.Context) bool {
 	select {
 	case <-p.closed:
@@ -58,15 +58,15 @@ func (p *part) wait(ctx context.Context) bool {
 	case <-ctx.Done():
 	}
 	select {
-	case <-p.closed: // while another was waited for
+	case <-p.closed: // closed while we waited for another part
 		return true
 	default:
 		return false
 	}
 }
 
-// A StuckError says that a part of the machine cannot be closed, because the host
-// does not complete its requests.
+// A StuckError says that a part of the machine cannot be closed because the host does
+// not complete its requests.
 type StuckError struct {
 	Part  string
 	After time.Duration
@@ -76,25 +76,26 @@ func (e *StuckError) Error() string {
 	return fmt.Sprintf("%s: not closed after %v, for the host has not completed its requests; what it holds, and the guest's memory, stays taken until then", e.Part, e.After)
 }
 
-// forever is no limit: while the host has requests of a device, these may write to
-// guest memory, and to what is open under their descriptors.
+// forever means no limit: while the host holds a device's requests, they may still
+// write to guest memory and to the files open under their descriptors.
 const forever = time.Duration(1<<63 - 1)
 
-// free gives back all that build took, in reverse as far as one thing stands on
-// another. All parts are closed at once, so one that is stuck keeps no other open. It
-// returns after limit at most; what is not closed by then will be as soon as it can.
+// free releases all that build acquired, in reverse where one thing depends on
+// another. All parts are closed at once, so a stuck part does not keep others open. It
+// returns after limit at most; what is not closed by then is closed as soon as
+// possible.
 func (m *Machine) free(limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	return m.freeUntil(ctx, limit)
 }
 
-// freeUntil is free until ctx is done, which is after limit.
+// freeUntil is free with a ctx that is done after limit.
 func (m *Machine) freeUntil(ctx context.Context, limit time.Duration) error {
 	if m.devices.com1 != nil {
 		now, cancel := context.WithCancel(context.Background())
 		cancel()
-		m.devices.com1.Close(now) // nothing moves its interrupt any more
+		m.devices.com1.Close(now) // nothing changes its interrupt line any more
 	}
 	own := task.Owner(m.panicked)
 	for _, p := range m.parts {
@@ -112,24 +113,24 @@ func (m *Machine) freeUntil(ctx context.Context, limit time.Duration) error {
 		if p.wait(ctx) {
 			errs = append(errs, p.err)
 		} else {
-			if p != m.base || !stuck { // it waits for the others
+			if p != m.base || !stuck { // the base waits for the parts
 				errs = append(errs, &StuckError{p.name, limit})
 			}
 			stuck = true
 		}
 	}
 	if m.own != nil {
-		errs = append(errs, m.own.Close()) // what is stuck has what it needs of them
+		errs = append(errs, m.own.Close()) // stuck parts already hold the files they need
 	}
 	return errors.Join(errs...)
 }
 
-// panicLimit is how long the end may take after a panic, and then how long Close
-// may: what waits for a lock that the panicking goroutine held waits for ever.
+// panicLimit bounds the shutdown after a panic, and then Close: a goroutine that waits
+// for a lock held by the panicking one waits forever.
 const panicLimit = 10 * time.Second
 
-// panicked is the owner of all goroutines of the machine. It makes a panic the
-// machine's end, and not the whole program's: that may have a terminal to restore.
+// panicked is the owner of all goroutines of the machine. A panic ends the machine,
+// not the whole program, which may have a terminal to restore.
 func (m *Machine) panicked(p *task.PanicError) {
 	if m.bug.CompareAndSwap(nil, p) {
 		close(m.broken)
@@ -140,9 +141,9 @@ func (m *Machine) panicked(p *task.PanicError) {
 	m.finish(ending{err: p})
 }
 
-// Close ends the machine if it runs, and gives all that it holds back to the
-// host, but for what a *StuckError names. Every other method fails from then on. A
-// panic that Run has not returned is in the error.
+// Close ends the machine if it runs, and returns everything it holds to the host,
+// except what a *StuckError names. Every other method fails from then on. A panic that
+// Run has not returned is in the error.
 func (m *Machine) Close() error {
 	done := make(chan error, 1)
 	task.Owner(m.panicked).Go(func() { done <- m.close() })
@@ -172,13 +173,14 @@ func (m *Machine) close() error {
 	}
 	limit := drainLimit
 	if m.slow.Load() || m.bug.Load() != nil {
-		limit = m.grace / 2 // it has waited before
+		limit = m.grace / 2 // Run has waited already
 	}
 	return m.free(limit)
 }
 
-// setClosed returns what ends Run, nil if that was not called. After a panic, Pause
-// or Resume may hold the lock for ever; then Run has been called, and ends.
+// setClosed returns the function that ends Run, or nil if Run was not called. After a
+// panic, Pause or Resume may hold the lock forever; in that case Run has been called,
+// and ends.
 func (m *Machine) setClosed() (stop context.CancelFunc) {
 	stops := make(chan context.CancelFunc, 1)
 	task.Owner(m.panicked).Go(func() {

@@ -10,32 +10,32 @@ import (
 	"vmm/boot"
 )
 
-// DefaultCmdline suits a serial console and this machine's devices: a kernel
-// that panics resets, which ends the machine, rather than hang. The machine adds
-// tsc_early_khz, without which a kernel that has no kvmclock must measure the
-// time-stamp counter, and gives up where exits are slow.
+// DefaultCmdline suits a serial console and this machine's devices: a kernel that
+// panics resets, which ends the machine, instead of hanging. The machine adds
+// tsc_early_khz. Without it, a kernel that has no kvmclock must measure the time-stamp
+// counter, and gives up where exits are slow.
 const DefaultCmdline = "console=ttyS0 panic=-1"
 
-// VirtioCmdline is DefaultCmdline for a virtio console. The kernel's last console
-// is the one that programs have; until its driver is there, which is a module
-// mostly, there is the other. By then systemd has looked where to have a login,
-// so it is told (systemd-debug-generator(8)); nobody else minds.
+// VirtioCmdline is DefaultCmdline for a virtio console. The kernel uses the last
+// console for /dev/console. Its driver is usually a module; until it is loaded, the
+// other console serves. By then systemd has already decided where to start a login, so
+// it is told here (systemd-debug-generator(8)); other init systems ignore the word.
 const VirtioCmdline = "console=ttyS0 console=hvc0 panic=-1 systemd.wants=serial-getty@hvc0.service"
 
 // Bounds of a Config.
 const (
 	MinMemory = 16 << 20
 	MaxMemory = 1 << 40
-	MaxCPUs   = 254 // local APIC ids that need no interrupt remapping
+	MaxCPUs   = 254 // local APIC IDs that need no interrupt remapping
 )
 
-// Config is all that can be chosen about a machine. Its JSON is what leaves the
-// process: what is bound to it (Console, Log) does not.
+// Config holds every option of a machine. Its JSON is what leaves the process; fields
+// bound to the process (Console, Log) are left out.
 type Config struct {
 	Name    string    `json:",omitempty"`
 	Kernel  string    // path of a bzImage or an ELF vmlinux
-	Initrds []string  `json:",omitempty"` // paths; loaded one behind the other
-	Cmdline string    `json:",omitempty"` // of the kernel; "" is DefaultCmdline
+	Initrds []string  `json:",omitempty"` // paths; loaded one after another
+	Cmdline string    `json:",omitempty"` // the kernel's; "" is DefaultCmdline
 	Append  []string  `json:",omitempty"` // words to add to it
 	Boot    boot.Mode `json:",omitempty"` // "" is boot.Auto
 	CPUs    int
@@ -43,39 +43,39 @@ type Config struct {
 
 	// KernelCache is the directory of unpacked kernels; "" keeps none.
 	KernelCache string `json:",omitempty"`
-	// CopyKernel reads the cached kernel in place of mapping it: the guest has
-	// huge pages under it and faults nothing in, for some milliseconds before it
-	// starts and memory that guests do not share.
+	// CopyKernel reads the cached kernel instead of mapping it: the guest gets
+	// huge pages for it and takes no page faults on it. This costs some
+	// milliseconds before the start, and memory that guests do not share.
 	CopyKernel bool `json:",omitempty"`
 
 	Disks     []Disk    `json:",omitempty"` // /dev/vda and so on
 	Nets      []Net     `json:",omitempty"` // eth0 and so on
 	Vsock     *Vsock    `json:",omitempty"` // nil: none
-	Shares    []Share   `json:",omitempty"` // directories of the host
+	Shares    []Share   `json:",omitempty"` // host directories
 	NoRNG     bool      `json:",omitempty"` // no virtio entropy device
-	Balloon   uint64    `json:",omitempty"` // bytes that the guest leaves to the host from its start on
-	NoBalloon bool      `json:",omitempty"` // no virtio balloon: no free page reports either
+	Balloon   uint64    `json:",omitempty"` // bytes that the guest gives to the host from the start
+	NoBalloon bool      `json:",omitempty"` // no virtio balloon, hence no free page reporting
 	Transport Transport `json:",omitempty"` // of virtio devices; "" is PCI
 
 	Console ConsoleKind `json:",omitempty"` // "" is ConsoleSerial
 	Ports   []Port      `json:",omitempty"` // /dev/virtio-ports/NAME
 
-	// Nested lets the guest run guests of its own, where KVM can: it finds VMX or SVM
-	// in CPUID. That is more of the host's kernel for a hostile guest to try.
+	// Nested lets the guest run its own guests, if KVM can: the guest finds VMX or
+	// SVM in CPUID. This exposes more of the host's kernel to a hostile guest.
 	Nested bool `json:",omitempty"`
 
-	// Files are what the paths lead to, if a machine of the same guest was there
-	// before; nil has New resolve them.
+	// Files holds the resolved paths if an earlier machine of the same guest
+	// existed; nil makes New resolve them.
 	Files *Files `json:"-"`
 
-	// KVMDevice is the path of the KVM device; "" is the constant of that name.
+	// KVMDevice is the path of the KVM device; "" is the constant KVMDevice.
 	KVMDevice string `json:"-"`
 
-	// ConsoleIn and ConsoleOut are the far end of the console; nil is not connected.
-	// They are the caller's to close, after Machine.Close.
+	// ConsoleIn and ConsoleOut are the far end of the console; nil is not
+	// connected. The caller closes them, after Machine.Close.
 	ConsoleIn  io.Reader `json:"-"`
 	ConsoleOut io.Writer `json:"-"`
-	// ConsoleSize is that of a terminal there; nil is not known. A serial port
+	// ConsoleSize is the size of the terminal there; nil is unknown. A serial port
 	// cannot tell the guest.
 	ConsoleSize *TerminalSize `json:"-"`
 
@@ -91,8 +91,8 @@ type ConfigError struct {
 
 func (e *ConfigError) Error() string { return fmt.Sprintf("%s: %s", e.Field, e.Why) }
 
-// Validate returns a *ConfigError if no host could run c. What this host cannot
-// do, New finds.
+// Validate returns a *ConfigError if no host could run c. New finds what this host
+// cannot do.
 func (c *Config) Validate() error {
 	bad := func(field, why string, args ...any) error {
 		return &ConfigError{field, fmt.Sprintf(why, args...)}
@@ -141,8 +141,8 @@ func (c *Config) Validate() error {
 	return c.validateVsock()
 }
 
-// cmdline returns the kernel's command line on a machine with the given
-// frequency of the time-stamp counter, 0 if unknown, and with words for devices.
+// cmdline returns the kernel's command line, given the TSC frequency (0 if unknown)
+// and the words for devices.
 func (c *Config) cmdline(tscKHz uint32, devices []string) string {
 	base := c.Cmdline
 	if base == "" {

@@ -11,21 +11,21 @@ import (
 	"vmm/devices/virtio/console"
 )
 
-// ConsoleKind is what the guest's console is: which of its devices leads to
-// ConsoleIn and ConsoleOut.
+// ConsoleKind selects the guest's console: which device leads to ConsoleIn and
+// ConsoleOut.
 type ConsoleKind string
 
 const (
-	// ConsoleSerial is the serial port, ttyS0, and the default.
+	// ConsoleSerial is the serial port, ttyS0; the default.
 	ConsoleSerial ConsoleKind = "serial"
 	// ConsoleVirtio is a virtio console, hvc0: faster, and it knows the size of
-	// the terminal. What comes by the serial port is shown until the guest first
-	// prints there.
+	// the terminal. Output of the serial port is shown until the guest first
+	// prints on hvc0.
 	ConsoleVirtio ConsoleKind = "virtio"
 )
 
-// Port is a stream of bytes between a program in the guest, where it is
-// /dev/virtio-ports/ and its name, and one of the host.
+// Port is a byte stream between a guest program, which opens /dev/virtio-ports/NAME,
+// and a host program.
 type Port struct {
 	Name   string
 	Stream *Stream `json:"-"` // nil is not connected
@@ -34,7 +34,7 @@ type Port struct {
 // MaxPorts bounds a Config.
 const MaxPorts = console.MaxPorts
 
-// validateConsole is what Validate knows of consoles and ports.
+// validateConsole checks the consoles and ports for Validate.
 func (c *Config) validateConsole() error {
 	switch c.Console {
 	case "", ConsoleSerial, ConsoleVirtio:
@@ -57,7 +57,7 @@ func (c *Config) validateConsole() error {
 	return nil
 }
 
-// portName says whether a name can be that of a file in the guest, and of a udev
+// portName reports whether name is valid as a file name in the guest and as a udev
 // link.
 func portName(name string) bool {
 	strange := func(r rune) bool {
@@ -69,10 +69,10 @@ func portName(name string) bool {
 // consoles are the virtio consoles of a machine.
 type consoles struct {
 	terminal *console.Device // nil: the console is the serial port
-	ports    *console.Device // nil: there are none
+	ports    *console.Device // nil: none
 }
 
-// addConsoles makes the virtio consoles that the Config asks for.
+// addConsoles creates the virtio consoles that the Config asks for.
 func (m *Machine) addConsoles() error {
 	c := &m.devices.consoles
 	if m.config.Console == ConsoleVirtio {
@@ -117,7 +117,7 @@ func (m *Machine) addConsoles() error {
 	return m.addVirtio(part, c.ports, classSerial)
 }
 
-// stop delivers what the guest has written, unless ctx is done before.
+// stop delivers what the guest has written, unless ctx is done first.
 func (c *consoles) stop(ctx context.Context) error {
 	var errs []error
 	for _, d := range []*console.Device{c.terminal, c.ports} {
@@ -128,12 +128,12 @@ func (c *consoles) stop(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// sysrq is the key that Linux's hvc console takes for a SysRq, as a serial one
-// does a break: Ctrl-o.
+// sysrq is Ctrl-o. Linux's hvc console takes this key as SysRq, as a serial console
+// takes a break.
 const sysrq = 'o' & 0x1f
 
-// SendBreak sends a break over the serial line, or what has its meaning on a
-// virtio console. Linux takes the next key for a SysRq.
+// SendBreak sends a break over the serial line, or its equivalent on a virtio console.
+// Linux takes the next key as a SysRq command.
 func (m *Machine) SendBreak() {
 	if t := m.devices.consoles.terminal; t != nil {
 		t.Type(sysrq)
@@ -142,17 +142,17 @@ func (m *Machine) SendBreak() {
 	m.devices.com1.Break()
 }
 
-// screen is where two devices print: the serial port until the virtio console
-// first does, which then has it for itself. By then Linux has printed again what
-// it had printed before.
+// screen is the output shared by two devices: the serial port prints until the virtio
+// console first does, which then owns it. By then Linux has printed its earlier
+// messages again.
 type screen struct {
 	out io.Writer
 
-	mu    sync.Mutex // held while out takes something
+	mu    sync.Mutex // held while writing to out
 	taken bool
 }
 
-// Write is of the virtio console.
+// Write is the virtio console's.
 func (s *screen) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -160,7 +160,7 @@ func (s *screen) Write(p []byte) (int, error) {
 	return s.out.Write(p)
 }
 
-// early is a screen as the serial port sees it.
+// early is the screen as seen by the serial port.
 type early struct{ *screen }
 
 func (e early) Write(p []byte) (int, error) {
@@ -172,9 +172,8 @@ func (e early) Write(p []byte) (int, error) {
 	return e.out.Write(p)
 }
 
-// serialConsole returns what is at the far end of COM1. Beside a virtio console
-// it is output only: a key must not go to one that is not the guest's console
-// any more.
+// serialConsole returns the far end of COM1. With a virtio console it is output only:
+// a key must not go to a port that is no longer the guest's console.
 func (m *Machine) serialConsole() (in io.Reader, out io.Writer) {
 	if m.config.Console != ConsoleVirtio {
 		return m.config.ConsoleIn, m.config.ConsoleOut

@@ -7,18 +7,17 @@ import (
 	"vmm/kvm"
 )
 
-// cpuidParams is what a vCPU's CPUID says beyond what KVM can offer.
+// cpuidParams is what a vCPU's CPUID reports beyond what KVM supplies.
 type cpuidParams struct {
-	id          uint32 // the vCPU, which is its x2APIC id
-	cpus        uint32 // vCPUs of the machine: cores of one package, one thread each
+	id          uint32 // the vCPU's number, which is its x2APIC ID
+	cpus        uint32 // vCPUs in the machine: cores of one package, one thread each
 	tscKHz      uint32 // 0 if unknown
 	tscDeadline bool   // KVM_CAP_TSC_DEADLINE_TIMER
-	nested      bool   // the guest may run guests of its own
+	nested      bool   // the guest may run its own guests
 	amd         bool   // or Hygon; from leaf 0
 }
 
-// Bits and leaves that we set, Intel SDM vol. 2A "CPUID" and AMD APM vol. 3
-// appendix E.
+// Bits and leaves that we set: Intel SDM vol. 2A "CPUID", AMD APM vol. 3 appendix E.
 const (
 	leafFeatures    = 0x1
 	leafCaches      = 0x4 // Intel
@@ -49,9 +48,9 @@ const (
 	apicBusKHz = 1_000_000
 )
 
-// cpuid returns the CPUID leaves of one vCPU, made from those that KVM
-// supports. Feature bits are KVM's; what depends on the vCPU and on the
-// machine's shape is ours.
+// cpuid returns the CPUID leaves of one vCPU, derived from those that KVM supports.
+// Feature bits come from KVM; values that depend on the vCPU and on the machine's
+// topology are ours.
 func cpuid(supported []kvm.CPUIDEntry, p cpuidParams) []kvm.CPUIDEntry {
 	var out []kvm.CPUIDEntry
 	topology := false
@@ -59,7 +58,7 @@ func cpuid(supported []kvm.CPUIDEntry, p cpuidParams) []kvm.CPUIDEntry {
 	for _, e := range supported {
 		switch e.Function {
 		case leafTopology, leafTopologyV2:
-			// KVM passes on the host's; ours follow below.
+			// KVM passes the host's; ours follow below.
 			topology = topology || e.Function == leafTopology
 			continue
 		case leafKVMClocks:
@@ -80,7 +79,7 @@ func cpuid(supported []kvm.CPUIDEntry, p cpuidParams) []kvm.CPUIDEntry {
 	return out
 }
 
-// isAMD looks at the vendor in leaf 0: "AuthenticAMD" or "HygonGenuine".
+// isAMD checks the vendor in leaf 0 for "AuthenticAMD" or "HygonGenuine".
 func isAMD(entries []kvm.CPUIDEntry) bool {
 	for _, e := range entries {
 		if e.Function == 0 {
@@ -99,11 +98,11 @@ func hasLeaf(entries []kvm.CPUIDEntry, function uint32) bool {
 	return false
 }
 
-// patch makes one leaf that of the vCPU.
+// patch adapts one leaf to the vCPU.
 func patch(e *kvm.CPUIDEntry, p cpuidParams) {
 	switch e.Function {
 	case leafFeatures:
-		// Local APIC id, and how many ids the package reserves.
+		// Local APIC ID, and the number of IDs that the package reserves.
 		e.EBX = e.EBX&0x0000_ffff | min(p.reserved(), 255)<<16 | p.id<<24
 		e.ECX |= bit1ECXHypervisor
 		mask(&e.ECX, bit1ECXVMX, p.nested)
@@ -114,7 +113,7 @@ func patch(e *kvm.CPUIDEntry, p cpuidParams) {
 			e.EAX = e.EAX&0x3fff | p.sharing(level)<<14 | min(p.reserved()-1, 63)<<26
 		}
 	case leafExtended:
-		// No memory is an enclave's here (EPC), nested or not.
+		// There is no enclave memory (EPC) here, nested or not.
 		mask(&e.EBX, bit7EBXSGX, false)
 		mask(&e.ECX, bit7ECXSGXLC, false)
 	case leafSGX:
@@ -131,7 +130,7 @@ func patch(e *kvm.CPUIDEntry, p cpuidParams) {
 		setBit(&e.ECX, bitExtECXCmpLegacy, p.amd && p.cpus > 1)
 		mask(&e.ECX, bitExtECXSVM, p.nested)
 	case leafExtSizes:
-		// Number of cores less one, and the width of their ids.
+		// Number of cores minus one, and the width of their IDs.
 		if p.amd {
 			e.ECX = min(p.cpus-1, 255) | p.shift()<<12
 		}
@@ -140,18 +139,19 @@ func patch(e *kvm.CPUIDEntry, p cpuidParams) {
 			e.EAX = e.EAX&0x3fff | p.sharing(level)<<14
 		}
 	case leafExtTopology:
-		// Extended APIC id; core id with one thread a core; node 0 of 1.
+		// Extended APIC ID; core ID with one thread per core; node 0 of 1.
 		e.EAX, e.EBX, e.ECX = p.id, p.id&0xff, 0
 	}
 }
 
-// crystal is what leaf 0x15 says: the TSC's frequency is ECX * EBX / EAX Hz.
+// crystal returns leaf 0x15: the TSC's frequency is ECX * EBX / EAX Hz.
 //
-// Linux on Intel calibrates nothing then, but computes in 32 bits, in kHz
-// (native_calibrate_tsc): a ratio that is not 1 overflows there, and its clock
-// runs a thousand times too fast. And it takes the crystal, ECX, for what drives
-// the local APIC's timer, which KVM's bus is, not the TSC: harmless only where
-// the timer goes by TSC deadlines. So the leaf says either that, or nothing.
+// Linux on Intel then skips calibration, but computes in 32 bits, in kHz
+// (native_calibrate_tsc): a ratio other than 1 overflows, and its clock runs a
+// thousand times too fast. It also takes the crystal, ECX, as the frequency of the
+// local APIC's timer, but in KVM that timer runs at the APIC bus frequency, not the
+// TSC's. This is harmless only if the timer uses TSC deadlines. So the leaf reports
+// either a ratio of 1 or nothing.
 func (p cpuidParams) crystal() (eax, ebx, ecx, edx uint32) {
 	hz := uint64(p.tscKHz) * 1000
 	if hz == 0 || hz > math.MaxUint32 || !p.tscDeadline || p.amd {
@@ -160,14 +160,14 @@ func (p cpuidParams) crystal() (eax, ebx, ecx, edx uint32) {
 	return 1, 1, uint32(hz), 0
 }
 
-// shift is the number of bits that hold a core's id in the package.
+// shift is the number of bits that hold a core's ID within the package.
 func (p cpuidParams) shift() uint32 { return uint32(bits.Len32(p.cpus - 1)) }
 
-// reserved is the number of ids that those bits can tell apart.
+// reserved is the number of IDs that these bits can distinguish.
 func (p cpuidParams) reserved() uint32 { return 1 << p.shift() }
 
-// sharing is the number of ids, less one, that share a cache of the level: the
-// last level is the package's, the others are a core's own.
+// sharing is the number of IDs, minus one, that share a cache of the given level: the
+// last level belongs to the package, the others to one core.
 func (p cpuidParams) sharing(level uint32) uint32 {
 	if level < 3 {
 		return 0
@@ -175,8 +175,8 @@ func (p cpuidParams) sharing(level uint32) uint32 {
 	return min(p.reserved()-1, 0xfff)
 }
 
-// topologyLeaves are the sub-leaves of 0xb and 0x1f: threads of a core, cores
-// of the package, and the end.
+// topologyLeaves returns the sub-leaves of 0xb and 0x1f: threads of a core, cores of
+// the package, and the end.
 func topologyLeaves(function uint32, p cpuidParams) []kvm.CPUIDEntry {
 	const smt, core = 1 << 8, 2 << 8
 	leaf := func(index, shift, count, kind uint32) kvm.CPUIDEntry {
@@ -194,15 +194,15 @@ func setBit(r *uint32, mask uint32, on bool) {
 	}
 }
 
-// mask takes a feature away unless it is allowed.
+// mask clears a feature bit unless it is allowed.
 func mask(r *uint32, bit uint32, allowed bool) {
 	if !allowed {
 		*r &^= bit
 	}
 }
 
-// physicalBits returns how many bits of a physical address the guest can use:
-// where KVM can map fewer than the processor has, it says so in EAX[23:16].
+// physicalBits returns how many physical address bits the guest can use. If KVM can
+// map fewer than the processor has, it says so in EAX[23:16].
 func physicalBits(entries []kvm.CPUIDEntry) uint32 {
 	for _, e := range entries {
 		if e.Function == leafExtSizes {
@@ -212,5 +212,5 @@ func physicalBits(entries []kvm.CPUIDEntry) uint32 {
 			return e.EAX & 0xff
 		}
 	}
-	return 36 // SDM vol. 2A, CPUID: what a processor without the leaf has
+	return 36 // SDM vol. 2A, CPUID: the width of a processor without the leaf
 }

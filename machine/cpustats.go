@@ -12,29 +12,29 @@ import (
 	"vmm/kvm"
 )
 
-// CPUStats are what one vCPU has done.
+// CPUStats counts what one vCPU has done.
 type CPUStats struct {
-	Exits       map[string]uint64 // to this program, by reason; KVM handles most by itself
-	Guest, Host time.Duration     // of its thread: in guest code, and in KVM and here
+	Exits       map[string]uint64 // to this program, by reason; KVM handles most exits itself
+	Guest, Host time.Duration     // of its thread: in guest code, and in KVM and this program
 }
 
-// reasons is how many exit reasons are counted each by itself; those above, which
-// KVM has for other processors, count as the last.
+// reasons is how many exit reasons are counted separately; higher ones, which KVM has
+// for other processors, count as the last.
 const reasons = 40
 
-// cpuStats count what a vCPU does. The thread writes, others read.
+// cpuStats counts what a vCPU does. Its thread writes, others read.
 type cpuStats struct {
 	id      int
 	tracing *atomic.Pointer[trace] // the machine's
 	exits   [reasons]atomic.Uint64
-	thread  atomic.Int32 // its id; 0: not running
+	thread  atomic.Int32 // its ID; 0: not running
 
 	mu   sync.Mutex
-	last CPUStats // guarded by mu; the times of a thread that has ended
+	last CPUStats // guarded by mu; the times of an ended thread
 }
 
-// count is called for each exit. It takes some nanoseconds: no lock, and no
-// allocation unless somebody traces.
+// count is called for each exit. It takes some nanoseconds: no lock, and no allocation
+// unless a trace is running.
 func (s *cpuStats) count(e kvm.Exit) {
 	s.exits[min(e.Reason, reasons-1)].Add(1)
 	if t := s.tracing.Load(); t != nil {
@@ -42,7 +42,7 @@ func (s *cpuStats) count(e kvm.Exit) {
 	}
 }
 
-// leave is called by the thread at its end: nobody can ask for its times later.
+// leave is called by the thread at its end, because its times cannot be read later.
 func (s *cpuStats) leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,11 +64,11 @@ func (s *cpuStats) load() CPUStats {
 	return c
 }
 
-// tick is the unit of times in /proc, USER_HZ: 100 on every Linux that there is.
+// tick is the unit of times in /proc, USER_HZ: 100 per second on every Linux.
 const tick = 10 * time.Millisecond
 
-// threadTimes returns what a thread of this process has used, see proc(5). Time
-// in the guest is a part of what counts as user time.
+// threadTimes returns the CPU time used by a thread of this process, see proc(5). User
+// time includes guest time.
 func threadTimes(id int) (guest, host time.Duration) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/stat", id))
 	if err != nil {
@@ -79,7 +79,7 @@ func threadTimes(id int) (guest, host time.Duration) {
 
 func parseTimes(stat string) (guest, host time.Duration) {
 	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
-	const utime, stime, guestTime = 11, 12, 40 // counted from 0 behind the name
+	const utime, stime, guestTime = 11, 12, 40 // counted from 0 after the name
 	if len(fields) <= guestTime {
 		return 0, 0
 	}

@@ -14,13 +14,13 @@ import (
 	"vmm/usernet"
 )
 
-// Reserved is how many of the process's descriptors no machine takes: they are for
-// those who ask for it to be stopped, for logs, and for what else the program does.
+// Reserved is how many of the process's descriptors no machine may take. They are for
+// clients that ask to stop the machine, for logs, and for the rest of the program.
 const Reserved = 320
 
-// descriptors is the accountant of this process: what it has promised to machines
-// is below the limit, less Reserved. So what a guest can have us open, it can have us
-// open all of it, and nobody else goes without.
+// descriptors is the accountant of this process: its promises to machines stay below
+// the limit minus Reserved. So a guest can make us open everything it was promised,
+// and no other user runs short.
 var descriptors accountant
 
 type accountant struct {
@@ -28,26 +28,27 @@ type accountant struct {
 	promised int // guarded by mu
 }
 
-// budget is what has been promised to a machine.
+// budget is what was promised to a machine.
 type budget struct {
-	all     int // with what is fixed, but for what parts have taken
-	fixed   int // what it has whatever the guest does
+	all     int // includes the fixed ones, excludes what parts have taken
+	fixed   int // what it needs whatever the guest does
 	share   int // each
-	network int // each of user mode
+	network int // each, user mode only
 	vsock   int
 }
 
-// need is a part's least, its most, and its weight in what is left.
+// need is a part's minimum, its maximum, and its weight for what is left.
 type need struct{ least, most, weight int }
 
-// Of what a guest can have grow.
+// For parts that a guest can make grow.
 var (
-	shareNeed   = need{64, 1 << 20, 4} // a guest keeps as many files as it has memory for
+	shareNeed   = need{64, 1 << 20, 4} // a guest keeps open as many files as it has memory for
 	networkNeed = need{64, usernet.MaxDescriptors, 1}
 	vsockNeed   = need{32, hostsock.MaxDescriptors, 1}
 )
 
-// promise returns the budget of a machine. What is closed of it the caller gives back.
+// promise returns the budget of a machine. The caller gives it back as descriptors are
+// closed.
 func (a *accountant) promise(c *Config) (budget, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -71,9 +72,9 @@ func (a *accountant) giveBack(n int) {
 	a.promised -= n
 }
 
-// divide divides n descriptors among the parts of a machine: each has its least, and
-// of what is left as its weight says, up to its most. all is what they have together
-// or, without ok, what they need.
+// divide divides n descriptors among the parts of a machine: each gets its minimum,
+// and a share of what is left by its weight, up to its maximum. all is the total they
+// get or, if ok is false, the total they need.
 func divide(n int, c *Config) (b budget, all int, ok bool) {
 	b.fixed = fixedDescriptors(c)
 	shares, networks, sockets := len(c.Shares), 0, 0
@@ -99,7 +100,7 @@ func divide(n int, c *Config) (b budget, all int, ok bool) {
 		return b, all, false
 	}
 	n = max(all, n/4*3)       // there may be other machines
-	for more := true; more; { // until nobody wants more, or there is too little for one each
+	for more := true; more; { // until no part wants more, or less than one each is left
 		more = false
 		weights := 0
 		for _, p := range parts {
@@ -122,12 +123,12 @@ func divide(n int, c *Config) (b budget, all int, ok bool) {
 	return b, all, true
 }
 
-// fixedDescriptors is how many a machine has open at most but for what is promised
-// to its parts, while it is made, too.
+// fixedDescriptors is the most descriptors a machine has open, including while it is
+// built, except those promised to its parts.
 func fixedDescriptors(c *Config) int {
-	device := func(queues int) int { return 2*queues + 2 } // doorbells, vectors, and what is behind
-	n := 16 + c.CPUs                                       // the VM; files that are read on the way
-	n += 3*len(c.Initrds) + 8                              // held, and open; a kernel and its cache
+	device := func(queues int) int { return 2*queues + 2 } // doorbells, vectors, and the backend
+	n := 16 + c.CPUs                                       // the VM; files read during the build
+	n += 3*len(c.Initrds) + 8                              // held and opened; a kernel and its cache
 	for _, d := range c.Disks {
 		n += device(max(d.Queues, 1)) + 2
 	}
@@ -135,15 +136,15 @@ func fixedDescriptors(c *Config) int {
 		n += device(2*max(w.Queues, 1)+1) + 2*max(w.Queues, 1) + 8 + 3*len(w.Forwards)
 	}
 	for range c.Shares {
-		n += device(1+min(c.CPUs, maxShareQueues)) + 4 + 2*(fs.Workers+min(c.CPUs, maxShareQueues)) // a request opens for itself
+		n += device(1+min(c.CPUs, maxShareQueues)) + 4 + 2*(fs.Workers+min(c.CPUs, maxShareQueues)) // a request opens files of its own
 	}
 	n += device(1) + device(5) + device(3) + 8                                   // random numbers, balloon, socket
-	return n + device(2) + device(2+2*len(c.Ports)) + 3*len(c.Ports) + device(0) // consoles, with a client each
+	return n + device(2) + device(2+2*len(c.Ports)) + 3*len(c.Ports) + device(0) // consoles, with one client each
 }
 
-// raiseDescriptors raises the process's limit, once, as far as it may go. Go's
-// runtime has raised it to the hard limit, which is as low as 4096 where no service
-// manager sets it, and which only a privileged user can raise.
+// raiseDescriptors raises the process's limit, once, as far as possible. Go's runtime
+// has raised it to the hard limit. Without a service manager that can be as low as
+// 4096, and only a privileged user can raise it.
 var raiseDescriptors = sync.OnceFunc(func() {
 	var limit unix.Rlimit
 	text, err := os.ReadFile("/proc/sys/fs/nr_open")
@@ -151,7 +152,7 @@ var raiseDescriptors = sync.OnceFunc(func() {
 		return
 	}
 	if most, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64); err == nil && limit.Max < most {
-		unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: most, Max: most}) // or it stays
+		unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: most, Max: most}) // otherwise it stays
 	}
 })
 
@@ -163,7 +164,7 @@ func descriptorLimit() int {
 	return int(min(limit.Cur, 1<<30))
 }
 
-// openDescriptors is how many the process has open.
+// openDescriptors is the number of descriptors that the process has open.
 func openDescriptors() int {
 	list, err := os.ReadDir("/proc/self/fd")
 	if err != nil {

@@ -28,19 +28,19 @@ type devices struct {
 
 	pci      *pci.Bus     // nil for other transports
 	windows  []pci.Window // of the bus
-	virtio   []transport  // in the order in which the guest finds them
-	queues   int          // of all of virtio
+	virtio   []transport  // in the order in which the guest enumerates them
+	queues   int          // total of all virtio devices
 	images   []*disk.Image
 	nics     []nic
 	shares   []*hostdir.Dir
 	balloon  *balloon.Device // nil: none
-	screen   *screen         // of the serial port and a virtio console; nil: there is no such
+	screen   *screen         // shared by the serial port and a virtio console; nil: not shared
 	consoles consoles
-	edges    int // edge-triggered interrupts, each of a GSI of its own
+	edges    int // edge-triggered interrupts, each with its own GSI
 }
 
-// addDevices makes the fixed devices and puts each where layout.go says. What they
-// report ends the machine.
+// addDevices creates the fixed devices and maps each where layout.go says. The events
+// they report end the machine.
 func (m *Machine) addDevices() error {
 	d := &m.devices
 	in, out := m.serialConsole()
@@ -81,7 +81,7 @@ func (m *Machine) addRNG() error {
 	return m.addVirtio(m.newPart("random numbers"), d, classOther)
 }
 
-// writeACPI tells the guest of the devices.
+// writeACPI writes the ACPI tables, which describe the devices to the guest.
 func (m *Machine) writeACPI() error {
 	c := acpi.Config{
 		COM1:    acpi.Serial{Port: portCOM1, GSI: gsiCOM1},
@@ -105,8 +105,8 @@ func (m *Machine) writeACPI() error {
 	}
 	return errors.Join(
 		m.mem.Write(acpiBase, tables),
-		// A kernel without EFI may reset as a PC always did: by a jump in real
-		// mode to where the firmware's reset code would be.
+		// A kernel without EFI may reset as PCs always did: by a real-mode jump to
+		// the firmware's reset vector.
 		m.mem.Write(acpi.ResetVector, c.Power.ResetCode()),
 	)
 }
@@ -114,8 +114,8 @@ func (m *Machine) writeACPI() error {
 // start lets the devices move data to and from the host.
 func (d *devices) start() { d.com1.Start() }
 
-// release frees every vCPU that waits in a device, and freezes the serial port
-// against the host.
+// release frees every vCPU that waits in a device, and pauses the serial port, which
+// then takes no input from the host.
 func (d *devices) release() {
 	d.com1.Pause()
 	for _, t := range d.virtio {
@@ -123,7 +123,7 @@ func (d *devices) release() {
 	}
 }
 
-// pause stops the devices that work on their own; no vCPU runs.
+// pause stops the devices that work on their own; no vCPU may run.
 func (d *devices) pause(owner task.Owner) error {
 	errs := make([]error, len(d.virtio))
 	calls := task.Group{Owner: owner}
@@ -142,8 +142,8 @@ func (d *devices) resume() {
 	}
 }
 
-// stop ends the devices; no vCPU runs any more. What they still had for the
-// host is delivered first, unless ctx is done before.
+// stop ends the devices; no vCPU may run any more. Pending output for the host is
+// delivered first, unless ctx is done before.
 func (d *devices) stop(ctx context.Context) error {
 	return errors.Join(d.com1.Close(ctx), d.consoles.stop(ctx))
 }
@@ -152,7 +152,7 @@ func (d *devices) stop(ctx context.Context) error {
 type line struct {
 	vm  *kvm.VM
 	gsi uint32
-	log *logline.Line // a guest has it set at any rate
+	log *logline.Line // rate-limited, because a guest sets the line at any rate
 }
 
 func (m *Machine) line(gsi uint32) *line {
@@ -166,8 +166,8 @@ func (l *line) Set(high bool) {
 	}
 }
 
-// button is the power button: an edge of its interrupt for each press. Who sleeps
-// does not hear it, and is woken.
+// button is the power button: each press is one edge of its interrupt. A sleeping
+// guest does not notice the interrupt, so the keyboard wakes it.
 type button struct {
 	line     bus.Line
 	keyboard *pc.I8042

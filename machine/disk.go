@@ -9,7 +9,7 @@ import (
 	"vmm/disk"
 )
 
-// Disk is a virtio block device and what it is stored in.
+// Disk is a virtio block device and its storage.
 type Disk struct {
 	Path     string // a raw image or a block device
 	ReadOnly bool   `json:",omitempty"`
@@ -39,7 +39,7 @@ func (d *Disk) validate() error {
 	return nil
 }
 
-// openDisks makes a device of each disk of the Config.
+// openDisks creates a device for each disk of the Config.
 func (m *Machine) openDisks() error {
 	for _, c := range m.config.Disks {
 		image, err := disk.Open(c.Path, disk.Options{ReadOnly: c.ReadOnly, Direct: c.Direct, Held: m.files.set})
@@ -60,8 +60,7 @@ func (m *Machine) openDisks() error {
 	return nil
 }
 
-// DiskError says that a disk of the Config cannot be used. It is the user's to
-// mend.
+// DiskError says that a disk of the Config cannot be used. The user must fix it.
 type DiskError struct{ Err error }
 
 func (e *DiskError) Error() string { return e.Err.Error() }

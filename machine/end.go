@@ -14,8 +14,8 @@ type Reason int
 const (
 	PowerOff    Reason = iota // the guest turned itself off (ACPI S5)
 	Reset                     // the guest asked for a reset
-	TripleFault               // a fault that the guest could not handle: on hardware a reset
-	Panic                     // the guest's kernel said that it panicked (pvpanic)
+	TripleFault               // a fault that the guest could not handle: a reset on hardware
+	Panic                     // the guest's kernel reported a panic (pvpanic)
 	DebugExit                 // the guest wrote to the debug-exit port
 	Stopped                   // the context of Run was cancelled
 )
@@ -41,11 +41,11 @@ type endError struct{ end End }
 
 func (e *endError) Error() string { return e.end.String() }
 
-// StateError says that the machine is not in a state for a call.
+// StateError says that the machine is in the wrong state for a call.
 type StateError struct{ State string }
 
 func (e *StateError) Error() string { return "the machine is " + e.State }
 
-// ErrEnded is the StateError of a machine whose guest has ended; what that printed
-// last may still be on its way.
+// ErrEnded is the StateError of a machine whose guest has ended; the guest's last
+// output may still be on its way.
 var ErrEnded = &StateError{stateText[ended]}

@@ -12,34 +12,34 @@ import (
 	"vmm/usernet"
 )
 
-// Files are what the paths of a Config lead to. A guest may start many times, and
-// in a directory that is shared with it it may put a link in the place of
-// whatever is there; so the paths are resolved once, before it first runs, and
-// what they led to then is what all its machines use. A file that somebody has
-// replaced since counts from the next Hold on. Published ports are among them from
-// the first machine on, so that nobody else gets one between two.
+// Files holds what the paths of a Config lead to. A guest may start many times, and in
+// a directory shared with it, it may replace any file by a link. So the paths are
+// resolved once, before its first run, and all its machines use what they led to then.
+// A file replaced since then is used only after the next Hold. Files also holds
+// published ports, from the first machine on, so that no other process takes one
+// between two machines.
 type Files struct {
 	set *hostfile.Set
 
 	mu    sync.Mutex
-	pcaps map[string]*pcap.File  // guarded by mu; recordings, by their paths, once begun
-	ports map[int]*usernet.Ports // guarded by mu; by the network card
+	pcaps map[string]*pcap.File  // guarded by mu; recordings by path, once begun
+	ports map[int]*usernet.Ports // guarded by mu; by network card
 }
 
-// A Place is a path of the caller's own, which must not be where a guest decides
-// what it leads to either.
+// A Place is one of the caller's own paths, which also must not be where a guest
+// decides what it leads to.
 type Place struct {
-	Name string // of what it is, for errors: the flag, say
+	Name string // what it is, for errors: the flag, for example
 	Path string
-	Root bool // a directory that files are made in
+	Root bool // a directory in which files are created
 }
 
-// CollisionError says that a path leads through a directory that the guest may
-// write to, or that such a directory is in one of this program's.
+// CollisionError says that a path leads through a directory that the guest may write
+// to, or that such a directory is inside one of this program's.
 type CollisionError struct {
 	Field, Path string // a field of Config, or a Place's name
-	In, Dir     string // likewise: Shares, and of which one
-	Own         bool   // the reverse: Field is Shares, and In what has files of this program's
+	In, Dir     string // likewise: Shares, and the directory of the share
+	Own         bool   // the reverse: Field is Shares, and In holds files of this program
 }
 
 func (e *CollisionError) Error() string {
@@ -49,10 +49,9 @@ func (e *CollisionError) Error() string {
 	return fmt.Sprintf("%s %s is inside %s %s, where the guest decides what its path leads to: keep it elsewhere, or share that directory read-only", e.Field, e.Path, e.In, e.Dir)
 }
 
-// Hold resolves the paths of c. The caller puts the result into c.Files of all
+// Hold resolves the paths of c. The caller puts the result into c.Files for all
 // machines of one guest, and closes it after the last one. The error is a
-// *CollisionError; what else is wrong with a path, New says. Nothing is made
-// if there is an error.
+// *CollisionError; New reports other errors of a path. On error nothing is created.
 func Hold(c *Config, others ...Place) (*Files, error) {
 	f := &Files{set: hostfile.New(slices.ContainsFunc(c.Shares, writable)), pcaps: map[string]*pcap.File{}, ports: map[int]*usernet.Ports{}}
 	if err := f.hold(c, others); err != nil {
@@ -64,7 +63,7 @@ func Hold(c *Config, others ...Place) (*Files, error) {
 
 func writable(s Share) bool { return !s.ReadOnly }
 
-// named is a Place that has been looked at.
+// named is a Place that has been resolved.
 type named struct {
 	Place
 	at *hostfile.Place
@@ -122,7 +121,7 @@ func (f *Files) hold(c *Config, others []Place) error {
 	return nil
 }
 
-// record returns the recording at path, ready for another machine's frames.
+// record returns the recording at path, ready for the next machine's frames.
 func (f *Files) record(path string) (*pcap.File, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -144,7 +143,7 @@ func (f *Files) record(path string) (*pcap.File, error) {
 	return rec, nil
 }
 
-// publish returns the published ports of a network card, which it binds once.
+// publish returns the published ports of a network card. It binds them only once.
 func (f *Files) publish(card int, forwards []Forward) (*usernet.Ports, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -162,8 +161,7 @@ func (f *Files) publish(card int, forwards []Forward) (*usernet.Ports, error) {
 	return p, err
 }
 
-// Bound returns c with the ports that its forwards have got, of those that are
-// bound.
+// Bound returns c with the actual ports of those forwards that are bound.
 func (f *Files) Bound(c Config) Config {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -177,7 +175,7 @@ func (f *Files) Bound(c Config) Config {
 	return c
 }
 
-// Close gives back what is held. No machine of the Config may be left.
+// Close releases what is held. No machine of the Config may be left.
 func (f *Files) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -11,7 +11,7 @@ import (
 	"vmm/kvm"
 )
 
-// HostError says that this host cannot run the machine, and what to do.
+// HostError says why this host cannot run the machine, and what to do.
 type HostError struct {
 	Why string
 	Do  string
@@ -28,8 +28,8 @@ func (e *HostError) Error() string {
 
 func (e *HostError) Unwrap() error { return e.Err }
 
-// required are the extensions of KVM without which no machine is made, with
-// the kernel that brought the youngest of them: 4.13.
+// required lists the KVM extensions that every machine needs. The kernel that
+// introduced the newest of them is 4.13.
 var required = []struct {
 	cap  kvm.Cap
 	name string
@@ -50,8 +50,8 @@ var required = []struct {
 // KVMDevice is where the kernel offers KVM.
 const KVMDevice = kvm.Device
 
-// OpenKVM opens the KVM device at path and checks that it has what a machine
-// needs. Its errors are *HostError.
+// OpenKVM opens the KVM device at path and checks that it has what a machine needs.
+// Its errors are *HostError.
 func OpenKVM(path string) (*kvm.System, error) {
 	sys, err := kvm.Open(path)
 	if err != nil {
@@ -105,14 +105,14 @@ func maxVCPUs(check func(kvm.Cap) int) int {
 	return min(n, MaxCPUs)
 }
 
-// cpuFlags are the words of /proc/cpuinfo that say that the processor
-// virtualizes: Intel's and AMD's.
+// cpuFlags are the words in /proc/cpuinfo for hardware virtualization: Intel's and
+// AMD's.
 var cpuFlags = []string{"vmx", "svm"}
 
-// HardwareFlag returns "vmx" or "svm", whichever /proc/cpuinfo (or the file at
-// path, which has its form) shows, or "" if the processor has neither: then KVM
-// interprets the guest's kernel one instruction at a time, which no full kernel
-// survives.
+// HardwareFlag returns "vmx" or "svm", whichever /proc/cpuinfo (or the file at path,
+// in the same format) shows, or "" if the processor has neither. In that case KVM
+// interprets the guest's kernel one instruction at a time, and no full kernel survives
+// that.
 func HardwareFlag(path string) (string, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -138,5 +138,5 @@ func HardwareFlag(path string) (string, error) {
 // CPUInfo is where the kernel describes the processor.
 const CPUInfo = "/proc/cpuinfo"
 
-// InterpretedWarning is what to tell when HardwareFlag finds none.
+// InterpretedWarning is the warning to show when HardwareFlag finds none.
 var InterpretedWarning = fmt.Sprintf("this host's processor shows neither %s nor %s: KVM interprets the guest's ring 0, and a full kernel will end in an internal error; use a host with hardware virtualization (in a virtual machine: nested virtualization)", cpuFlags[0], cpuFlags[1])

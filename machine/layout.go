@@ -35,16 +35,16 @@ const (
 	tssAddr         = 0xfffb_d000 // three pages, KVM_SET_TSS_ADDR
 )
 
-// Ports. KVM's own, of the interrupt controllers and the timer, lie below
-// portBARs too.
+// I/O ports. Those of KVM's own interrupt controllers and timer also lie below
+// portBARs.
 const (
-	portI8042     = 0x60 // 0x61, which is in between, is the timer's, in the kernel
+	portI8042     = 0x60 // 0x61, between the two ports, is the timer's, in the kernel
 	portCMOS      = 0x70
 	portCOM1      = 0x3f8
 	portPCIConfig = 0xcf8
 	portDebugExit = 0x501 // to 0x504; pvpanic follows at its customary 0x505
 	portPM        = 0x600
-	portBARs      = 0x1000 // and all behind it: BARs of PCI devices
+	portBARs      = 0x1000 // and all above it: BARs of PCI devices
 	portEnd       = 0x1_0000
 )
 
@@ -53,17 +53,17 @@ const (
 	gsiKeyboard    = 1
 	gsiCOM1        = 4
 	gsiPowerButton = 9
-	gsiINTx        = 16 // and all behind it: INTA of PCI devices
+	gsiINTx        = 16 // and all above it: INTA of PCI devices
 )
 
-// gsiMMIO are the inputs for virtio-mmio devices, in this order: first those that
-// the PICs have as well, for kernels without ACPI, less what a PC uses otherwise.
+// gsiMMIO are the inputs for virtio-mmio devices, in this order: first those that the
+// PICs also have, for kernels without ACPI, except the ones a PC uses otherwise.
 var gsiMMIO = []uint32{5, 6, 7, 10, 11, 12, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23}
 
-// gsisOfPICs is how many of gsiMMIO the PICs have.
+// gsisOfPICs is the number of gsiMMIO entries that the PICs have.
 const gsisOfPICs = 8
 
-// ranges returns where n bytes of RAM lie.
+// ranges returns the address ranges of n bytes of RAM.
 func ranges(n uint64) []mem.Range {
 	low := min(n, uint64(holeBase))
 	r := []mem.Range{{Base: 0, Size: low}}
@@ -73,8 +73,8 @@ func ranges(n uint64) []mem.Range {
 	return r
 }
 
-// reachable returns a *ConfigError if n bytes of RAM end behind what the guest's
-// physical addresses reach.
+// reachable returns a *ConfigError if n bytes of RAM end above the guest's highest
+// physical address.
 func reachable(n uint64, physicalBits uint32) error {
 	top := ranges(n)
 	if last := top[len(top)-1]; uint64(last.Base)+last.Size <= 1<<physicalBits {
@@ -87,8 +87,8 @@ func reachable(n uint64, physicalBits uint32) error {
 // highWindow is the size of the window for 64-bit BARs.
 const highWindow = 64 << 30
 
-// pciWindows returns where BARs may be. The upper window is left out where the
-// processor's physical addresses do not reach behind it.
+// pciWindows returns where BARs may be. The upper window is left out if the
+// processor's physical addresses do not reach its end.
 func pciWindows(memory uint64, physicalBits uint32) []pci.Window {
 	w := []pci.Window{{Base: uint64(holeBase), End: ecamBase}, {Base: portBARs, End: portEnd, Ports: true}}
 	high := uint64(highBase)

@@ -1,5 +1,5 @@
-// Package machine puts a virtual machine together and runs it. It is the only
-// package that knows both KVM and the devices.
+// Package machine builds a virtual machine and runs it. It is the only package that
+// knows both KVM and the devices.
 package machine
 
 import (
@@ -33,11 +33,11 @@ import (
 type Machine struct {
 	config Config
 	files  *Files
-	own    *Files // the same, unless they are the caller's
+	own    *Files // the same, unless the caller owns them
 	log    *slog.Logger
 
-	budget  budget  // of descriptors
-	base    *part   // what all parts stand on
+	budget  budget  // for descriptors
+	base    *part   // what all parts depend on
 	parts   []*part // see free
 	vm      *kvm.VM
 	mem     *mem.Memory
@@ -48,26 +48,26 @@ type Machine struct {
 
 	tracing atomic.Pointer[trace]
 
-	halt    atomic.Bool // no guest instruction any more
-	ends    chan ending // of capacity 1: the first ending counts
-	threads task.Group  // of vCPUs, and what is done beside them
+	halt    atomic.Bool // no guest instruction may run any more
+	ends    chan ending // capacity 1: the first ending counts
+	threads task.Group  // of vCPUs and of the work beside them
 
 	bug    atomic.Pointer[task.PanicError] // the first panic
-	broken chan struct{}                   // closed with it
-	lost   chan struct{}                   // closed grace after it
+	broken chan struct{}                   // closed at the first panic
+	lost   chan struct{}                   // closed grace after broken
 	freed  atomic.Bool                     // Close was called
-	grace  time.Duration                   // panicLimit, but in tests
-	slow   atomic.Bool                     // the host has not completed some requests by the end of Run
+	grace  time.Duration                   // panicLimit, except in tests
+	slow   atomic.Bool                     // the host had not completed some requests by the end of Run
 
 	stop context.CancelFunc // of Run's context; set with running
 	done chan struct{}      // closed when Run returns
 
 	mu         sync.Mutex
 	state      state      // guarded by mu
-	time       *guestTime // likewise, as what follows; when the guest was paused, nil if it is not or runs on
-	since      time.Time  // when that was, here
-	stops      *stops     // what the vCPUs' threads have read for it
-	timeLogged bool       // that it runs on
+	time       *guestTime // guarded by mu, like the rest; when the guest was paused; nil if it is not, or its time runs on
+	since      time.Time  // host time of the pause
+	stops      *stops     // what the vCPU threads read for time
+	timeLogged bool       // whether we logged that guest time runs on
 }
 
 type state int
@@ -82,15 +82,15 @@ const (
 
 var stateText = [...]string{"not started", "running", "paused", "ended", "closed"}
 
-// ending is how the machine ends: in order, or with the error of a vCPU.
+// ending is how the machine ends: normally, or with the error of a vCPU.
 type ending struct {
 	end End
 	err error
 }
 
-// New makes the machine that c describes, its kernel loaded, ready to run. Its
-// errors are *ConfigError and *boot.InputError, which are the user's to mend,
-// and *HostError. The caller closes the machine.
+// New creates the machine that c describes, with its kernel loaded, ready to run. Its
+// errors are *ConfigError and *boot.InputError, which the user must fix, and
+// *HostError. The caller closes the machine.
 func New(c Config) (*Machine, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -120,18 +120,18 @@ func newMachine(c Config) *Machine {
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
 	}
-	m.log = slog.New(logline.Limit(m.log.Handler())) // whatever the guest does
+	m.log = slog.New(logline.Limit(m.log.Handler())) // bounded, whatever the guest does
 	m.threads.Owner = m.panicked
 	return m
 }
 
-// lastOutput is how long a stopped machine's output may take to be written.
+// lastOutput bounds the time to write a stopped machine's output.
 const lastOutput = 2 * time.Second
 
-// Run starts the guest and returns how it ended, once: when the guest ends
-// itself, when ctx is cancelled (Stopped), or with an error when the guest can
-// not go on. Everything that the guest printed is written by then, however slow
-// its reader: only the end of ctx cuts that short.
+// Run starts the guest and returns once, with how it ended: when the guest ends
+// itself, when ctx is cancelled (Stopped), or with an error when the guest cannot
+// continue. By then everything that the guest printed is written, however slow its
+// reader; only the end of ctx cuts this short.
 func (m *Machine) Run(ctx context.Context) (End, error) {
 	ctx, err := m.begin(ctx)
 	if err != nil {
@@ -158,7 +158,7 @@ func (m *Machine) Run(ctx context.Context) (End, error) {
 	}
 	m.halt.Store(true)
 	for _, v := range m.vcpus {
-		v.cpu.Kick() // whatever is wrong elsewhere, no guest instruction follows
+		v.cpu.Kick() // no guest instruction follows, whatever is wrong elsewhere
 	}
 	over := make(chan struct{})
 	task.Owner(m.panicked).Go(func() {
@@ -175,7 +175,7 @@ func (m *Machine) Run(ctx context.Context) (End, error) {
 	return e.end, e.err
 }
 
-// windDown ends what runs, in order, and delivers the guest's last output.
+// windDown stops everything in order, and delivers the guest's last output.
 func (m *Machine) windDown(ctx context.Context, e ending) {
 	m.setEnded()
 	m.devices.release() // a vCPU may be waiting in one
@@ -190,7 +190,7 @@ func (m *Machine) windDown(ctx context.Context, e ending) {
 		m.log.Warn("the guest's disks", "err", err)
 	}
 	if e.err == nil {
-		m.log.Debug("the guest ended", "how", e.end.String()) // its output may take longer
+		m.log.Debug("the guest ended", "how", e.end.String()) // its output may still be on its way
 	}
 	ctx, cancel := m.lastWords(ctx)
 	defer cancel()
@@ -199,9 +199,9 @@ func (m *Machine) windDown(ctx context.Context, e ending) {
 	}
 }
 
-// lastWords returns the time in which the guest's last output is delivered: a
-// guest that ended itself waits for its reader as long as ctx lasts; whoever
-// has stopped it does not wait long, nor does anybody after a panic.
+// lastWords returns the context for delivering the guest's last output. A guest that
+// ended itself waits for its reader as long as ctx lasts. After a stop or a panic the
+// wait is short.
 func (m *Machine) lastWords(ctx context.Context) (context.Context, context.CancelFunc) {
 	if ctx.Err() != nil || m.bug.Load() != nil {
 		return context.WithTimeout(context.Background(), min(lastOutput, m.grace/2))
@@ -221,7 +221,7 @@ func (m *Machine) begin(ctx context.Context) (context.Context, error) {
 	return ctx, nil
 }
 
-// setEnded moves from running or paused to ended; Close may have been faster.
+// setEnded moves from running or paused to ended, unless Close was faster.
 func (m *Machine) setEnded() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -232,7 +232,7 @@ func (m *Machine) setEnded() {
 
 // runCPU is the goroutine, and the thread, of one vCPU.
 func (m *Machine) runCPU(id int) {
-	runtime.LockOSThread() // as the loop does again; the thread ends with it
+	runtime.LockOSThread() // the loop does so again; the thread ends with it
 	nameThread(fmt.Sprintf("vcpu %d", id))
 	err := m.vcpus[id].loop()
 	var in *endError
@@ -254,8 +254,8 @@ func (m *Machine) runCPU(id int) {
 	m.finish(ending{err: err})
 }
 
-// end ends the machine in order. Devices call it, from a vCPU's thread: no
-// guest instruction follows on that vCPU.
+// end ends the machine normally. Devices call it from a vCPU's thread; no guest
+// instruction follows on that vCPU.
 func (m *Machine) end(e End) { m.finish(ending{end: e}) }
 
 func (m *Machine) finish(e ending) {
@@ -267,7 +267,7 @@ func (m *Machine) finish(e ending) {
 }
 
 // Pause stops every vCPU between two instructions, and returns when no guest
-// instruction runs any more. Until Resume time stands still in the guest, but for
+// instruction runs any more. Time stands still in the guest until Resume, except for
 // its real-time clock. Pausing a paused machine does nothing.
 func (m *Machine) Pause() error {
 	m.mu.Lock()
@@ -306,15 +306,14 @@ func (m *Machine) Resume() error {
 	return nil
 }
 
-// resume has all go on that Pause has stopped, in reverse. m.mu is held.
+// resume restarts, in reverse order, what Pause stopped. m.mu is held.
 func (m *Machine) resume() error {
 	m.thaw()
 	m.devices.resume()
 	return m.all((*vcpu).resume)
 }
 
-// all makes the call on every vCPU, all at once. A vCPU that has ended takes
-// the machine with it.
+// all makes the call on all vCPUs at once. If a vCPU has ended, the machine has ended.
 func (m *Machine) all(f func(*vcpu) error) error {
 	errs := make([]error, len(m.vcpus))
 	calls := task.Group{Owner: m.panicked}
@@ -329,9 +328,9 @@ func (m *Machine) all(f func(*vcpu) error) error {
 	return err
 }
 
-// PressPowerButton asks the guest to power off, as a short press of the button
-// on its case would. A guest may take its time or ignore it. The error is ErrEnded if
-// there is nobody any more who could.
+// PressPowerButton asks the guest to power off, like a short press of the button on a
+// PC's case. A guest may take its time or ignore it. The error is ErrEnded if the
+// guest has ended.
 func (m *Machine) PressPowerButton() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

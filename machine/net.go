@@ -15,27 +15,27 @@ import (
 	"vmm/usernet"
 )
 
-// Net is a virtio network card and what it is connected to: a tap, or the
-// network in this process that needs no privilege.
+// Net is a virtio network card and its connection: a tap, or the user-mode network in
+// this process, which needs no privilege.
 type Net struct {
 	Tap    string `json:",omitempty"` // the tap's name; "" is user mode
-	MAC    string `json:",omitempty"` // "" is made of the guest's name
-	Queues int    `json:",omitempty"` // pairs of queues, of a tap only; 0 is 1
+	MAC    string `json:",omitempty"` // "" derives it from the guest's name
+	Queues int    `json:",omitempty"` // queue pairs, tap only; 0 is 1
 	PCAP   string `json:",omitempty"` // a file to record frames in
 
-	BytesPerSecond  uint64        `json:",omitempty"` // each way; 0 is no bound
+	BytesPerSecond  uint64        `json:",omitempty"` // in each direction; 0 is no limit
 	FramesPerSecond uint64        `json:",omitempty"`
 	Burst           time.Duration `json:",omitempty"` // at the full rate; 0 is limit.DefaultBurst
 
-	// Of user mode only.
+	// User mode only.
 	Forwards     []Forward `json:",omitempty"`
-	HostLoopback bool      `json:",omitempty"` // the gateway's address is the host's own
+	HostLoopback bool      `json:",omitempty"` // the gateway's address reaches the host's loopback
 }
 
-// Forward has a port of the host lead to one of the guest's.
+// Forward leads from a port of the host to a port of the guest.
 type Forward struct {
 	UDP    bool           `json:",omitempty"`
-	Listen netip.AddrPort // port 0 is any that is free
+	Listen netip.AddrPort // port 0 is any free port
 	Guest  uint16
 }
 
@@ -63,7 +63,7 @@ func (n *Net) validate() error {
 	return nil
 }
 
-// parseMAC reads six bytes in hexadecimal, with colons, of one station.
+// parseMAC parses a unicast address: six hexadecimal bytes with colons.
 func parseMAC(s string) (m ethernet.MAC, err error) {
 	if n, err := fmt.Sscanf(s, "%02x:%02x:%02x:%02x:%02x:%02x", &m[0], &m[1], &m[2], &m[3], &m[4], &m[5]); n != len(m) || err != nil || len(s) != 17 {
 		return m, errors.New("is no address such as 52:54:00:12:34:56")
@@ -74,8 +74,8 @@ func parseMAC(s string) (m ethernet.MAC, err error) {
 	return m, nil
 }
 
-// defaultMAC is the same for a guest of the same name on whatever host, and
-// another for each of its cards: locally administered, of one station.
+// defaultMAC is the same for a guest of the same name on any host, and differs for
+// each of its cards. It is locally administered and unicast.
 func defaultMAC(guest string, card int) (m ethernet.MAC) {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s/%d", guest, card))
 	copy(m[:], sum[:])
@@ -83,19 +83,19 @@ func defaultMAC(guest string, card int) (m ethernet.MAC) {
 	return m
 }
 
-// nic is a card, and what records its frames, if anything does.
+// nic is a card, and the recorder of its frames, if any.
 type nic struct {
 	device *net.Device
 	pcap   *pcap.Link
 }
 
-// closer is a link that holds something of the host's.
+// closer is a link that holds host resources.
 type closer interface {
 	ethernet.Link
 	Close() error
 }
 
-// openNets makes a device of each network card of the Config.
+// openNets creates a device for each network card of the Config.
 func (m *Machine) openNets() error {
 	for i := range m.config.Nets {
 		if err := m.openNet(i); err != nil {
@@ -161,7 +161,7 @@ func (m *Machine) openLink(p *part, c Net, card int) (closer, error) {
 	return n, nil
 }
 
-// NetError says that a network of the Config cannot be used on this host.
+// NetError says that a network card of the Config cannot be used on this host.
 type NetError struct{ Err error }
 
 func (e *NetError) Error() string { return e.Err.Error() }
@@ -170,5 +170,5 @@ func (e *NetError) Unwrap() error { return e.Err }
 // NetStats returns the counters of a network card, by its index in the Config.
 func (m *Machine) NetStats(card int) net.Stats { return m.devices.nics[card].device.Stats() }
 
-// SetLink plugs the cable of a network card in, or out.
+// SetLink plugs the cable of a network card in or out.
 func (m *Machine) SetLink(card int, up bool) { m.devices.nics[card].device.SetUp(up) }

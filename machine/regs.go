@@ -11,13 +11,13 @@ const (
 	msrMTRRDefType = 0x2ff
 
 	miscEnableFastString = 1 << 0
-	// mtrrEnable with type 6 (write-back) and no ranges: what firmware leaves
-	// for a guest whose only uncached memory is not RAM.
+	// mtrrEnable with type 6 (write-back) and no ranges: what firmware leaves for
+	// a guest in which only non-RAM addresses are uncached.
 	mtrrEnable    = 1 << 11
 	mtrrWriteBack = 6
 )
 
-// bootMSRs are those that differ from a vCPU's reset state on every vCPU.
+// bootMSRs are the MSRs that differ from the reset state, on every vCPU.
 var bootMSRs = []kvm.MSR{
 	{Index: msrMiscEnable, Data: miscEnableFastString},
 	{Index: msrMTRRDefType, Data: mtrrEnable | mtrrWriteBack},
@@ -25,7 +25,7 @@ var bootMSRs = []kvm.MSR{
 
 const rflagsReserved = 1 << 1
 
-// bootRegs returns the registers of the first vCPU. s are those of its reset.
+// bootRegs returns the initial registers of the first vCPU. s holds its reset state.
 func bootRegs(e *boot.Entry, s kvm.Sregs) (kvm.Regs, kvm.Sregs) {
 	s.CR0, s.CR3, s.CR4, s.EFER = e.CR0, e.CR3, e.CR4, e.EFER
 	data := segment(e.DS)

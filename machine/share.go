@@ -17,24 +17,24 @@ import (
 	"vmm/hostfile"
 )
 
-// Share is a directory of the host that the guest mounts as a virtio file system.
+// Share is a host directory that the guest mounts as a virtio file system.
 type Share struct {
-	Dir      string // of the host
+	Dir      string // on the host
 	ReadOnly bool   `json:",omitempty"`
-	Tag      string `json:",omitempty"` // by which the guest mounts it; "" is share0 and so on
-	// Mount is where the guest is asked to mount it, by a word on the kernel's
-	// command line; "" leaves that to the guest.
+	Tag      string `json:",omitempty"` // the guest mounts it by this; "" is share0 and so on
+	// Mount is where the kernel's command line asks the guest to mount it; ""
+	// leaves that to the guest.
 	Mount string `json:",omitempty"`
 
-	// The files of the user who runs this are UID's and GID's in the guest, where
-	// nothing else was set (docs/fs.md, "Owners"). HostOwner: and nothing else can
-	// be set.
+	// Files of the user who runs this program belong to UID and GID in the guest,
+	// unless another owner was set (docs/fs.md, "Owners"). With HostOwner no other
+	// owner can be set.
 	UID, GID  uint32 `json:",omitempty"`
 	HostOwner bool   `json:",omitempty"`
 
-	BytesPerSecond uint64 `json:",omitempty"` // that may be read and written; 0 is no bound
-	// Size is how many bytes the guest may add; 0 is no bound. Quota counts them,
-	// where that is to go on in a next machine; nil begins anew.
+	BytesPerSecond uint64 `json:",omitempty"` // read and written together; 0 is no limit
+	// Size is how many bytes the guest may add; 0 is no limit. Quota counts them
+	// if the count must continue in a later machine; nil starts a new count.
 	Size  uint64 `json:",omitempty"`
 	Quota *Quota `json:"-"`
 }
@@ -42,16 +42,17 @@ type Share struct {
 // Quota counts what a guest has added to a share.
 type Quota = hostdir.Quota
 
-// NewQuota returns one of so many bytes.
+// NewQuota returns a Quota of size bytes.
 func NewQuota(size uint64) *Quota { return hostdir.NewQuota(int64(min(size, math.MaxInt64))) }
 
-// minSize is the least size of a share: room for some files.
+// minSize is the smallest size of a share: room for some files.
 const minSize = 64 << 10
 
 // MaxShares bounds a Config.
 const MaxShares = 16
 
-// maxMount bounds a word of the kernel's command line, which has 2047 bytes in all.
+// maxMount bounds a mount path on the kernel's command line, which has 2047 bytes in
+// all.
 const maxMount = 256
 
 func (s *Share) validate() error {
@@ -74,7 +75,7 @@ func (s *Share) validate() error {
 	return nil
 }
 
-// validateShares checks the shares of a Config, each and together.
+// validateShares checks each share of a Config and the shares together.
 func (c *Config) validateShares() error {
 	if len(c.Shares) > MaxShares {
 		return &ConfigError{"Shares", fmt.Sprintf("%d; at most %d", len(c.Shares), MaxShares)}
@@ -102,9 +103,9 @@ func (s *Share) tag(i int) string {
 	return fmt.Sprintf("share%d", i)
 }
 
-// shareWords are what the kernel's command line says to the guest's init
-// (docs/fs.md): vmm.share=TAG:PATH or vmm.share=TAG:PATH:ro. Those that are deeper
-// come later: what is mounted above them would hide them.
+// shareWords returns the words on the kernel's command line for the guest's init
+// (docs/fs.md): vmm.share=TAG:PATH or vmm.share=TAG:PATH:ro. Deeper paths come later:
+// a mount above them would hide them.
 func (c *Config) shareWords() (words []string) {
 	order := make([]int, len(c.Shares))
 	for i := range order {
@@ -125,11 +126,11 @@ func (c *Config) shareWords() (words []string) {
 	return words
 }
 
-// depth is how many directories a path goes down.
+// depth is the number of directories in a path.
 func depth(mount string) int { return strings.Count(path.Clean(mount), "/") }
 
-// mountable sees that a share inside one that is read-only has a directory there:
-// the guest cannot make it.
+// mountable checks that a share mounted inside a read-only share has a directory
+// there: the guest cannot create it.
 func (c *Config) mountable(held *hostfile.Set) error {
 	for i := range c.Shares {
 		inner := &c.Shares[i]
@@ -154,8 +155,7 @@ func hasDir(held *hostfile.Set, dir, below string) bool {
 	return err == nil && st.IsDir()
 }
 
-// outer returns the share in which another is mounted, and the path below it, or
-// nil.
+// outer returns the share inside which inner is mounted and the path below it, or nil.
 func (c *Config) outer(inner *Share) (outer *Share, below string) {
 	at := path.Clean(inner.Mount)
 	for i := range c.Shares {
@@ -170,7 +170,7 @@ func (c *Config) outer(inner *Share) (outer *Share, below string) {
 	return outer, below
 }
 
-// escape writes a path with %XX for what means something in the word, on the
+// escape writes a path with %XX for bytes that have a meaning in the word, on the
 // command line, or to a terminal.
 func escape(path string) string {
 	var b strings.Builder
@@ -185,10 +185,10 @@ func escape(path string) string {
 	return b.String()
 }
 
-// maxShareQueues bounds the queues of a share, of which a guest uses one a vCPU.
+// maxShareQueues bounds the queues of a share; a guest uses one per vCPU.
 const maxShareQueues = 8
 
-// openShares makes a device of each share of the Config.
+// openShares creates a device for each share of the Config.
 func (m *Machine) openShares() error {
 	shares := m.config.Shares
 	if err := m.config.mountable(m.files.set); err != nil {
@@ -216,7 +216,7 @@ func (m *Machine) openShares() error {
 	return nil
 }
 
-// options are what the share says of its directory.
+// options returns the share's options for its directory.
 func (s *Share) options() hostdir.Options {
 	o := hostdir.Options{
 		ReadOnly: s.ReadOnly, HostOwner: s.HostOwner, Owner: fuse.Owner{Uid: s.UID, Gid: s.GID}, Rate: s.BytesPerSecond, Quota: s.Quota,
@@ -227,11 +227,11 @@ func (s *Share) options() hostdir.Options {
 	return o
 }
 
-// Openat2 says whether shares look names up in one step.
+// Openat2 reports whether shares look names up in one step.
 func Openat2() bool { return hostdir.Openat2() }
 
-// ShareError says that a directory of the Config cannot be shared. It is the
-// user's to mend.
+// ShareError says that a directory of the Config cannot be shared. The user must fix
+// it.
 type ShareError struct{ Err error }
 
 func (e *ShareError) Error() string { return e.Err.Error() }

@@ -9,25 +9,25 @@ import (
 	"vmm/devices/virtio/balloon"
 )
 
-// Stats are what a machine has done and what it takes. All of it is counted
-// without a lock on the way of an exit or a request.
+// Stats holds a machine's counters and its memory use. All counters are updated
+// without a lock on the path of an exit or a request.
 type Stats struct {
 	Memory   uint64 // bytes of the guest's RAM
-	Resident uint64 // bytes of the host's memory in this whole process
+	Resident uint64 // bytes of host memory of this whole process
 	CPUs     []CPUStats
 	Devices  []DeviceStats
 }
 
-// BalloonStats are of the balloon.
+// BalloonStats holds the balloon's statistics.
 type BalloonStats = balloon.Stats
 
-// DeviceStats are those of one virtio device.
+// DeviceStats holds the counters of one virtio device.
 type DeviceStats struct {
-	Name string // disk0, net1 and so on: its kind, and its number among these
+	Name string // disk0, net1 and so on: the kind and a number within it
 	virtio.Stats
 }
 
-// Stats returns what the machine has done so far. It may be called in any state.
+// Stats returns the machine's counters so far. It may be called in any state.
 func (m *Machine) Stats() Stats {
 	s := Stats{Memory: m.config.Memory, Resident: resident("/proc/self/statm")}
 	for _, v := range m.vcpus {
@@ -42,7 +42,7 @@ func (m *Machine) Stats() Stats {
 	return s
 }
 
-// resident reads the second number of /proc/PID/statm, in pages.
+// resident reads the second number of /proc/PID/statm, in pages, and returns bytes.
 func resident(path string) uint64 {
 	b, err := os.ReadFile(path)
 	if err != nil {

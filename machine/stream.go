@@ -7,38 +7,39 @@ import (
 	"vmm/task"
 )
 
-// TerminalSize is the size of the terminal that a guest's console is shown on. It
-// outlives machines; its methods may be called from any goroutine.
+// TerminalSize is the size of the terminal that shows a guest's console. It outlives
+// machines; its methods may be called from any goroutine.
 type TerminalSize struct{ value watched[[2]uint16] }
 
-// Set says how large the terminal is, in characters; 0 is not known.
+// Set sets the size of the terminal in characters; 0 is unknown.
 func (s *TerminalSize) Set(cols, rows uint16) { s.value.set([2]uint16{cols, rows}) }
 
 func (s *TerminalSize) watch(f func(cols, rows uint16)) (forget func()) {
 	return s.value.watch(func(v [2]uint16) { f(v[0], v[1]) })
 }
 
-// Stream is the host's end of a Port. It outlives machines: what was read for one
-// that ended before it took it goes to the next.
+// Stream is the host's end of a Port. It outlives machines: data read for a machine
+// that ended before taking it goes to the next one.
 type Stream struct {
 	in    io.Reader
 	out   io.Writer
 	there watched[bool]
 
 	mu      sync.Mutex
-	changed sync.Cond // of all below
+	changed sync.Cond // signals a change of the fields below
 	data    []byte
-	err     error // of the last Read, for good
+	err     error // of the last Read; it stays
 	reading bool
 	current *turn // whose Read gets data
 }
 
-// streamBuffer bounds what is read ahead of the guest.
+// streamBuffer bounds what is read ahead for the guest.
 const streamBuffer = 4 << 10
 
-// NewStream returns the end of a port whose guest reads in and writes out; nil is
-// nothing. Write may block. There is somebody at the end until SetConnected says
-// otherwise. Both are the caller's to close, after the last machine.
+// NewStream returns the host's end of a port: the guest reads from in and writes to
+// out; nil means not connected. Write may block. The end counts as connected until
+// SetConnected says otherwise. The caller owns in and out, and closes them after the
+// last machine.
 func NewStream(in io.Reader, out io.Writer) *Stream {
 	s := &Stream{in: in, out: out}
 	s.changed.L = &s.mu
@@ -46,14 +47,14 @@ func NewStream(in io.Reader, out io.Writer) *Stream {
 	return s
 }
 
-// SetConnected says whether there is somebody at the host's end. The guest is
-// told: without, its reads end and its writes wait.
+// SetConnected says whether a program is connected at the host's end. The guest is
+// told: without one, its reads end and its writes wait.
 func (s *Stream) SetConnected(connected bool) { s.there.set(connected) }
 
 func (s *Stream) watch(f func(connected bool)) (forget func()) { return s.there.watch(f) }
 
-// turn is the time in which one machine has a Stream: its Read ends when that of
-// another begins.
+// turn is the time during which one machine has a Stream: its Read ends when the turn
+// of another begins.
 type turn struct {
 	s     *Stream
 	owner task.Owner
@@ -76,8 +77,8 @@ func (t *turn) close() {
 	}
 }
 
-// Read implements io.Reader. It returns io.EOF once the turn is over. A read of
-// the host's end cannot be taken back, so that is on a goroutine of its own.
+// Read implements io.Reader. It returns io.EOF once the turn is over. A read of the
+// host's end cannot be cancelled, so it runs on a goroutine of its own.
 func (t *turn) Read(p []byte) (int, error) {
 	s := t.s
 	s.mu.Lock()
@@ -109,7 +110,7 @@ func (s *Stream) read() {
 	s.changed.Broadcast()
 }
 
-// watched is a value, and who wants to know of its changes.
+// watched is a value and the functions called when it changes.
 type watched[T comparable] struct {
 	mu       sync.Mutex
 	value    T
@@ -126,8 +127,8 @@ func (w *watched[T]) set(v T) {
 	}
 }
 
-// watch calls f for the value as it is, and for each that follows, until forget.
-// f does not call back.
+// watch calls f for the current value and for each later one, until forget. f must not
+// call back.
 func (w *watched[T]) watch(f func(T)) (forget func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

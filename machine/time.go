@@ -11,14 +11,13 @@ import (
 	"vmm/task"
 )
 
-// Time in a guest that stands still. KVM's clocks run whether or not a vCPU
-// does: kvmclock and time-stamp counters by the host's, timers as hrtimers of
-// the host's kernel. So they are read when the guest is stopped and set back
-// before it goes on: to the guest no time has passed, and none of its watchdogs
-// has a reason to bark. The real-time clock alone goes on (devices/pc), as one
-// does that has a battery.
+// Time in a paused guest. KVM's clocks run whether or not a vCPU does: kvmclock and
+// time-stamp counters follow the host's, timers are hrtimers of the host's kernel. So
+// they are read when the guest is stopped and set back before it continues: for the
+// guest no time has passed, and its watchdogs do not fire. Only the real-time clock
+// continues (devices/pc), like one with a battery.
 
-// timeVM is the part of *kvm.VM that has to do with time; tests bring their own.
+// timeVM is the part of *kvm.VM for time; tests supply their own.
 type timeVM interface {
 	Clock() (uint64, error)
 	SetClock(ns uint64) error
@@ -26,7 +25,7 @@ type timeVM interface {
 	SetPIT(kvm.PIT) error
 }
 
-// timeCPU is that of *kvm.VCPU.
+// timeCPU is the same part of *kvm.VCPU.
 type timeCPU interface {
 	TSCKHz() (int, error)
 	TSCOffset() (uint64, error)
@@ -38,29 +37,29 @@ type timeCPU interface {
 	KVMClockCtrl() error
 }
 
-// guestTime is the time of a guest at the moment when it was stopped. It means
-// the same on another host, or in another life.
+// guestTime is the time of a guest at the moment it was stopped. It has the same
+// meaning on another host or in another machine.
 type guestTime struct {
 	Clock  uint64 // kvmclock, in ns
 	TSCKHz uint64 // of all vCPUs; 0 if unknown
 	CPUs   []cpuTime
-	PIT    *kvm.PIT // nil: it is not to be set
+	PIT    *kvm.PIT // nil: not to be set
 }
 
-// cpuTime is what each vCPU has of its own.
+// cpuTime is the time state of one vCPU.
 type cpuTime struct {
 	TSC   uint64 // at Clock
 	Timer timer
 }
 
-// errTSC says that the counters of a guest cannot be held.
+// errTSC says that the TSCs of a guest cannot be held.
 var errTSC = errors.New("this host's KVM does not let a guest's time-stamp counter be set")
 
-// halted is what the thread of a vCPU reads as soon as the CPU has stopped.
+// halted is what a vCPU's thread reads as soon as the vCPU has stopped.
 type halted struct {
 	timer  timer
-	offset uint64 // of the counter
-	old    bool   // Linux before 5.16: there is no offset
+	offset uint64 // TSC offset
+	old    bool   // Linux before 5.16: no offset
 	loose  bool   // the offset changes by itself
 }
 
@@ -73,8 +72,8 @@ func haltCPU(c timeCPU) (h halted, err error) {
 	return h, err
 }
 
-// saveTime reads the clocks of a machine whose vCPUs have stopped, on the thread of
-// vCPU self; another's state is dear to reach from there.
+// saveTime reads the clocks of a machine whose vCPUs have stopped. It runs on the
+// thread of vCPU self; reading another vCPU's state there is expensive.
 func saveTime(vm timeVM, cpus []timeCPU, halts []halted, self int) (*guestTime, error) {
 	t := &guestTime{CPUs: make([]cpuTime, len(cpus))}
 	if khz, err := cpus[self].TSCKHz(); err == nil {
@@ -102,9 +101,9 @@ func saveTime(vm timeVM, cpus []timeCPU, halts []halted, self int) (*guestTime, 
 	return t, err
 }
 
-// inStep is for a host whose counter is unstable: there KVM shows a counter that
-// stands where its vCPU last left the guest, and has it catch up when it enters. So none is
-// what it would be by now; the greatest is at least what any vCPU has seen.
+// inStep is for a host with an unstable TSC. There, KVM shows a counter that stands
+// where its vCPU last left the guest, and advances it when the vCPU enters. So no
+// counter has its current value; the greatest is at least what any vCPU has seen.
 func (t *guestTime) inStep(cpus []timeCPU, tsc uint64) {
 	for _, c := range cpus {
 		m := []kvm.MSR{{Index: msrTSC}}
@@ -118,8 +117,9 @@ func (t *guestTime) inStep(cpus []timeCPU, tsc uint64) {
 }
 
 // step returns the counter of c at the time when that of another vCPU was tsc, for
-// Linux before 5.16. Two counters that are read one after the other always differ;
-// within a second they are in step to KVM as well (kvm_synchronize_tsc).
+// Linux before 5.16. Two counters read one after the other always differ; if they
+// differ by less than a second, KVM also treats them as synchronized
+// (kvm_synchronize_tsc).
 func (t *guestTime) step(c timeCPU, tsc uint64) uint64 {
 	m := []kvm.MSR{{Index: msrTSC}}
 	if c.MSRs(m) == nil && far(m[0].Data-tsc, t.TSCKHz) {
@@ -128,10 +128,10 @@ func (t *guestTime) step(c timeCPU, tsc uint64) uint64 {
 	return tsc
 }
 
-// restore sets the clocks of a machine, whose vCPUs stand still, to t: first what
-// others count by, then timers, and of these what is a time of the counter
-// after the counter. What cannot be set runs on; the error says so. on runs a
-// function on the thread of a vCPU.
+// restore sets the clocks of a machine whose vCPUs are stopped to t: first the clocks
+// that others depend on, then timers. A timer that expires at a TSC value is set after
+// the TSC. A clock that cannot be set runs on; the error says so. on runs a function
+// on the thread of a vCPU.
 func (t *guestTime) restore(vm timeVM, cpus []timeCPU, on func(id int, f func() error) error) error {
 	var n now
 	errs := make([]error, len(cpus)+1)
@@ -142,7 +142,7 @@ func (t *guestTime) restore(vm timeVM, cpus []timeCPU, on func(id int, f func() 
 		return t.restoreCPU(0, cpus[0], n)
 	})
 	if !n.set {
-		wereStopped(cpus) // and all of it runs on, or clocks would differ
+		wereStopped(cpus) // everything runs on, or the clocks would differ
 		return errs[0]
 	}
 	task.Each(len(cpus)-1, func(i int) {
@@ -165,15 +165,15 @@ func wereStopped(cpus []timeCPU) {
 // first returns the first error.
 func first(errs []error) error { return cmp.Or(errs...) }
 
-// now is the moment from which the clocks go on.
+// now is the moment from which the clocks continue.
 type now struct {
-	set  bool   // kvmclock is
-	gone uint64 // cycles since then
-	host uint64 // the host's counter, as the guest's is scaled; unless old
+	set  bool   // kvmclock is set
+	gone uint64 // TSC cycles since then
+	host uint64 // the host's TSC, scaled like the guest's; not if old
 	old  bool   // there are no offsets
 }
 
-// restoreClock has kvmclock go on, and tells by how much the counters have to.
+// restoreClock restarts kvmclock, and returns how far the TSCs must advance.
 func (t *guestTime) restoreClock(vm timeVM, c timeCPU) (n now, err error) {
 	if err := vm.SetClock(t.Clock); err != nil {
 		return n, err
@@ -188,8 +188,8 @@ func (t *guestTime) restoreClock(vm timeVM, c timeCPU) (n now, err error) {
 	return n, nil
 }
 
-// restoreCPU has a vCPU's counter go on from where it was, and from then on together
-// with kvmclock, for Linux watches one by the other; then its timer.
+// restoreCPU restarts a vCPU's TSC from where it was, and keeps it in step with
+// kvmclock, because Linux checks one against the other. Then it restores the timer.
 func (t *guestTime) restoreCPU(id int, c timeCPU, n now) error {
 	tsc := t.CPUs[id].TSC + n.gone
 	var err error
@@ -211,17 +211,18 @@ func setTSC(c timeCPU, offset uint64) error {
 	if err := c.SetTSCOffset(offset); err != nil {
 		return err
 	}
-	// A KVM without offsets takes them and does nothing. (Where the host's counter
-	// is unstable, they change by themselves.)
+	// A KVM without offsets accepts them and does nothing. (If the host's TSC is
+	// unstable, they change by themselves.)
 	if after, err := c.TSCOffset(); err != nil || after == before && after != offset {
 		return errTSC
 	}
 	return nil
 }
 
-// writeTSC is setTSC for Linux before 5.16, which takes a write within a second of
-// what the counter has for a wish that vCPUs be in step, and changes nothing. So the
-// first goes far away first; those that follow within a second of it are then in step with it.
+// writeTSC is setTSC for Linux before 5.16. That treats a write within a second of the
+// counter's value as a request to synchronize vCPUs, and changes nothing. So the first
+// vCPU's counter is first set far away; later writes within a second of the first are
+// then synchronized with it.
 func writeTSC(c timeCPU, tsc uint64, first bool, khz uint64) error {
 	const away = 1 << 62
 	list := []kvm.MSR{{Index: msrTSC, Data: tsc}}
@@ -238,14 +239,14 @@ func writeTSC(c timeCPU, tsc uint64, first bool, khz uint64) error {
 	return nil
 }
 
-// far tells whether two readings of a counter differ by more than a second.
+// far reports whether two readings of a counter differ by more than a second.
 func far(d, khz uint64) bool {
 	limit := int64(cmp.Or(khz, 1_000_000)) * 1000
 	return int64(d) > limit || int64(d) < -limit
 }
 
-// instant reads kvmclock and a vCPU's counter at one moment: in the middle between
-// two readings of the clock, of a few tries the one where these are closest.
+// instant reads kvmclock and a vCPU's TSC at one moment: the midpoint between two
+// readings of the clock. Of a few tries it takes the one whose readings are closest.
 func instant(vm timeVM, c timeCPU) (clock, tsc uint64, err error) {
 	const tries, near = 3, uint64(5 * time.Microsecond)
 	best := ^uint64(0)
@@ -272,11 +273,11 @@ func instant(vm timeVM, c timeCPU) (clock, tsc uint64, err error) {
 	return clock, tsc, nil
 }
 
-// stops is what vCPUs read as they stop; the last to do so reads the clocks.
+// stops is what vCPUs read as they stop; the last vCPU to stop reads the clocks.
 type stops struct {
-	run   atomic.Int32 // vCPUs that still do
+	run   atomic.Int32 // vCPUs still running
 	halts []halted
-	errs  []error // the last is that of the clocks
+	errs  []error // the last one is the clocks'
 	time  *guestTime
 }
 
@@ -296,14 +297,14 @@ func (m *Machine) stopped(id int) {
 	}
 }
 
-// freeze takes what the vCPUs have read, once all have stopped. m.mu is held.
+// freeze takes what the vCPUs have read, after all have stopped. m.mu is held.
 func (m *Machine) freeze() {
 	m.since, m.time = time.Now(), m.stops.time
 	m.runsOn(first(m.stops.errs))
 }
 
-// thaw sets the clocks back to where they were; no vCPU and no device runs. m.mu
-// is held.
+// thaw sets the clocks back to where they were. No vCPU and no device runs. m.mu is
+// held.
 func (m *Machine) thaw() {
 	t := m.time
 	if m.time = nil; t == nil {
@@ -316,7 +317,7 @@ func (m *Machine) thaw() {
 	m.runsOn(t.restore(m.vm, m.timeCPUs(), func(id int, f func() error) error { return m.vcpus[id].do(f) }))
 }
 
-// runsOn says, once, that there are clocks in the guest that did not stand still.
+// runsOn logs, once, that some clocks in the guest did not stand still.
 func (m *Machine) runsOn(err error) {
 	if err == nil || m.timeLogged || errors.Is(err, errEnded) {
 		return
@@ -333,5 +334,5 @@ func (m *Machine) timeCPUs() []timeCPU {
 	return cpus
 }
 
-// cycles is how far a counter of so many kHz goes in ns.
+// cycles is the number of cycles of a counter at khz kHz in ns nanoseconds.
 func cycles(ns, khz uint64) uint64 { return ns/1e6*khz + ns%1e6*khz/1e6 }

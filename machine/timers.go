@@ -9,8 +9,8 @@ import (
 	"vmm/kvm"
 )
 
-// Registers of the local APIC's timer (SDM vol. 3A, 11.5.4): offsets into its page, and
-// what LVT says of the mode.
+// Registers of the local APIC's timer (SDM vol. 3A, 11.5.4): offsets into its page,
+// and the timer mode bits of the LVT entry.
 const (
 	apicLVTTimer     = 0x320
 	apicInitialCount = 0x380
@@ -20,19 +20,19 @@ const (
 	timerTSCDeadline = 2 << 17
 )
 
-// Model-specific registers that are about time, SDM vol. 4.
+// Model-specific registers for time, SDM vol. 4.
 const (
 	msrTSC         = 0x10
 	msrTSCDeadline = 0x6e0
 )
 
-// timer is that of a vCPU's local APIC.
+// timer is the timer of a vCPU's local APIC.
 type timer struct {
-	Deadline uint64 // of the time-stamp counter; 0: it does not run in that mode
-	Current  uint32 // what is left of its count; 0: likewise
+	Deadline uint64 // TSC value; 0: not running in TSC-deadline mode
+	Current  uint32 // remaining count; 0: not running in a count mode
 }
 
-// saveTimer reads the timer of a vCPU that has stopped.
+// saveTimer reads the timer of a stopped vCPU.
 func saveTimer(c timeCPU) (timer, error) {
 	lapic, err := c.LAPIC()
 	if err != nil {
@@ -46,12 +46,12 @@ func saveTimer(c timeCPU) (timer, error) {
 	return timer{Deadline: m[0].Data}, err
 }
 
-// restore starts the timer again, if it ran. In the meantime it may have expired,
-// which KVM then forgets. The counter of c is what it was, or held is false and a
-// deadline stays where the counter comes to by itself.
+// restore restarts the timer if it ran. It may have expired in the meantime, and KVM
+// then forgets it. If held is true, the TSC of c is what it was when saved. Otherwise
+// a deadline stays set, and the TSC reaches it by itself.
 //
-// All else in the APIC stays as it is now: interrupts may have come since it was
-// saved. None may come between reading and writing, so devices stand still.
+// Everything else in the APIC stays as it is now: interrupts may have arrived since
+// the save. None may arrive between reading and writing, so devices must be stopped.
 func (t timer) restore(c timeCPU, held bool) error {
 	switch {
 	case t.Deadline != 0 && held:
@@ -67,17 +67,18 @@ func (t timer) restore(c timeCPU, held bool) error {
 	return nil
 }
 
-// The 8254: its frequency in Hz, and the modes in which a channel counts down once
-// or again and again.
+// The 8254: its frequency in Hz, and the modes in which a channel counts down once or
+// repeatedly.
 const (
 	pitHz                                  = 1_193_182
 	pitOnTerminal, pitOneShot, pitSoftware = 0, 1, 4
 	pitRate, pitSquare                     = 2, 3
 )
 
-// remaining returns p with counts of those channels that count down once, and for
-// which KVM tells since when: what is left at now, as KVM starts them anew. One
-// that is through stays so, which takes a last count of one.
+// remaining returns p with updated counts for channels that count down once and whose
+// start time KVM reports. The new count is what is left at now, because KVM restarts
+// channels. A channel that has finished stays finished, which takes a last count of
+// one.
 func remaining(p kvm.PIT, now time.Duration) kvm.PIT {
 	for i := range p.Channels {
 		c := &p.Channels[i]
@@ -92,9 +93,9 @@ func remaining(p kvm.PIT, now time.Duration) kvm.PIT {
 	return p
 }
 
-// pitRan tells whether p has to be set after a pause: a channel that counts down
-// once was not through, or the clock's has had ticks that KVM makes up for. To
-// set it begins a period anew, so that pauses shorter than one must not.
+// pitRan reports whether p must be set after a pause: a one-shot channel had not
+// finished, or the clock's channel had ticks that KVM makes up for. Setting it begins
+// a new period, so a pause shorter than a period must not set it.
 func pitRan(p *kvm.PIT, pause time.Duration) bool {
 	once := p.Channels[2].Mode == pitOnTerminal && p.Channels[2].Gate != 0 && p.Channels[2].Count > 1
 	clock := p.Channels[0]
@@ -102,7 +103,7 @@ func pitRan(p *kvm.PIT, pause time.Duration) bool {
 	return once || periodic && pause >= time.Duration(clock.Count)*time.Second/pitHz
 }
 
-// monotonic returns the host's CLOCK_MONOTONIC, by which KVM counts.
+// monotonic returns the host's CLOCK_MONOTONIC, which KVM uses.
 func monotonic() time.Duration {
 	var now unix.Timespec
 	unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // it does not fail

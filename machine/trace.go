@@ -14,22 +14,22 @@ type Exit struct {
 	Reason string
 	Addr   uint64 `json:",omitempty"` // a port or a guest physical address
 	Size   int    `json:",omitempty"`
-	Count  int    `json:",omitempty"` // of REP INS and OUTS; otherwise 1
+	Count  int    `json:",omitempty"` // for REP INS and OUTS; otherwise 1
 	Write  bool   `json:",omitempty"`
-	Data   uint64 `json:",omitempty"` // of a write, its first element
-	Lost   uint64 `json:",omitempty"` // exits before this one for which there was no room
+	Data   uint64 `json:",omitempty"` // for a write, its first element
+	Lost   uint64 `json:",omitempty"` // exits dropped before this one for lack of room
 }
 
-// traceRoom is how many exits wait for a reader that is slow.
+// traceRoom is how many exits can wait for a slow reader.
 const traceRoom = 4096
 
-// trace is what all vCPUs send their exits to.
+// trace is where all vCPUs send their exits.
 type trace struct {
 	exits chan Exit
 	lost  atomic.Uint64
 }
 
-// add is called on a vCPU's thread, which does not wait.
+// add is called on a vCPU's thread and never waits.
 func (t *trace) add(cpu int, e kvm.Exit) {
 	x := Exit{Time: time.Now(), CPU: cpu, Reason: e.Reason.String(), Addr: e.Addr, Size: e.Size, Write: e.Write}
 	if e.Size > 0 {
@@ -48,9 +48,9 @@ func (t *trace) add(cpu int, e kvm.Exit) {
 	}
 }
 
-// Trace sends all exits from now on to the channel that it returns, until stop is
-// called. What a slow reader leaves no room for is lost, and counted in the next.
-// Only one trace can be taken at a time.
+// Trace sends all exits from now on to the returned channel, until stop is called.
+// Exits that a slow reader leaves no room for are lost, and counted in the next one.
+// Only one trace can run at a time.
 func (m *Machine) Trace() (exits <-chan Exit, stop func(), err error) {
 	t := &trace{exits: make(chan Exit, traceRoom)}
 	if !m.tracing.CompareAndSwap(nil, t) {

@@ -14,7 +14,7 @@ import (
 	"vmm/kvm"
 )
 
-// cpu is the part of *kvm.VCPU that the loop uses; tests bring their own.
+// cpu is the part of *kvm.VCPU that the loop uses; tests supply their own.
 type cpu interface {
 	Bind()
 	Run() (kvm.Exit, error)
@@ -22,16 +22,16 @@ type cpu interface {
 	Unbind()
 }
 
-// errStop is what a call returns to end the loop; errEnded is what a call to
-// an ended loop gets.
+// errStop ends the loop when a call returns it; errEnded is the result of a call to an
+// ended loop.
 var (
 	errStop  = errors.New("stop")
 	errEnded = errors.New("the vCPU has ended")
 )
 
-// vcpu runs one virtual CPU on a thread of its own. Everything else that is
-// done to the CPU (pause, register access, stop) is a call that the same thread
-// makes between two entries, so a vcpu needs no lock.
+// vcpu runs one virtual CPU on its own thread. All other work on the CPU (pause,
+// register access, stop) is a call that the same thread makes between two entries, so
+// a vcpu needs no lock.
 //
 //	         pause                      stop
 //	running -------> paused     either ------> ended: every call fails
@@ -43,18 +43,18 @@ type vcpu struct {
 	halt          *atomic.Bool // set once the machine ends: no guest instruction after that
 	calls         chan call
 	ended         chan struct{}   // closed by loop
-	lost          <-chan struct{} // closed when nobody waits for the vCPU any more; nil: never
+	lost          <-chan struct{} // closed when no caller waits for the vCPU any more; nil: never
 
 	stats cpuStats
 
-	paused bool // only the thread uses it
+	paused bool // used only by the thread
 
-	onPause func() // may be nil; what the thread does as soon as the CPU is paused
+	onPause func() // may be nil; called by the thread as soon as the CPU is paused
 }
 
 type call struct {
 	f    func() error
-	done chan error // of capacity 1, so that the thread never waits
+	done chan error // capacity 1, so that the thread never waits
 }
 
 func newVCPU(c cpu, ports, memory *bus.Bus, halt *atomic.Bool) *vcpu {
@@ -62,8 +62,8 @@ func newVCPU(c cpu, ports, memory *bus.Bus, halt *atomic.Bool) *vcpu {
 		stats: cpuStats{tracing: new(atomic.Pointer[trace])}}
 }
 
-// do runs f on the CPU's thread while the guest is out of it, and returns what
-// f returns, or errEnded. It may be called from any goroutine but the thread's.
+// do runs f on the CPU's thread while the CPU is not in the guest, and returns the
+// result of f, or errEnded. It may be called from any goroutine except the thread's.
 func (v *vcpu) do(f func() error) error {
 	c := call{f, make(chan error, 1)}
 	select {
@@ -78,7 +78,7 @@ func (v *vcpu) do(f func() error) error {
 	case err := <-c.done:
 		return err
 	case <-v.ended:
-	case <-v.lost: // it may wait for a lock that a panic has left
+	case <-v.lost: // the loop may wait for a lock that a panic left held
 	}
 	// The loop may have made this call as its last.
 	select {
@@ -102,12 +102,12 @@ func (v *vcpu) pause() error {
 func (v *vcpu) resume() error { return v.do(func() error { v.paused = false; return nil }) }
 func (v *vcpu) stop()         { v.do(func() error { return errStop }) }
 
-// loop runs the guest until a call or the guest ends it. It takes the
-// goroutine's thread with it.
+// loop runs the guest until a call or the guest ends it. The goroutine's thread ends
+// with it.
 //
-// Calls are made only after a kick, or while paused: KVM finishes the access of
-// the last exit when the thread enters the guest again, so only then is the
-// CPU's state whole (api.rst, KVM_RUN).
+// Calls are made only after a kick or while paused. KVM finishes the access of the
+// last exit when the thread enters the guest again, and only then is the CPU's state
+// complete (api.rst, KVM_RUN).
 func (v *vcpu) loop() error {
 	defer close(v.ended)
 	runtime.LockOSThread() // and never unlock: the thread ends with the goroutine
@@ -115,7 +115,7 @@ func (v *vcpu) loop() error {
 	defer v.cpu.Unbind()
 	v.stats.thread.Store(int32(unix.Gettid()))
 	defer v.stats.leave()
-	var y eventfd.Yielder // rarely: it is dear for a goroutine that is bound to its thread
+	var y eventfd.Yielder // rarely: a yield is expensive for a goroutine locked to its thread
 	for !v.halt.Load() {
 		y.Yield()
 		exit, err := v.cpu.Run()
@@ -135,7 +135,7 @@ func (v *vcpu) loop() error {
 	return nil
 }
 
-// makeCalls makes the waiting calls and, while paused, those to come.
+// makeCalls makes the pending calls and, while paused, later ones.
 func (v *vcpu) makeCalls() error {
 	for v.paused || len(v.calls) > 0 {
 		c := <-v.calls
@@ -148,11 +148,11 @@ func (v *vcpu) makeCalls() error {
 	return nil
 }
 
-// handle answers one exit. Errors are those that end the machine.
+// handle handles one exit. Its errors end the machine.
 func (v *vcpu) handle(e kvm.Exit) error {
 	switch e.Reason {
 	case kvm.ExitIO:
-		// REP INS and OUTS come as one exit of many elements.
+		// REP INS and OUTS arrive as one exit with many elements.
 		for d := e.Data; len(d) > 0; d = d[e.Size:] {
 			access(v.ports, e.Addr, d[:e.Size], e.Write)
 		}
@@ -175,14 +175,14 @@ func access(b *bus.Bus, addr uint64, p []byte, write bool) {
 	}
 }
 
-// CPUError is an exit after which KVM cannot go on with the guest: an
-// instruction that it fails to emulate, or a state that the hardware refuses.
+// CPUError is an exit after which KVM cannot continue the guest: an instruction that
+// it cannot emulate, or a state that the hardware rejects.
 type CPUError struct {
 	CPU  int
 	Exit kvm.Reason
 	Code uint64 // KVM_INTERNAL_ERROR_*, or the hardware's reason
 	RIP  uint64
-	Data []byte // of an internal error: what KVM tells of it
+	Data []byte // for an internal error: KVM's data
 }
 
 func (e *CPUError) Error() string {
@@ -198,9 +198,9 @@ func (e *CPUError) Error() string {
 	return fmt.Sprintf("vCPU %d: %s, at RIP %#x", e.CPU, what, e.RIP)
 }
 
-// nameThread names the calling thread, of at most 15 bytes, for top and ps. The
-// caller has locked it to its goroutine. (The first thread's name is the process's:
-// a program that minds locks main's goroutine to it.)
+// nameThread names the calling thread, with at most 15 bytes, for top and ps. The
+// caller has locked it to its goroutine. (The first thread's name is the process's: a
+// program that cares locks main's goroutine to that thread.)
 func nameThread(name string) {
 	os.WriteFile("/proc/thread-self/comm", []byte(name), 0) // nothing depends on it
 }

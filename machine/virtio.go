@@ -20,9 +20,9 @@ type Transport string
 const (
 	// PCI is the default.
 	PCI Transport = "pci"
-	// MMIO has the devices in ACPI's tables.
+	// MMIO lists the devices in the ACPI tables.
 	MMIO Transport = "mmio"
-	// MMIOCmdline has them on the kernel's command line, for kernels that have
+	// MMIOCmdline lists them on the kernel's command line, for kernels with
 	// CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES and no ACPI.
 	MMIOCmdline Transport = "mmio-cmdline"
 )
@@ -45,12 +45,12 @@ const (
 	classBridge  = 0x060000
 )
 
-// How long the host may take to complete a device's requests when the machine
-// is paused or ends.
+// drainLimit is how long the host may take to complete a device's requests when the
+// machine is paused or ends.
 const drainLimit = 30 * time.Second
 
-// addVirtio puts a device, which is of part p with what is behind it, behind the
-// transport of the Config.
+// addVirtio puts a device behind the transport of the Config. The device and its
+// backend belong to part p.
 func (m *Machine) addVirtio(p *part, d virtio.Device, class uint32) error {
 	cfg := virtio.Config{Mem: m.mem, Doorbells: doorbells{m.vm}, Log: m.log, Owner: m.panicked, Broken: m.broken}
 	m.devices.queues += len(d.QueueSizes())
@@ -58,7 +58,7 @@ func (m *Machine) addVirtio(p *part, d virtio.Device, class uint32) error {
 		return m.addMMIO(p, d, cfg)
 	}
 	var edges edges
-	p.opened(edges.close) // the device signals them until it is closed
+	p.opened(edges.close) // the device signals the eventfds until it is closed
 	t, err := virtio.NewPCI(d, class, cfg)
 	if err != nil {
 		return err
@@ -93,8 +93,8 @@ func (m *Machine) addMMIO(p *part, d virtio.Device, cfg virtio.Config) error {
 	return m.devices.memory.Map(base, virtio.MMIOSize, t)
 }
 
-// newMMIO returns a device with the interrupt of a GSI. ACPI says that it is an edge
-// (virtioACPI); the command line says nothing.
+// newMMIO returns a device with the interrupt of a GSI. ACPI declares it
+// edge-triggered (virtioACPI); the command line does not say.
 func (m *Machine) newMMIO(p *part, d virtio.Device, base uint64, gsi uint32, cfg virtio.Config) (*virtio.MMIO, error) {
 	if m.config.Transport == MMIOCmdline {
 		return virtio.NewMMIOLine(d, base, m.line(gsi), cfg)
@@ -108,7 +108,7 @@ func (m *Machine) newMMIO(p *part, d virtio.Device, base uint64, gsi uint32, cfg
 	return virtio.NewMMIO(d, base, irq, cfg)
 }
 
-// addPCI makes the bus, if the transport needs one.
+// addPCI creates the bus, if the transport needs one.
 func (m *Machine) addPCI() {
 	if m.config.Transport != PCI && m.config.Transport != "" {
 		return
@@ -123,8 +123,8 @@ func (m *Machine) addPCI() {
 	d.pci = pci.NewBus(&d.memory, &d.ports, ident, d.windows, lines)
 }
 
-// mapPCI puts the bus's configuration space where the guest finds it, and the reset
-// control register that is in between.
+// mapPCI maps the bus's configuration space, and the reset control register between
+// its ports.
 func (d *devices) mapPCI() error {
 	if d.pci == nil {
 		return d.ports.Map(portPCIConfig, pc.ResetControlSize, d.reset)
@@ -135,8 +135,8 @@ func (d *devices) mapPCI() error {
 	)
 }
 
-// edge is an edge-triggered interrupt of KVM: an eventfd that the kernel makes
-// an interrupt of.
+// edge is an edge-triggered KVM interrupt: an eventfd that the kernel turns into an
+// interrupt.
 type edge struct {
 	*eventfd.FD
 	vm       *kvm.VM
@@ -144,7 +144,7 @@ type edge struct {
 	assigned bool
 }
 
-// edges are those of a device.
+// edges are the eventfds of a device.
 type edges []*eventfd.FD
 
 func (e *edges) add(m *Machine) (*eventfd.FD, error) {
@@ -164,7 +164,7 @@ func (e *edges) close() error {
 	return errors.Join(errs...)
 }
 
-// newEdge returns the interrupt of a GSI that has a route.
+// newEdge returns the interrupt of a GSI that already has a route.
 func (m *Machine) newEdge(of *edges, gsi uint32) (*edge, error) {
 	fd, err := of.add(m)
 	if err != nil {
@@ -183,10 +183,10 @@ func (e *edge) assign() error {
 	return err
 }
 
-// vector is one MSI-X vector: an edge of a GSI that leads to a message.
+// vector is one MSI-X vector: an edge of a GSI that is routed to a message.
 type vector struct{ edge }
 
-// newVector returns a vector that has no message yet.
+// newVector returns a vector without a message.
 func (m *Machine) newVector(of *edges) (pci.Vector, error) {
 	gsi := uint32(kvm.IOAPICPins + m.devices.edges)
 	fd, err := of.add(m)
@@ -204,7 +204,7 @@ func (v *vector) Route(addr uint64, data uint32) error {
 	return v.assign()
 }
 
-// doorbells implements virtio.Doorbells by KVM's ioeventfd.
+// doorbells implements virtio.Doorbells with KVM's ioeventfd.
 type doorbells struct{ vm *kvm.VM }
 
 func (d doorbells) Assign(e *eventfd.FD, b virtio.Bell) error {
@@ -219,7 +219,7 @@ func event(b virtio.Bell) kvm.IOEvent {
 	return kvm.IOEvent{Addr: b.Addr, Port: b.Port, Len: uint32(b.Len), Match: b.Len != 0, Data: uint64(b.Value)}
 }
 
-// virtioACPI describes the devices, or the bus that they are on.
+// virtioACPI describes the devices, or their bus.
 func (m *Machine) virtioACPI(c *acpi.Config) {
 	d := &m.devices
 	if d.pci != nil {
@@ -245,11 +245,12 @@ func (m *Machine) virtioACPI(c *acpi.Config) {
 	}
 }
 
-// virtioCmdline is what the kernel's command line says of the devices. What is
-// not needed to find them is left to a user who has a command line of his own.
+// virtioCmdline returns the words for the devices on the kernel's command line. Words
+// that are not needed to find the devices are left out if the user gave a command
+// line.
 func (m *Machine) virtioCmdline() (words []string) {
 	if m.devices.pci == nil && m.config.Cmdline == "" {
-		words = append(words, "pci=off") // or Linux complains that it finds none
+		words = append(words, "pci=off") // or Linux complains that it finds no PCI
 	}
 	if m.config.Transport != MMIOCmdline {
 		return words

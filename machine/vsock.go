@@ -7,15 +7,15 @@ import (
 	"vmm/hostsock"
 )
 
-// Vsock is a virtio socket device: streams between programs of the guest and of
-// the host, which find each other by Unix sockets.
+// Vsock is a virtio socket device: streams between programs in the guest and on the
+// host, which find each other by Unix sockets.
 type Vsock struct {
-	Path string // of the socket for calls to the guest; calls of its to port N go to Path_N
+	Path string // of the socket for connections to the guest; the guest's connections to port N go to Path_N
 	CID  uint32 `json:",omitempty"` // the guest's address; 0 is DefaultCID
 }
 
-// DefaultCID is the guest's address. Several guests may have the same, for each
-// has a path of its own.
+// DefaultCID is the guest's address. Several guests may have the same one, because
+// each has its own path.
 const DefaultCID = vsock.MinCID
 
 func (c *Config) validateVsock() error {
@@ -30,7 +30,7 @@ func (c *Config) validateVsock() error {
 	return nil
 }
 
-// addVsock makes the socket device of the Config, if there is one.
+// addVsock creates the socket device of the Config, if any.
 func (m *Machine) addVsock() error {
 	c := m.config.Vsock
 	if c == nil {
@@ -52,7 +52,7 @@ func (m *Machine) addVsock() error {
 	return m.addVirtio(p, d, classOther)
 }
 
-// VsockError says that the socket of the Config cannot be used on this host.
+// VsockError says that the socket device of the Config cannot be used on this host.
 type VsockError struct{ Err error }
 
 func (e *VsockError) Error() string { return "vsock " + e.Err.Error() }
