@@ -1,9 +1,9 @@
 package kvm
 
-// Numbers and layouts of <linux/kvm.h> and <asm/kvm.h>, x86-64, each beside its
-// C name. TestHeaders holds them against the headers of the host.
+// Numbers and layouts from <linux/kvm.h> and <asm/kvm.h>, x86-64, each beside its C
+// name. TestHeaders compares them with the host's headers.
 
-// Version is the one stable version of the interface (KVM_API_VERSION).
+// Version is the only stable version of the interface (KVM_API_VERSION).
 const Version = 12
 
 // ioctl requests.
@@ -122,9 +122,9 @@ type PITChannel struct {
 	LatchedCount                              uint16
 	CountLatched, StatusLatched               uint8
 	Status, ReadState, WriteState, WriteLatch uint8
-	RWMode, Mode                              uint8 // Mode is that of the 8254, or more than 5 before any
+	RWMode, Mode                              uint8 // Mode is the 8254's, or above 5 before any is set
 	BCD, Gate                                 uint8
-	CountLoadTime                             int64 // of CLOCK_MONOTONIC, in ns; channel 0 has none
+	CountLoadTime                             int64 // CLOCK_MONOTONIC, in ns; channel 0 has none
 }
 
 // PIT is struct kvm_pit_state2.
@@ -149,7 +149,7 @@ type deviceAttribute struct {
 	Attr, Addr   uint64
 }
 
-// A group of attributes of a vCPU, and the one that is in it.
+// A vCPU attribute group, and the attribute in it.
 const (
 	vcpuTSCCtrl   = 0 // KVM_VCPU_TSC_CTRL
 	vcpuTSCOffset = 0 // KVM_VCPU_TSC_OFFSET
@@ -217,7 +217,8 @@ type CPUIDEntry struct {
 	_                      [3]uint32
 }
 
-// CPUIDSignificantIndex says that Index counts (KVM_CPUID_FLAG_SIGNIFCANT_INDEX).
+// CPUIDSignificantIndex says that Index is significant
+// (KVM_CPUID_FLAG_SIGNIFCANT_INDEX).
 const CPUIDSignificantIndex = 1 << 0
 
 // maxCPUIDEntries bounds a CPUID table (KVM_MAX_CPUID_ENTRIES).
@@ -241,11 +242,11 @@ type irqRouting struct {
 	Entries  [maxRoutes]irqRoutingEntry
 }
 
-// LAPIC is struct kvm_lapic_state: the registers of the local APIC as its page
-// shows them.
+// LAPIC is struct kvm_lapic_state: the registers of the local APIC, laid out as in its
+// page.
 type LAPIC [1024]byte
 
-// MPState is what a vCPU waits for, struct kvm_mp_state.
+// MPState is the multiprocessing state of a vCPU, struct kvm_mp_state.
 type MPState uint32
 
 const (

@@ -8,16 +8,16 @@ import (
 // An Exit is why the guest stopped running.
 type Exit struct {
 	Reason Reason
-	Addr   uint64 // of an access: a port (ExitIO) or a guest physical address (ExitMMIO)
-	// Data is that of an access. It lies inside kvm_run and is valid until the
-	// next Run, which completes a read with what is in it by then. ExitIO has
-	// Data of Count elements of Size bytes, all for the same port (REP INS and
-	// OUTS); an ExitMMIO is one element.
+	Addr   uint64 // for an access: a port (ExitIO) or a guest physical address (ExitMMIO)
+	// Data is the data of an access. It lies inside kvm_run and is valid until the
+	// next Run, which completes a read with its contents at that time. An ExitIO
+	// has one or more elements of Size bytes, all for the same port (REP INS and
+	// OUTS); an ExitMMIO has one element.
 	Data  []byte
 	Size  int
 	Write bool
-	// Code says more of ExitInternalError (KVM_INTERNAL_ERROR_*), ExitFailEntry
-	// (the hardware's reason), ExitSystemEvent and ExitUnknown.
+	// Code gives details of ExitInternalError (KVM_INTERNAL_ERROR_*),
+	// ExitFailEntry (the hardware's reason), ExitSystemEvent and ExitUnknown.
 	Code uint64
 }
 
@@ -58,7 +58,7 @@ func (r Reason) String() string {
 
 // Suberrors of ExitInternalError.
 const (
-	InternalErrorEmulation = 1 // KVM_INTERNAL_ERROR_EMULATION: an instruction that KVM's emulator lacks
+	InternalErrorEmulation = 1 // KVM_INTERNAL_ERROR_EMULATION: an instruction that KVM cannot emulate
 	InternalErrorSimulEx   = 2 // KVM_INTERNAL_ERROR_SIMUL_EX
 	InternalErrorDelivery  = 3 // KVM_INTERNAL_ERROR_DELIVERY_EV
 )

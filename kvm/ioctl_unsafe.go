@@ -10,21 +10,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ioctl is the one funnel to the kernel. It is a Syscall and not a RawSyscall:
-// a vCPU stays in it for as long as its guest runs, and Go's scheduler and
-// collector must go on meanwhile.
+// ioctl makes the system call. It uses Syscall, not RawSyscall: a vCPU stays in it as
+// long as its guest runs, and Go's scheduler and garbage collector must continue
+// meanwhile.
 func ioctl(fd int, req, arg uintptr) (int, syscall.Errno) {
 	n, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), req, arg)
 	return int(n), errno
 }
 
-// ioctlPtr passes a struct, which the kernel reads, writes or both.
+// ioctlPtr passes a struct that the kernel reads, writes or both.
 func ioctlPtr[T any](fd int, req uintptr, arg *T) syscall.Errno {
 	_, errno := ioctlPtrN(fd, req, arg)
 	return errno
 }
 
-// ioctlPtrN is ioctlPtr for requests whose result counts.
+// ioctlPtrN is ioctlPtr for requests that return a number.
 func ioctlPtrN[T any](fd int, req uintptr, arg *T) (int, syscall.Errno) {
 	n, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), req, uintptr(unsafe.Pointer(arg)))
 	return int(n), errno
@@ -42,9 +42,9 @@ func deviceAttr(fd int, req uintptr, group uint32, attr uint64, value *uint64) s
 // address returns the host address of b, which must not be on the Go heap.
 func address(b []byte) uint64 { return uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) }
 
-// flag is the immediate_exit byte of a kvm_run page. Go has no atomic bytes, so
-// it works on the aligned word around it, whose other bytes we leave zero
-// (request_interrupt_window: an irqchip in the kernel needs none).
+// flag is the immediate_exit byte of a kvm_run page. Go has no atomic bytes, so it
+// uses the aligned word around it. We leave the other bytes of the word zero
+// (request_interrupt_window: an in-kernel irqchip needs none).
 type flag struct{ word *uint32 }
 
 func immediateExit(run []byte) flag {
@@ -60,7 +60,7 @@ func mmapRun(fd, size int) ([]byte, error) {
 	return b, os.NewSyscallError("mmap", err)
 }
 
-// fail turns what an ioctl returned into an error that names it.
+// fail turns the errno of an ioctl into an error that names the ioctl.
 func fail(what string, errno syscall.Errno) error {
 	if errno == 0 {
 		return nil

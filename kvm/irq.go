@@ -2,8 +2,8 @@ package kvm
 
 import "fmt"
 
-// IOAPICPins is the number of inputs of the I/O APIC, and of GSIs that are
-// wired to one by CreateIRQChip. GSIs 0 to 15 lead to the PICs as well.
+// IOAPICPins is the number of I/O APIC inputs, and of GSIs that CreateIRQChip connects
+// to them. GSIs 0 to 15 also lead to the PICs.
 const IOAPICPins = 24
 
 // Chips of an irqchip route.
@@ -13,8 +13,8 @@ const (
 	chipIOAPIC    = 2 // KVM_IRQCHIP_IOAPIC
 )
 
-// defaultRoutes are those that the kernel sets up with its irqchip. They are
-// kept here because KVM_SET_GSI_ROUTING replaces all.
+// defaultRoutes returns the routes that the kernel sets up with its irqchip. They are
+// kept here because KVM_SET_GSI_ROUTING replaces all routes.
 func defaultRoutes() []irqRoutingEntry {
 	var r []irqRoutingEntry
 	for gsi := uint32(0); gsi < IOAPICPins; gsi++ {
@@ -26,14 +26,14 @@ func defaultRoutes() []irqRoutingEntry {
 	return r
 }
 
-// MSI is a message: an interrupt that a device sends by a write of data to addr.
+// MSI is a message-signalled interrupt: a device sends it by writing data to addr.
 type MSI struct {
 	Addr uint64
 	Data uint32
 }
 
-// RouteMSIs makes each GSI of the map, all at or above IOAPICPins, send its
-// message, and leaves the routes of other GSIs alone.
+// RouteMSIs routes each GSI of the map, all at or above IOAPICPins, to its message,
+// and leaves the routes of other GSIs unchanged.
 func (vm *VM) RouteMSIs(msis map[uint32]MSI) error {
 	vm.routeMu.Lock()
 	defer vm.routeMu.Unlock()
@@ -85,7 +85,7 @@ func (vm *VM) DeassignIRQFD(fd int, gsi uint32) error {
 	return fail("KVM_IRQFD", ioctlPtr(vm.fd, reqIRQFD, &irqFD{FD: uint32(fd), GSI: gsi, Flags: irqFDDeassign}))
 }
 
-// IOEvent is a guest write that signals an eventfd in place of an exit.
+// IOEvent is a guest write that signals an eventfd instead of causing an exit.
 type IOEvent struct {
 	Addr  uint64 // a port, if Port
 	Len   uint32 // 1, 2, 4 or 8 bytes; 0 is any length
@@ -97,7 +97,7 @@ type IOEvent struct {
 // AssignIOEventFD makes the write e signal the eventfd (KVM_IOEVENTFD).
 func (vm *VM) AssignIOEventFD(fd int, e IOEvent) error { return vm.ioEventFD(fd, e, 0) }
 
-// DeassignIOEventFD undoes AssignIOEventFD of the same e.
+// DeassignIOEventFD undoes AssignIOEventFD with the same e.
 func (vm *VM) DeassignIOEventFD(fd int, e IOEvent) error {
 	return vm.ioEventFD(fd, e, ioEventFDDeassign)
 }

@@ -34,12 +34,12 @@ func (v *VCPU) SetCPUID(entries []CPUIDEntry) error {
 	return fail("KVM_SET_CPUID2", ioctlPtr(v.fd, reqSetCPUID2, c))
 }
 
-// MSRs reads the values of the MSRs whose Index is given. It fails at the first
-// that KVM does not know.
+// MSRs reads the MSRs given by Index. It fails at the first one that KVM does not
+// know.
 func (v *VCPU) MSRs(list []MSR) error { return v.msrs(reqGetMSRs, "KVM_GET_MSRS", list) }
 
-// SetMSRs writes MSRs in the order given, and leaves the list alone. It fails at the
-// first that KVM refuses.
+// SetMSRs writes MSRs in the given order and does not change the list. It fails at the
+// first one that KVM rejects.
 func (v *VCPU) SetMSRs(list []MSR) error { return v.msrs(reqSetMSRs, "KVM_SET_MSRS", list) }
 
 func (v *VCPU) msrs(req uintptr, what string, list []MSR) error {
@@ -47,7 +47,7 @@ func (v *VCPU) msrs(req uintptr, what string, list []MSR) error {
 		var m msrs
 		n := copy(m.Entries[:], list)
 		m.N = uint32(n)
-		// The kernel returns how many it did before one that it could not.
+		// The kernel returns how many it processed before the first failure.
 		done, errno := ioctlPtrN(v.fd, req, &m)
 		if errno != 0 {
 			return fail(what, errno)
@@ -73,7 +73,7 @@ func (v *VCPU) LAPIC() (*LAPIC, error) {
 // SetLAPIC sets the registers of the local APIC.
 func (v *VCPU) SetLAPIC(l *LAPIC) error { return fail("KVM_SET_LAPIC", ioctlPtr(v.fd, reqSetLAPIC, l)) }
 
-// MPState returns what the vCPU waits for.
+// MPState returns the multiprocessing state of the vCPU.
 func (v *VCPU) MPState() (MPState, error) {
 	var s MPState
 	errno := ioctlPtr(v.fd, reqGetMPState, &s)
@@ -86,8 +86,8 @@ func (v *VCPU) TSCKHz() (int, error) {
 	return n, fail("KVM_GET_TSC_KHZ", errno)
 }
 
-// KVMClockCtrl tells a guest with kvmclock that it was stopped, so that its
-// watchdogs do not bark (KVM_KVMCLOCK_CTRL). EINVAL means that it uses no kvmclock.
+// KVMClockCtrl tells a guest with kvmclock that it was stopped, so that its watchdogs
+// do not fire (KVM_KVMCLOCK_CTRL). EINVAL means that the guest does not use kvmclock.
 func (v *VCPU) KVMClockCtrl() error {
 	_, errno := ioctl(v.fd, reqKVMClockCtrl, 0)
 	return fail("KVM_KVMCLOCK_CTRL", errno)

@@ -1,7 +1,6 @@
-// Package kvm is Linux's KVM interface, and nothing of ours: names, numbers and
-// layouts are those of <linux/kvm.h>, the meaning is that of
-// Documentation/virt/kvm/api.rst. It holds no policy; what a machine looks like
-// is decided by its callers.
+// Package kvm is Linux's KVM interface and nothing else. Names, numbers and layouts
+// are those of <linux/kvm.h>; their meaning is in Documentation/virt/kvm/api.rst. It
+// holds no policy; callers decide what a machine looks like.
 package kvm
 
 import (
@@ -18,12 +17,12 @@ const Device = "/dev/kvm"
 // System is an open /dev/kvm.
 type System struct {
 	fd      int
-	runSize int // of a kvm_run page and what is behind it, in bytes
+	runSize int // of a kvm_run page and what follows it, in bytes
 }
 
-// Open opens the KVM device at path, which is Device but in tests. Its errors
-// are those of open(2), so errors.Is tells a missing device (fs.ErrNotExist)
-// from a forbidden one (fs.ErrPermission).
+// Open opens the KVM device at path, which is Device except in tests. Its errors are
+// those of open(2), so errors.Is distinguishes a missing device (fs.ErrNotExist) from
+// a forbidden one (fs.ErrPermission).
 func Open(path string) (*System, error) {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -45,17 +44,18 @@ func Open(path string) (*System, error) {
 	return s, nil
 }
 
-// VersionError says that the kernel speaks another KVM than this package.
+// VersionError says that the kernel has a different KVM API version from this
+// package's.
 type VersionError struct{ Version int }
 
 func (e *VersionError) Error() string {
 	return fmt.Sprintf("KVM API version %d, not %d", e.Version, Version)
 }
 
-// Close closes the device. Virtual machines made from it live on.
+// Close closes the device. Virtual machines created from it stay open.
 func (s *System) Close() error { return unix.Close(s.fd) }
 
-// Check returns what KVM says of an extension: 0 if it is absent.
+// Check returns KVM's value for an extension, 0 if it is absent.
 func (s *System) Check(c Cap) int {
 	n, errno := ioctl(s.fd, reqCheckExtension, uintptr(c))
 	if errno != 0 {
@@ -82,7 +82,7 @@ func (s *System) CreateVM() (*VM, error) {
 		case 0:
 			unix.CloseOnExec(fd)
 			return &VM{fd: fd, runSize: s.runSize}, nil
-		case syscall.EINTR: // a signal of Go's runtime while KVM set up its notifiers
+		case syscall.EINTR: // a signal from Go's runtime while KVM set up its notifiers
 		default:
 			return nil, fail("KVM_CREATE_VM", errno)
 		}

@@ -12,11 +12,11 @@ import (
 // ErrKicked is returned by VCPU.Run when Kick ended it.
 var ErrKicked = errors.New("kvm: kicked")
 
-// VCPU is one virtual CPU. All methods but Kick are for the one thread that
-// runs it, and for others only while that thread is not in Run.
+// VCPU is one virtual CPU. All methods except Kick are for the thread that runs it.
+// Other threads may call them only while that thread is not in Run.
 type VCPU struct {
 	fd        int
-	run       []byte // the kvm_run page and what is behind it
+	run       []byte // the kvm_run page and what follows it
 	immediate flag   // immediate_exit, inside run
 
 	mu     sync.Mutex
@@ -28,7 +28,7 @@ type VCPU struct {
 // locked it to its goroutine (runtime.LockOSThread).
 func (v *VCPU) Bind() { v.bind(unix.Gettid()) }
 
-// Unbind is called before the thread goes: its id may become another's.
+// Unbind is called before the thread ends: its ID may be reused.
 func (v *VCPU) Unbind() { v.bind(0) }
 
 func (v *VCPU) bind(tid int) {
@@ -37,10 +37,10 @@ func (v *VCPU) bind(tid int) {
 	v.tid = tid
 }
 
-// Run runs the guest until it needs something of user space, which is then in
-// the Exit, or until Kick, which is ErrKicked. The access of an Exit is
-// complete only once Run is called again: registers that are read before are
-// from the middle of an instruction (api.rst, KVM_RUN).
+// Run runs the guest until it needs user space, as described by the Exit, or until
+// Kick, which returns ErrKicked. The access of an Exit is complete only when Run is
+// called again: registers read before that are from the middle of an instruction
+// (api.rst, KVM_RUN).
 func (v *VCPU) Run() (Exit, error) {
 	for {
 		_, errno := ioctl(v.fd, reqRun, 0)
@@ -48,21 +48,21 @@ func (v *VCPU) Run() (Exit, error) {
 		case 0:
 			return decode(v.run), nil
 		case syscall.EINTR:
-			// Clear the flag only here: cleared before an entry, a kick
-			// that came just then would be lost.
+			// Clear the flag only here: if it were cleared before an entry, a kick at
+			// that moment would be lost.
 			if v.immediate.isSet() {
 				v.immediate.clear()
 				return Exit{}, ErrKicked
 			}
-		case syscall.EAGAIN: // an AP that waits for its SIPI was woken
+		case syscall.EAGAIN: // an AP that waits for its SIPI was woken up
 		default:
 			return decode(v.run), fail("KVM_RUN", errno)
 		}
 	}
 }
 
-// Kick makes the Run that is under way, or else the next, return ErrKicked. It
-// may be called from any goroutine, at any time, also after Close.
+// Kick makes the current Run, or else the next one, return ErrKicked. It may be called
+// from any goroutine at any time, even after Close.
 func (v *VCPU) Kick() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -71,13 +71,13 @@ func (v *VCPU) Kick() {
 	}
 	v.immediate.set()
 	if v.tid != 0 {
-		// SIGURG is what Go's own runtime preempts with: its handler
-		// tolerates one too many, and the system call ends with EINTR.
+		// Go's runtime uses SIGURG for preemption: its handler tolerates an extra
+		// one, and the system call ends with EINTR.
 		unix.Tgkill(os.Getpid(), v.tid, unix.SIGURG)
 	}
 }
 
-// Close gives the vCPU up; no Run may be under way.
+// Close releases the vCPU; no Run may be in progress.
 func (v *VCPU) Close() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
