@@ -6,11 +6,11 @@ import (
 	"unsafe"
 )
 
-// Words returns the n 32-bit words at a, which must be 4-aligned. They alias
-// guest memory as Slice does, and are in the host's byte order, which on amd64
-// is the guest's. They are for sync/atomic: what one side publishes to the
-// other is stored and loaded with it, whatever is only read or written under
-// the protection of that may be accessed plainly.
+// Words returns the n 32-bit words at a, which must be 4-aligned. Like Slice, they
+// alias guest memory; they are in the host's byte order, which on amd64 is the
+// guest's. Use them with sync/atomic: words by which one side publishes data to the
+// other are stored and loaded atomically. Data published in this way may be accessed
+// plainly.
 func (m *Memory) Words(a Addr, n uint64) ([]uint32, error) {
 	if a%4 != 0 {
 		return nil, fmt.Errorf("guest memory %#x: not a multiple of 4", uint64(a))
@@ -25,9 +25,9 @@ func (m *Memory) Words(a Addr, n uint64) ([]uint32, error) {
 	return unsafe.Slice((*uint32)(unsafe.Pointer(unsafe.SliceData(b))), n), nil
 }
 
-// U16 is a 16-bit cell that the guest and we access concurrently, such as the
-// index of a ring. Go has no 16-bit atomics, so it works on the aligned 32-bit
-// word around it, which a 2-aligned cell never straddles.
+// U16 is a 16-bit cell that the guest and this program access concurrently, such as
+// the index of a ring. Go has no 16-bit atomics, so it uses the aligned 32-bit word
+// around the cell, which a 2-aligned cell never straddles.
 type U16 struct {
 	word  *uint32
 	shift uint
@@ -38,7 +38,8 @@ func (m *Memory) U16(a Addr) (U16, error) {
 	if a%2 != 0 {
 		return U16{}, fmt.Errorf("guest memory %#x: not a multiple of 2", uint64(a))
 	}
-	// Regions begin and end on pages: the word is in RAM if the cell is.
+	// Regions begin and end on page boundaries, so the word is in RAM if the cell
+	// is.
 	w, err := m.Words(a&^3, 1)
 	if err != nil {
 		return U16{}, err
@@ -46,12 +47,12 @@ func (m *Memory) U16(a Addr) (U16, error) {
 	return U16{&w[0], uint(a&2) * 8}, nil
 }
 
-// Load reads the cell. No later read is moved before it.
+// Load reads the cell. No later read moves before it.
 func (c U16) Load() uint16 { return uint16(atomic.LoadUint32(c.word) >> c.shift) }
 
-// Store writes the cell and leaves its neighbour alone, even if the guest
-// writes that meanwhile. A guest that sees v sees all that was written before,
-// and no later read of ours is moved before it: LOCK CMPXCHG is a full barrier.
+// Store writes the cell and leaves its neighbour unchanged, even if the guest writes
+// that one meanwhile. A guest that sees v also sees everything written before. No
+// later read of this program moves before the store: LOCK CMPXCHG is a full barrier.
 func (c U16) Store(v uint16) {
 	for {
 		old := atomic.LoadUint32(c.word)

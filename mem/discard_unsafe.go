@@ -7,13 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Discard gives the host back what lies under b, a slice of m: whole pages of it
-// read as zeros from now on, and take host memory again once they are touched.
-// What the ends of b only share stays as it is, and so does RAM that MapFile
-// replaced: its pages would not become zeros but what the file has.
+// Discard returns the host memory under b, a slice of m, to the host: its whole pages
+// read as zeros from now on, and take host memory again once touched. Pages that are
+// only partly in b stay as they are. So does RAM that MapFile replaced: its pages
+// would show the file's contents, not zeros.
 //
-// It may be called at any time, on any goroutine. Slices of the pages stay valid:
-// whoever uses one meanwhile sees old bytes or zeros, and loses what it writes.
+// It may be called at any time, on any goroutine. Slices of the pages stay valid: a
+// concurrent user sees old bytes or zeros, and loses what it writes.
 func (m *Memory) Discard(b []byte) error {
 	if len(b) == 0 {
 		return nil
@@ -31,7 +31,7 @@ func (m *Memory) Discard(b []byte) error {
 	return m.discard(first, end)
 }
 
-// pages returns where the whole pages of a slice of m begin and end.
+// pages returns the first address and the end of the whole pages in a slice of m.
 func (m *Memory) pages(b []byte) (first, end Addr) {
 	at := uintptr(unsafe.Pointer(&b[0]))
 	for _, r := range m.regions {
@@ -44,8 +44,8 @@ func (m *Memory) pages(b []byte) (first, end Addr) {
 	panic("internal error: guest memory: discard of what is none of it")
 }
 
-// discard gives back the pages from first to end, if there are any. They are in
-// one region.
+// discard returns the pages from first to end to the host, if there are any. They are
+// in one region.
 func (m *Memory) discard(first, end Addr) error {
 	if first >= end {
 		return nil

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Range is where a region shall be.
+// A Range is the location of a region.
 type Range struct {
 	Base Addr
 	Size uint64 // a multiple of PageSize
@@ -21,10 +21,10 @@ func (r Range) end() Addr { return r.Base + Addr(r.Size) }
 
 const hugePage = 2 << 20
 
-// Map allocates zeroed RAM at the given ranges, which must be sorted and
-// disjoint: private anonymous memory that takes host memory only once it is
-// touched (MAP_NORESERVE), in huge pages where the host grants them. The caller
-// closes it when no vCPU and no device can touch it any more.
+// Map allocates zeroed RAM at the given ranges, which must be sorted and disjoint. It
+// is private anonymous memory that takes host memory only once touched
+// (MAP_NORESERVE), in huge pages where the host grants them. The caller closes it when
+// no vCPU and no device can access it any more.
 func Map(ranges ...Range) (*Memory, error) {
 	m := &Memory{mapped: true}
 	for _, r := range ranges {
@@ -38,8 +38,8 @@ func Map(ranges ...Range) (*Memory, error) {
 	return m, nil
 }
 
-// mapAligned returns size bytes whose host address is a multiple of a huge
-// page, as guest physical addresses are: only then can KVM map huge pages.
+// mapAligned returns size bytes whose host address is a multiple of the huge page
+// size, like guest physical addresses: only then can KVM map huge pages.
 func mapAligned(size uint64) ([]byte, error) {
 	if size == 0 || size%PageSize != 0 || size+hugePage < size {
 		return nil, fmt.Errorf("%#x bytes is not a number of pages", size)
@@ -56,17 +56,17 @@ func mapAligned(size uint64) ([]byte, error) {
 	start := unsafe.Add(p, head)
 	unix.MunmapPtr(unsafe.Add(start, size), hugePage-head)
 	b := unsafe.Slice((*byte)(start), size)
-	// Advice only: a host without transparent huge pages says EINVAL.
+	// Advice only: a host without transparent huge pages returns EINVAL.
 	unix.Madvise(b, unix.MADV_HUGEPAGE)
 	// A core dump of the VMM must not hold the guest's memory.
 	unix.Madvise(b, unix.MADV_DONTDUMP)
 	return b, nil
 }
 
-// MapFile replaces the n bytes of RAM at a by a private copy-on-write mapping
-// of f at off; all three must be multiples of PageSize. f must never be
-// truncated while the memory lives: an access behind its end kills the process
-// (SIGBUS). It works on memory from Map only, before any Discard.
+// MapFile replaces the n bytes of RAM at a by a private copy-on-write mapping of f at
+// off; all three must be multiples of PageSize. f must never be truncated while the
+// memory is in use: an access past its end kills the process (SIGBUS). It works only
+// on memory from Map, before any Discard.
 func (m *Memory) MapFile(a Addr, f *os.File, off int64, n uint64) error {
 	b, err := m.Slice(a, n)
 	if err != nil {
@@ -86,7 +86,7 @@ func (m *Memory) MapFile(a Addr, f *os.File, off int64, n uint64) error {
 	return nil
 }
 
-// Close gives the memory back to the host. Every slice of it dies.
+// Close returns the memory to the host. All slices of it become invalid.
 func (m *Memory) Close() error {
 	if !m.mapped {
 		return nil

@@ -1,5 +1,5 @@
-// Package mem is the guest's physical memory: how it is allocated, and the one
-// way in, Slice, which checks.
+// Package mem is the guest's physical memory: its allocation, and its only access
+// path, Slice, which checks bounds.
 package mem
 
 import "fmt"
@@ -7,7 +7,7 @@ import "fmt"
 // Addr is a guest physical address, in bytes.
 type Addr uint64
 
-// PageSize is the unit of everything that is mapped.
+// PageSize is the unit of all mappings.
 const PageSize = 4096
 
 // A Region is one contiguous piece of RAM.
@@ -16,7 +16,7 @@ type Region struct {
 	Bytes []byte // mapped from the host; its length is a multiple of PageSize
 }
 
-// End returns the first address behind r.
+// End returns the first address after r.
 func (r Region) End() Addr { return r.Base + Addr(len(r.Bytes)) }
 
 // Memory is all RAM of one guest. It never changes once built, so it needs no
@@ -24,11 +24,11 @@ func (r Region) End() Addr { return r.Base + Addr(len(r.Bytes)) }
 // copy.
 type Memory struct {
 	regions []Region
-	mapped  bool    // by Map, so that Close unmaps
-	files   []Range // that MapFile replaced, sorted
+	mapped  bool    // by Map, so Close unmaps it
+	files   []Range // ranges that MapFile replaced, sorted
 }
 
-// RangeError reports an access that is not inside one region.
+// RangeError reports an access that is not within one region.
 type RangeError struct {
 	Addr Addr
 	Len  uint64
@@ -38,8 +38,8 @@ func (e *RangeError) Error() string {
 	return fmt.Sprintf("guest memory %#x+%#x is not RAM", uint64(e.Addr), e.Len)
 }
 
-// New returns the memory made of the given regions, which must be sorted and
-// disjoint. Tests use it with RAM on the Go heap, where the race detector sees it.
+// New returns a memory of the given regions, which must be sorted and disjoint. Tests
+// use it with RAM on the Go heap, where the race detector sees it.
 func New(regions ...Region) *Memory { return &Memory{regions: regions} }
 
 // Regions returns all RAM, sorted. The caller must not change the list.
