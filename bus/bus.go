@@ -8,23 +8,22 @@ import (
 	"sync/atomic"
 )
 
-// A Device answers accesses to the range it is mapped at. It sees offsets, not
-// addresses, and accesses of 1 to 8 bytes that lie inside its range whole. A
-// guest's mistake is the device's to handle: there is no error to return.
-// Calls come from any vCPU's thread, several at once.
+// A Device handles accesses to the range where it is mapped. It sees offsets, not
+// addresses, and only accesses of 1 to 8 bytes that lie entirely inside its range. The
+// device must handle guest errors itself: there is no error to return. Calls come from
+// any vCPU's thread, and may be concurrent.
 type Device interface {
 	Read(off uint64, p []byte) // p comes filled with 0xff
 	Write(off uint64, p []byte)
 }
 
-// Interrupt is an edge-triggered input of the guest's interrupt controller.
-// Only the machine knows which one. Signal may be called from any goroutine
-// and does not block.
+// Interrupt is an edge-triggered input of the guest's interrupt controller. Only the
+// machine knows which one. Signal may be called from any goroutine and does not block.
 type Interrupt interface{ Signal() }
 
-// Line is the level of one interrupt input. Setting it to the level that it
-// has does nothing. The caller orders its own calls (a device calls it with
-// its lock held); Set does not call back and does not block.
+// Line is the level of one interrupt input. Setting it to its current level does
+// nothing. The caller serializes its own calls (a device makes them with its lock
+// held); Set does not call back and does not block.
 type Line interface{ Set(high bool) }
 
 type span struct {
@@ -32,14 +31,14 @@ type span struct {
 	dev        Device
 }
 
-// Bus is one address space: the machine has one for ports and one for memory.
-// The zero Bus is empty. Look-ups take no lock.
+// Bus is one address space: a machine has one for ports and one for memory. The zero
+// Bus is empty. Lookups take no lock.
 type Bus struct {
-	mu    sync.Mutex             // guards changes of spans
+	mu    sync.Mutex             // guards changes to spans
 	spans atomic.Pointer[[]span] // sorted; replaced, never changed
 }
 
-// Map puts d at [base, base+size).
+// Map maps d at [base, base+size).
 func (b *Bus) Map(base, size uint64, d Device) error {
 	if size == 0 || base+size-1 < base {
 		return fmt.Errorf("bus: %#x+%#x is not a range", base, size)
@@ -56,8 +55,7 @@ func (b *Bus) Map(base, size uint64, d Device) error {
 	return nil
 }
 
-// Unmap removes the device that was mapped at base. An access that is under
-// way may still reach it.
+// Unmap removes the device mapped at base. An access in progress may still reach it.
 func (b *Bus) Unmap(base uint64) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -81,7 +79,7 @@ func (b *Bus) Read(addr uint64, p []byte) {
 	}
 }
 
-// Write gives p to the device at addr, if there is one.
+// Write passes p to the device at addr, if any.
 func (b *Bus) Write(addr uint64, p []byte) {
 	if s, ok := b.find(addr, len(p)); ok {
 		s.dev.Write(addr-s.base, p)
