@@ -1,6 +1,6 @@
-// Package eventfd wraps eventfd(2): the one doorbell of this program. KVM
-// signals it on a guest's notification (ioeventfd) or makes an interrupt of it
-// (irqfd); devices and tests ring it themselves.
+// Package eventfd wraps eventfd(2), the only doorbell of this program. KVM signals it
+// on a guest's notification (ioeventfd) or turns it into an interrupt (irqfd); devices
+// and tests signal it themselves.
 package eventfd
 
 import (
@@ -11,16 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrStopped is what Wait returns of a stopped FD.
+// ErrStopped is returned by Wait on a stopped FD.
 var ErrStopped = errors.New("eventfd: stopped")
 
-// FD is an eventfd. Its methods may be called from any goroutine, but one at a
-// time waits.
+// FD is an eventfd. Its methods may be called from any goroutine, but only one may
+// wait at a time.
 type FD struct {
 	fd      int
 	stopped atomic.Bool
 	yielder Yielder // Wait's
-	count   [8]byte // what Wait reads; here, for on a stack it would escape
+	count   [8]byte // what Wait reads; a field because a local variable would escape to the heap
 }
 
 // New returns an eventfd that is not signalled. The caller closes it.
@@ -38,13 +38,12 @@ func (e *FD) Fd() int { return e.fd }
 var one = []byte{1, 0, 0, 0, 0, 0, 0, 0}
 
 // Signal implements bus.Interrupt: it wakes the waiter, or the next one. Signals
-// that nobody has waited for yet are one. It does not block: that would take
-// 2^64 of them.
+// before the next Wait count as one. It does not block: that would take 2^64 signals.
 func (e *FD) Signal() { unix.Write(e.fd, one) }
 
-// Wait returns nil once signalled, and ErrStopped once stopped. It blocks the
-// thread in the kernel, which costs a thread and wakes in two thirds of the time
-// that Go's poller takes (BenchmarkIdle): a guest waits for it with each request.
+// Wait returns nil once signalled, and ErrStopped once stopped. It blocks the thread
+// in the kernel. This costs a thread, but wakes in two thirds of the time of Go's
+// poller (BenchmarkIdle): a guest waits for this on each request.
 func (e *FD) Wait() error {
 	for !e.stopped.Load() {
 		e.yielder.Yield()
@@ -65,11 +64,11 @@ func (e *FD) Stop() {
 	e.Signal()
 }
 
-// Start undoes Stop. It signals, for a signal may have come meanwhile.
+// Start undoes Stop. It signals, because a signal may have come meanwhile.
 func (e *FD) Start() {
 	e.stopped.Store(false)
 	e.Signal()
 }
 
-// Close frees the descriptor. Nobody may be waiting: Stop first.
+// Close closes the descriptor. No goroutine may be waiting: call Stop first.
 func (e *FD) Close() error { return os.NewSyscallError("close", unix.Close(e.fd)) }
