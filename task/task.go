@@ -1,11 +1,10 @@
-// Package task is how goroutines are started: a panic on one does not end the
-// program behind everybody's back, but is handed to whoever owns it, with its
-// stack. All goroutines of ours are started here, timers' too; go test . finds
-// those that are not.
+// Package task starts goroutines. A panic on one does not end the whole program; it is
+// passed to the goroutine's owner, with its stack. All goroutines of this program are
+// started here, including timers; go test . finds those that are not.
 //
-// What cannot be caught by anybody are Go's fatal errors (two goroutines in one
-// map, a stack or memory that is used up) and panics on goroutines that a module
-// of others starts and that call nothing of ours.
+// Two things cannot be caught: Go's fatal errors (two goroutines in one map, exhausted
+// stack or memory), and panics on goroutines that other modules start and that call
+// none of our code.
 package task
 
 import (
@@ -16,16 +15,15 @@ import (
 	"time"
 )
 
-// Owner is told of each panic of its goroutines, on the goroutine itself, once
-// all deferred calls below have been made. Locks that the goroutine did not
-// release by such a call are held for ever: an Owner takes none that its
-// goroutines take, and does not wait for them. Under a nil Owner a panic is Go's,
-// and ends the program.
+// Owner is told of each panic of its goroutines, on the panicking goroutine, after its
+// deferred calls have run. Locks that these do not release are held forever: an Owner
+// must not take locks that its goroutines take, and must not wait for them. Under a
+// nil Owner a panic is Go's, and ends the program.
 type Owner func(*PanicError)
 
-// PanicError is a fault of this program.
+// PanicError is a bug in this program.
 type PanicError struct {
-	Value any    // of the panic
+	Value any    // the panic's value
 	Stack []byte // as runtime/debug.Stack prints it
 }
 
@@ -33,16 +31,16 @@ func (e *PanicError) Error() string {
 	return fmt.Sprintf("internal error: %v\n%s", e.Value, e.Stack)
 }
 
-// Unwrap returns the error that the panic's value is, if it is one.
+// Unwrap returns the panic's value if it is an error.
 func (e *PanicError) Unwrap() error {
 	err, _ := e.Value.(error)
 	return err
 }
 
-// Rescue is deferred. It hands the panic that it finds to o.
+// Rescue must be deferred. It recovers a panic and passes it to o.
 func (o Owner) Rescue() {
 	if o == nil {
-		return // and the panic goes on
+		return // the panic continues
 	}
 	if r := recover(); r != nil {
 		o(newPanic(r))
@@ -51,16 +49,16 @@ func (o Owner) Rescue() {
 
 func newPanic(value any) *PanicError {
 	if p, ok := value.(*PanicError); ok {
-		return p // that of another goroutine, raised again by Each
+		return p // from another goroutine, raised again by Each
 	}
 	return &PanicError{value, debug.Stack()}
 }
 
-// run is all that a goroutine does.
+// run is the body of a goroutine.
 func (o Owner) run(f func()) {
 	defer o.Rescue()
-	// An address that is not mapped any more, or behind which the host has lost
-	// the page, is a panic then, and not the program's end.
+	// Access to an unmapped address, or to a page that the host has lost, is then
+	// a panic and does not end the program.
 	debug.SetPanicOnFault(true)
 	f()
 }
@@ -78,8 +76,8 @@ func (o Owner) ContextFunc(ctx context.Context, f func()) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { o.run(f) })
 }
 
-// Group is goroutines that are waited for. Like that of a sync.WaitGroup, its zero
-// value is of use, and has no owner.
+// Group is a set of goroutines to wait for. Like a sync.WaitGroup, its zero value is
+// ready to use; it has no owner.
 type Group struct {
 	Owner Owner
 	wait  sync.WaitGroup
@@ -89,21 +87,21 @@ type Group struct {
 func (g *Group) Go(f func()) {
 	g.wait.Add(1)
 	go func() {
-		defer g.wait.Done() // when the owner knows
+		defer g.wait.Done() // after the owner was told
 		g.Owner.run(f)
 	}()
 }
 
-// Add and Done count one goroutine that Go did not start, such as one of a
-// module's, which defers Owner.Rescue itself.
+// Add and Done count one goroutine that Go did not start, such as one started by a
+// module, which defers Owner.Rescue itself.
 func (g *Group) Add()  { g.wait.Add(1) }
 func (g *Group) Done() { g.wait.Done() }
 
-// Wait waits until all have ended, by a panic or otherwise.
+// Wait waits until all have ended, normally or by a panic.
 func (g *Group) Wait() { g.wait.Wait() }
 
-// Each calls f with 0 to n-1, all at once, and returns when all have. The first
-// panic of them is raised again in the caller.
+// Each calls f with 0 to n-1 concurrently, and returns when all calls have. Their
+// first panic is raised again in the caller.
 func Each(n int, f func(i int)) {
 	var first *PanicError
 	var once sync.Once
