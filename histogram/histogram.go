@@ -1,5 +1,5 @@
-// Package histogram counts durations by their size, without a lock or an
-// allocation: what a device may do for each request.
+// Package histogram counts durations by magnitude, without a lock or an allocation, so
+// a device can do it for each request.
 package histogram
 
 import (
@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// buckets are of 1 µs, 2 µs, 4 µs and so on to 33 s, and one for what took longer.
+// buckets is the number of buckets: 1 µs, 2 µs, 4 µs and so on to 33 s, and one for
+// longer durations.
 const buckets = 27
 
 // Histogram counts durations. Its zero value is empty; its methods may be called
@@ -18,9 +19,9 @@ type Histogram struct {
 	sum    atomic.Uint64 // ns
 }
 
-// Snapshot is what a Histogram has counted.
+// Snapshot is the contents of a Histogram at one time.
 type Snapshot struct {
-	Counts [buckets]uint64 // each is of durations up to Bound, and above the one before
+	Counts [buckets]uint64 // each counts durations up to its Bound, and above the previous one
 	Sum    time.Duration
 }
 
@@ -39,14 +40,14 @@ func bucket(d time.Duration) int {
 	return min(bits.Len64(uint64(whole-1)), buckets-1)
 }
 
-// Bound is the longest duration that bucket i counts; the last has no bound, and
-// the returned one means nothing.
+// Bound is the longest duration that bucket i counts; for the last bucket, which has
+// no bound, the result is meaningless.
 func Bound(i int) time.Duration { return time.Microsecond << i }
 
 // Last is the index of the bucket without a bound.
 const Last = buckets - 1
 
-// Load returns what was counted so far.
+// Load returns the counts so far.
 func (h *Histogram) Load() (s Snapshot) {
 	for i := range s.Counts {
 		s.Counts[i] = h.counts[i].Load()
@@ -55,7 +56,7 @@ func (h *Histogram) Load() (s Snapshot) {
 	return s
 }
 
-// Total is how many durations were counted.
+// Total is the number of durations counted.
 func (s Snapshot) Total() (n uint64) {
 	for _, c := range s.Counts {
 		n += c
