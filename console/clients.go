@@ -6,18 +6,18 @@ import (
 	"sync"
 )
 
-// inputSize is read ahead of the guest, so that a client is seen to leave even
-// if the guest takes no input.
+// inputSize bounds what is read ahead of the guest, so that a client's departure is
+// noticed even if the guest takes no input.
 const inputSize = 4 << 10
 
-// clients is a listening Unix socket that serves one client at a time: the next
-// one waits for the first to leave. What becomes of output is for others.
+// clients is a listening Unix socket that serves one client at a time: the next one
+// waits for the first to leave. Output is handled elsewhere.
 type clients struct {
 	l net.Listener
 
 	mu     sync.Mutex
-	change sync.Cond // of what follows
-	conn   net.Conn  // of the client; nil if none
+	change sync.Cond // of everything below
+	conn   net.Conn  // the client's; nil if there is none
 	deaf   bool      // it takes no more output
 	input  []byte    // from clients, for Read; at most inputSize
 	closed bool
@@ -28,8 +28,8 @@ func (c *clients) init(l net.Listener) {
 	c.change.L = &c.mu
 }
 
-// serve takes the clients, one after the other, and reads what they send. greet
-// attaches each, and says whether it could; left is called when one is gone.
+// serve accepts the clients, one after another, and reads what they send. greet
+// attaches a client, and reports whether it could; left is called when one has gone.
 func (c *clients) serve(greet func(net.Conn) bool, left func()) {
 	for {
 		conn, err := c.l.Accept()
@@ -45,7 +45,7 @@ func (c *clients) serve(greet func(net.Conn) bool, left func()) {
 	}
 }
 
-// attach makes conn the client, and says whether there may be one.
+// attach makes conn the client, and reports whether it may.
 func (c *clients) attach(conn net.Conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -69,8 +69,8 @@ func (c *clients) isClosed() bool {
 	return c.closed
 }
 
-// deafen is for a client that takes no more output; receive goes on until it has
-// all that was sent.
+// deafen marks a client that takes no more output; receive continues until it has
+// read everything that was sent.
 func (c *clients) deafen(conn net.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package console is the host's side of a guest's console: a terminal, a file,
-// a socket or a pseudo-terminal behind one reader and writer.
+// Package console is the host's side of a guest's console: a terminal, a file, a
+// socket or a pseudo-terminal behind one reader and writer.
 package console
 
 import (
@@ -14,22 +14,22 @@ import (
 	"vmm/task"
 )
 
-// Specs lists what Open understands.
+// Specs lists the specs that Open accepts.
 const Specs = "stdio, none, file:PATH, unix:PATH or pty"
 
-// Options are what Open needs besides the spec. All may be left out.
+// Options are what Open needs besides the spec. All are optional.
 type Options struct {
-	// Quit is called for Ctrl-a x at a terminal: at once, however much input
-	// the guest has not taken yet. It must not block.
+	// Quit is called for Ctrl-a x at a terminal: at once, however much input the guest
+	// has not taken yet. It must not block.
 	Quit func()
-	// Detach is called for Ctrl-a d, likewise; Read ends behind what was typed
-	// before. Without it that key means nothing.
+	// Detach is called for Ctrl-a d, likewise. Read then ends after what was typed
+	// before. Without Detach the key does nothing.
 	Detach func()
-	// Break is called for Ctrl-a b, in Read, once all that was typed before has
-	// been returned.
+	// Break is called for Ctrl-a b, in Read, once everything typed before has been
+	// returned.
 	Break func()
-	// Full is called, in Write, when the disk of the file that output goes to has no
-	// room: what cannot be written until it has is lost.
+	// Full is called, in Write, when the disk with the output file is full: output that
+	// does not fit is lost until there is room again.
 	Full func(error)
 	// Stdin and Stdout are used by stdio; nil means the process's own. They are
 	// not closed.
@@ -37,14 +37,14 @@ type Options struct {
 	Owner         task.Owner // of its goroutines
 }
 
-// Console is one opened console. One goroutine may read while another writes.
-// Read returns io.EOF once nothing more can come; Write blocks while the other
-// side takes nothing. Close unblocks both.
+// Console is an open console. One goroutine may read while another writes. Read returns
+// io.EOF once nothing more can come. Write blocks while the other side takes nothing.
+// Close unblocks both.
 type Console struct {
 	end
 	name string
 	term *terminal // nil if there is none to restore
-	old  *os.File  // nil if it is no file
+	old  *os.File  // nil if it is not a file
 }
 
 // Open opens the console that spec names:
@@ -83,22 +83,22 @@ func Open(spec string, o Options) (*Console, error) {
 // Name is the path of a file, socket or pseudo-terminal, and otherwise empty.
 func (c *Console) Name() string { return c.name }
 
-// None says that spec was none: nothing is plugged in.
+// None reports whether spec was none: nothing is connected.
 func (c *Console) None() bool { return c.end == none{} }
 
-// Terminal says whether there is a person at a terminal, with its escape keys.
+// Terminal reports whether the console is a terminal, with its escape keys.
 func (c *Console) Terminal() bool { return c.term != nil }
 
-// Restore gives the terminal back as it was found. Close does it too. It may
-// be called any number of times, from any goroutine, also while panicking:
-// whoever ends the process otherwise than through Close calls it first.
+// Restore puts the terminal back into the state in which it was found. Close does it,
+// too. It may be called any number of times, from any goroutine, even during a panic.
+// Code that ends the process without Close must call it first.
 func (c *Console) Restore() {
 	if c.term != nil {
 		c.term.restore()
 	}
 }
 
-// end is what is on the host's end of the console.
+// end is the host's end of the console.
 type end interface{ io.ReadWriteCloser }
 
 type none struct{}
@@ -111,15 +111,15 @@ type file struct{ *os.File }
 
 func (file) Read([]byte) (int, error) { return 0, io.EOF }
 
-// lossy is a file for a person, who misses what there was no room for; a program, at
-// a port, must not.
+// lossy is a file for a person, to whom output is lost while the disk is full. A
+// program, at a port, must not lose any.
 type lossy struct {
 	file
 	gaps
 }
 
 func openFile(path string) (*Console, error) {
-	// Without O_NONBLOCK a FIFO would keep us here until it has a reader.
+	// Without O_NONBLOCK the open of a FIFO would block until it has a reader.
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|unix.O_NONBLOCK, 0o600)
 	if errors.Is(err, unix.ENXIO) {
 		return nil, fmt.Errorf("console: %w: nobody reads this FIFO; start its reader first", err)
@@ -129,9 +129,9 @@ func openFile(path string) (*Console, error) {
 	return &Console{end: file{f}, name: path, old: f}, nil
 }
 
-// Begin is called when there will be output, before it comes. A file loses what it had
-// only now: not for a guest that could not start, and whose name, perhaps, and whose
-// file another has.
+// Begin is called before the first output. Only now is the file emptied: a guest that
+// could not start must not empty it, because its name, and so its file, may belong to
+// another guest.
 func (c *Console) Begin() error {
 	if c.old == nil {
 		return nil

@@ -1,6 +1,6 @@
 package console
 
-// command is what a typed byte asks for.
+// command is the action that a typed byte requests.
 type command byte
 
 const (
@@ -24,8 +24,8 @@ const (
 		"Ctrl-a d       leave; the guest goes on\r\n"
 )
 
-// escape finds the commands among typed bytes. Its keys are those of QEMU, and
-// as there an unknown key is swallowed with the Ctrl-a before it.
+// escape finds the commands among typed bytes. The keys are QEMU's and, as in QEMU, an
+// unknown key is swallowed together with the Ctrl-a before it.
 type escape struct{ armed bool }
 
 func (e *escape) key(b byte) command {

@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// gaps is output into a file of a host whose disk may be full: what there is no room
-// for is lost, and once there is room again the file says how much that was, and goes
-// on. Anything else that is wrong is an error.
+// gaps writes output to a file whose disk may be full. Output that does not fit is lost.
+// Once there is room again, the file says how much was lost, and output continues. Any
+// other error is returned.
 type gaps struct {
 	write func([]byte) (int, error)
 	full  func(error) // of Options
@@ -31,7 +31,7 @@ func (g *gaps) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// lose counts what was not written of p but for n bytes, if that was for want of room.
+// lose counts the bytes of p beyond the first n as lost, if err is lack of space.
 func (g *gaps) lose(p []byte, n int, err error) (int, error) {
 	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) && !errors.Is(err, unix.EFBIG) {
 		return n, err

@@ -5,11 +5,11 @@ import (
 	"sync"
 )
 
-// typedSize bounds what is typed ahead of the guest: enough that Ctrl-a x works
-// however long a guest has taken no input. Then the terminal has to wait.
+// typedSize bounds what is typed ahead of the guest. It is large enough that Ctrl-a x
+// works however long a guest has taken no input. Beyond it the terminal has to wait.
 const typedSize = 64 << 10
 
-// breakMark stands among the typed bytes for a break, which keeps its place.
+// breakMark stands for a break among the typed bytes, where it keeps its place.
 const breakMark = 0x100
 
 // keyboard reads a terminal, ahead of the guest, and finds the commands.
@@ -18,9 +18,9 @@ type keyboard struct {
 	help func()
 
 	mu     sync.Mutex
-	change sync.Cond // of what follows
+	change sync.Cond // of everything below
 	typed  []uint16
-	err    error // of read; no more will be typed
+	err    error // from read; no more will be typed
 }
 
 func newKeyboard(o Options, help func()) *keyboard {
@@ -47,7 +47,7 @@ func (k *keyboard) run(read func([]byte) (int, error)) {
 				call(k.opts.Quit)
 			case cmdDetach:
 				if k.opts.Detach != nil {
-					k.stop(io.EOF) // behind what was typed
+					k.stop(io.EOF) // after what was typed
 					k.opts.Detach()
 					return
 				}
@@ -76,7 +76,7 @@ func (k *keyboard) put(v uint16) {
 	k.change.Broadcast()
 }
 
-// stop lets Read return err behind what was typed.
+// stop makes Read return err after what was typed.
 func (k *keyboard) stop(err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -86,7 +86,7 @@ func (k *keyboard) stop(err error) {
 	k.change.Broadcast()
 }
 
-// close lets Read return at once.
+// close makes Read return at once.
 func (k *keyboard) close() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -94,7 +94,7 @@ func (k *keyboard) close() {
 	k.change.Broadcast()
 }
 
-// Read returns what was typed up to the next break, or makes the break.
+// Read returns what was typed up to the next break, or performs the break.
 func (k *keyboard) Read(p []byte) (int, error) {
 	for len(p) > 0 {
 		n, err := k.take(p)
@@ -106,7 +106,7 @@ func (k *keyboard) Read(p []byte) (int, error) {
 	return 0, nil
 }
 
-// take returns what was typed up to the next break, or 0 if that is next.
+// take returns what was typed up to the next break, or 0 if the break is next.
 func (k *keyboard) take(p []byte) (n int, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -12,22 +12,23 @@ import (
 	"vmm/unixsock"
 )
 
-// PortSpecs lists what OpenPort understands.
+// PortSpecs lists the specs that OpenPort accepts.
 const PortSpecs = "file:PATH, unix:PATH or pty"
 
-// ErrSpec is the error of a spec that is none.
+// ErrSpec is the error for an invalid spec.
 var ErrSpec = errors.New("want " + PortSpecs)
 
-// OpenPort opens the host's end of a port of a guest, which is for a program and
-// not for a person: where Open keeps the last of what nobody has seen, here Write
-// waits until somebody has taken it.
+// OpenPort opens the host's end of a guest's port, which is for a program, not for a
+// person. Open keeps the last of the unread output; here Write waits until a program
+// has taken it.
 //
 //	file:PATH  output only; the file is created with mode 0600, or Begin empties it
 //	unix:PATH  a listening socket with mode 0600, for one client after another
 //	pty        a new pseudo-terminal, whose name is Name
 //
-// owner is that of its goroutines. connected is called when somebody comes or leaves, not concurrently and not
-// after Close; at first nobody is there, but with a file.
+// owner owns the port's goroutines. connected is called when a peer connects or leaves,
+// not concurrently and not after Close. At first no peer is connected, except for a
+// file.
 func OpenPort(spec string, owner task.Owner, connected func(bool)) (*Console, error) {
 	kind, path, hasPath := strings.Cut(spec, ":")
 	switch {
@@ -50,11 +51,11 @@ func OpenPort(spec string, owner task.Owner, connected func(bool)) (*Console, er
 	return nil, fmt.Errorf("%q: %w", spec, ErrSpec)
 }
 
-// portPTY is a pseudo-terminal that loses nothing. What pty keeps for the next
-// one to open it is then all that one Write had left.
+// portPTY is a pseudo-terminal that loses nothing. What pty keeps until the other side
+// is opened again is then just the rest of one Write.
 type portPTY struct{ *pty }
 
-// watch tells of those who open and close the other side.
+// watch reports when the other side is opened or closed.
 func (p *portPTY) watch(connected func(bool)) {
 	tick := time.NewTicker(absent)
 	defer tick.Stop()
@@ -71,7 +72,7 @@ func (p *portPTY) watch(connected func(bool)) {
 	}
 }
 
-// Write waits until somebody has the other side open.
+// Write waits until the other side is open.
 func (p *portPTY) Write(b []byte) (int, error) {
 	tick := time.NewTicker(absent)
 	defer tick.Stop()
@@ -112,7 +113,7 @@ func openPortSocket(path string, owner task.Owner, connected func(bool)) (*Conso
 	return &Console{end: s, name: path}, nil
 }
 
-// client waits for somebody who takes output; nil once closed.
+// client waits for a client that takes output; it returns nil once closed.
 func (s *portSocket) client() net.Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,8 +126,8 @@ func (s *portSocket) client() net.Conn {
 	return s.conn
 }
 
-// Write gives p to the client, and what one that leaves has not taken to the
-// next. What the host's kernel has taken for a client is the client's.
+// Write gives p to the client. What a departing client has not taken goes to the next.
+// Data that the host's kernel has accepted for a client counts as taken.
 func (s *portSocket) Write(p []byte) (n int, err error) {
 	for n < len(p) {
 		conn := s.client()

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pty is the master of a pseudo-terminal. Programs open and close the other
-// side (screen, picocom) as they like. Output that comes while it is closed is
-// kept for the next one.
+// pty is the master of a pseudo-terminal. Programs (screen, picocom) may open and close
+// the other side at any time. Output that comes while it is closed is kept for the next
+// program.
 type pty struct {
 	f      *os.File // non-blocking
 	closed chan struct{}
@@ -23,8 +23,8 @@ type pty struct {
 	recent recent // guarded by write
 }
 
-// absent is how often a closed other side is looked at: the kernel does not
-// tell the master of an open.
+// absent is the time between two checks of a closed other side: the kernel does not
+// notify the master of an open.
 const absent = 100 * time.Millisecond
 
 func openPTY() (*Console, error) {
@@ -44,8 +44,8 @@ func openPTY() (*Console, error) {
 	return &Console{end: p, name: fmt.Sprint("/dev/pts/", number)}, nil
 }
 
-// setUp unlocks the other side, makes it raw and returns its number. It opens
-// and closes it once: only then does poll say that it is closed.
+// setUp unlocks the other side, makes it raw and returns its number. It opens and closes
+// it once, because only then does poll report it as closed.
 func setUp(fd int) (number int, err error) {
 	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
 		return 0, os.NewSyscallError("unlock", err)
@@ -70,7 +70,7 @@ func setUp(fd int) (number int, err error) {
 	return number, os.NewSyscallError("tcsetattr", unix.IoctlSetTermios(peer, unix.TCSETS, tio))
 }
 
-// control calls f with the descriptor, or fails because it is closed.
+// control calls f with the descriptor, or fails if it is closed.
 func (p *pty) control(f func(fd int) error) error {
 	c, err := p.f.SyscallConn()
 	if err != nil {
@@ -82,7 +82,7 @@ func (p *pty) control(f func(fd int) error) error {
 	return err
 }
 
-// present says whether anybody has the other side open.
+// present reports whether the other side is open.
 func (p *pty) present() bool {
 	fds := []unix.PollFd{{}}
 	err := p.control(func(fd int) error {
@@ -103,7 +103,7 @@ func (p *pty) Read(b []byte) (int, error) {
 			return 0, io.EOF
 		}
 		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded): // from send
+		case errors.Is(err, os.ErrDeadlineExceeded): // set by send
 			p.f.SetReadDeadline(time.Time{})
 		case err != nil && !errors.Is(err, unix.EIO) && err != io.EOF:
 			return 0, err
@@ -114,8 +114,8 @@ func (p *pty) Read(b []byte) (int, error) {
 	}
 }
 
-// await returns once the other side is open, or false once closed by us. Who
-// opens it first gets what nobody has seen.
+// await returns true once the other side is open, or false once this side is closed.
+// The first to open the other side gets the unread output.
 func (p *pty) await() bool {
 	tick := time.NewTicker(absent)
 	defer tick.Stop()
@@ -132,7 +132,7 @@ func (p *pty) await() bool {
 	return true
 }
 
-// Write keeps what nobody takes. It fails only after Close.
+// Write keeps what is not read. It fails only after Close.
 func (p *pty) Write(b []byte) (int, error) {
 	p.write.Lock()
 	defer p.write.Unlock()
@@ -142,24 +142,24 @@ func (p *pty) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// send writes what was kept and then b. While the other side is open it waits
-// for it to read; what is left when it is closed is kept.
+// send writes what was kept and then b. While the other side is open, it waits for it to
+// read. What remains when the other side closes is kept.
 func (p *pty) send(b []byte) error {
 	if kept := p.recent.take(); len(kept) > 0 {
 		b = append(kept, b...)
 	}
 	for len(b) > 0 && p.present() {
-		// A deadline, for the close of the other side does not end the wait.
+		// The deadline is needed because a close of the other side does not end the wait.
 		p.f.SetWriteDeadline(time.Now().Add(absent))
 		n, err := p.f.Write(b)
 		b = b[n:]
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			break // closed, by them or by us
+			break // closed, by the other side or by us
 		}
 	}
 	if len(b) > 0 {
 		p.recent.add(b)
-		// Out of its wait, Read looks for the next one to open the other side.
+		// Wake Read, so that it waits for the other side to be opened again.
 		p.f.SetReadDeadline(time.Now())
 	}
 	select {

@@ -1,9 +1,9 @@
 package console
 
-// recentSize bounds the output that is kept while nobody looks.
+// recentSize bounds the output that is kept while it is not read.
 const recentSize = 64 << 10
 
-// recent holds the last output that nobody has seen, for the next one to come.
+// recent holds the latest unread output for the next reader.
 type recent struct{ b []byte }
 
 func (r *recent) add(p []byte) {
@@ -17,7 +17,7 @@ func (r *recent) add(p []byte) {
 	r.b = append(r.b, p...)
 }
 
-// take empties the buffer.
+// take returns the contents and empties the buffer.
 func (r *recent) take() []byte {
 	b := r.b
 	r.b = nil

@@ -2,8 +2,8 @@ package console
 
 import "golang.org/x/sys/unix"
 
-// Size returns the size of the terminal, in characters; zeros if it has none, or
-// there is no terminal. SIGWINCH tells of changes.
+// Size returns the size of the terminal, in characters, or zeros if it has no size or
+// there is no terminal. SIGWINCH signals changes.
 func (c *Console) Size() (cols, rows uint16) {
 	if c.term == nil {
 		return 0, 0

@@ -10,8 +10,8 @@ import (
 	"vmm/unixsock"
 )
 
-// socket is a socket for a person. A client that does not read stops the guest's
-// output, as a terminal does; one that leaves does not.
+// socket is a socket for a person. A client that does not read blocks the guest's
+// output, as a terminal does. A client that leaves does not.
 type socket struct {
 	clients
 	write  sync.Mutex // one Write, or a client's first output, at a time; before mu
@@ -29,9 +29,9 @@ func openSocket(path string, owner task.Owner) (*Console, error) {
 	return &Console{end: s, name: path}, nil
 }
 
-// greet gives the client what nobody has seen, and then all output.
+// greet gives the client the unread output, and then all new output.
 func (s *socket) greet(conn net.Conn) bool {
-	s.write.Lock() // so that no newer output comes before
+	s.write.Lock() // so that newer output does not come first
 	defer s.write.Unlock()
 	if !s.attach(conn) {
 		return false
@@ -43,7 +43,7 @@ func (s *socket) greet(conn net.Conn) bool {
 	} else {
 		s.recent = recent{}
 	}
-	return true // also if it has left: what it has sent counts
+	return true // even if it has left: what it has sent counts
 }
 
 // Write keeps what no client takes. It fails only after Close.

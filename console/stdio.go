@@ -11,22 +11,22 @@ import (
 	"vmm/task"
 )
 
-// stdio reads and writes descriptors that are not ours alone: a shell may have
-// the same terminal, another program the same pipe. So they are not set to
-// non-blocking; poll waits instead, for them or for Close.
+// stdio reads and writes descriptors that are shared: a shell may have the same
+// terminal, another program the same pipe. So they are not made non-blocking. Instead,
+// poll waits for them or for Close.
 //
-// Writes go round os.File, which ends the process when the reader of a pipe on
-// descriptor 1 is gone (os/signal, "SIGPIPE"). A guest outlives its log.
+// Writes bypass os.File, which ends the process when the reader of a pipe on descriptor
+// 1 has gone (os/signal, "SIGPIPE"). A guest outlives its log.
 type stdio struct {
 	in, out *os.File // kept, so that the descriptors stay open
 	inFD    int
 	outFD   int
-	closing *os.File // end of a pipe; hangs up with Close
+	closing *os.File // one end of a pipe; hangs up with Close
 	closeFD int
 	closer  *os.File  // its other end
-	term    *terminal // nil, and keyboard too, if the input is not a terminal
+	term    *terminal // nil, like keys, if the input is not a terminal
 	keys    *keyboard
-	typed   bool // input that is no terminal has had bytes
+	typed   bool // input that is not a terminal has had bytes
 	gaps
 }
 
@@ -63,7 +63,7 @@ func openStdio(o Options) (*Console, error) {
 	return &Console{end: s, term: s.term}, nil
 }
 
-// restoring returns owner, which then finds the terminal as it was.
+// restoring returns owner with the terminal restored before it is called.
 func (s *stdio) restoring(owner task.Owner) task.Owner {
 	if owner == nil {
 		return nil
@@ -85,7 +85,7 @@ func descriptor(f *os.File) (fd int, err error) {
 	return fd, err
 }
 
-// wait returns once fd has one of events or an error, or io.EOF once closed.
+// wait returns once fd has one of events or an error. It returns io.EOF once closed.
 func (s *stdio) wait(fd int, events int16) error {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: events}, {Fd: int32(s.closeFD)}}
 	for {
@@ -105,10 +105,10 @@ func (s *stdio) wait(fd int, events int16) error {
 // endOfInput is Ctrl-d.
 const endOfInput = 4
 
-// Read reads the keyboard, or whatever is the input. A serial line knows no
-// end, so that of a pipe or file becomes the key that a person would press: the
-// guest's shell ends, and with it, mostly, the guest. An input that was empty
-// from the start, such as /dev/null, presses nothing: there is no one there.
+// Read reads the keyboard, or whatever the input is. A serial line has no end of file,
+// so the end of a pipe or file becomes the key that a person would press: the guest's
+// shell ends, and usually the guest with it. An input that was empty from the start,
+// such as /dev/null, presses nothing: there is no user.
 func (s *stdio) Read(p []byte) (int, error) {
 	if s.keys != nil {
 		return s.keys.Read(p)
@@ -124,30 +124,30 @@ func (s *stdio) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// awaitForeground returns once the terminal is this process's, and raw, or false
-// once closed.
+// awaitForeground returns true once this process is in the terminal's foreground, with
+// the terminal raw, or false once closed.
 func (s *stdio) awaitForeground() bool {
 	for !foreground(s.inFD) {
 		if s.closedWithin(background) {
 			return false
 		}
 	}
-	s.term.raw() // if it fails the terminal is gone; the next read will say so
+	s.term.raw() // if this fails the terminal is gone; the next read reports it
 	return true
 }
 
-// closed says that Close was called.
+// closed reports whether Close was called.
 func (s *stdio) closed() bool { return s.closedWithin(0) }
 
-// closedWithin says that Close was called, or is within a time. A signal may
-// shorten that.
+// closedWithin reports whether Close was called, or is called within d. A signal may
+// shorten the wait.
 func (s *stdio) closedWithin(d time.Duration) bool {
 	fds := []unix.PollFd{{Fd: int32(s.closeFD)}}
 	n, _ := unix.Poll(fds, int(d.Milliseconds()))
 	return n > 0
 }
 
-// help shows the keys at the terminal.
+// help shows the keys on the terminal.
 func (s *stdio) help() {
 	fd := s.outFD
 	if !term.IsTerminal(fd) {
@@ -157,12 +157,12 @@ func (s *stdio) help() {
 	if s.keys.opts.Detach != nil {
 		text += detachText
 	}
-	unix.Write(fd, []byte(text)) // if it fails nobody is there to help
+	unix.Write(fd, []byte(text)) // if this fails there is no user to help
 }
 
-// read reads the input. A terminal that went away is the end of it. In the
-// background of a terminal nothing is read: what is typed there is the shell's,
-// and to try would stop the process, or, with SIGTTIN ignored, be EIO.
+// read reads the input. If the terminal has gone, that is the end of the input. In the
+// background of a terminal it reads nothing: what is typed there is for the shell, and a
+// read would stop the process or, with SIGTTIN ignored, fail with EIO.
 func (s *stdio) read(p []byte) (int, error) {
 	for {
 		if err := s.wait(s.inFD, unix.POLLIN); err != nil {
@@ -172,12 +172,12 @@ func (s *stdio) read(p []byte) (int, error) {
 			if !s.awaitForeground() {
 				return 0, io.EOF
 			}
-			continue // it was another's input
+			continue // it was for another process
 		}
 		n, err := unix.Read(s.inFD, p)
 		switch {
 		case err == unix.EINTR || err == unix.EAGAIN:
-		case err == unix.EIO && s.term != nil && !foreground(s.inFD): // just now
+		case err == unix.EIO && s.term != nil && !foreground(s.inFD): // it has just gone to the background
 		case err == unix.EIO && s.term != nil, err == nil && n == 0:
 			return 0, io.EOF
 		case err != nil:
@@ -188,8 +188,8 @@ func (s *stdio) read(p []byte) (int, error) {
 	}
 }
 
-// chunk is what a pipe takes without blocking when poll says that it is
-// writable (PIPE_BUF), so that Close does not find a Write stuck.
+// chunk is how much a pipe takes without blocking when poll reports it writable
+// (PIPE_BUF), so that a Write is not stuck at Close.
 const chunk = 4096
 
 func (s *stdio) print(p []byte) (n int, err error) {
@@ -209,9 +209,8 @@ func (s *stdio) print(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// Close restores the terminal and unblocks Read and Write. The descriptors stay
-// open, and so does the pipe's end that they may just look at: the garbage
-// collector closes it.
+// Close restores the terminal and unblocks Read and Write. The descriptors stay open. So
+// does the pipe end that Read and Write may be polling: the garbage collector closes it.
 func (s *stdio) Close() error {
 	if s.term != nil {
 		s.term.restore()

@@ -19,18 +19,19 @@ type terminal struct {
 	fd int
 
 	mu    sync.Mutex
-	found *term.State // how it was; nil as long as it was not changed
+	found *term.State // its state before; nil until it is changed
 	done  bool
 	cont  chan os.Signal
 }
 
-// background is how often a process in the background looks whether it still is:
-// a shell's fg tells nobody but by SIGCONT, and that only those that were stopped.
+// background is the time between two checks whether a process is still in the
+// background: a shell's fg signals nothing but SIGCONT, and that only to stopped
+// processes.
 const background = 200 * time.Millisecond
 
-// newTerminal makes the terminal raw whenever the process has it: at once, after a
-// stop, for the shell has used the terminal meanwhile, and when it comes to the
-// foreground.
+// newTerminal makes the terminal raw whenever the process has it: at once; after a stop,
+// because the shell has used the terminal in the meantime; and when the process comes
+// to the foreground.
 func newTerminal(fd int, owner task.Owner) (*terminal, error) {
 	t := &terminal{fd: fd, cont: make(chan os.Signal, 1)}
 	signal.Notify(t.cont, unix.SIGCONT)
@@ -43,8 +44,8 @@ func newTerminal(fd int, owner task.Owner) (*terminal, error) {
 	return t, nil
 }
 
-// follow is told whether the terminal is raw. (Who is in the foreground now may
-// not have been there when raw looked.)
+// follow makes the terminal raw when needed. is says whether it is raw now. (A process
+// that is in the foreground now may not have been there when raw checked.)
 func (t *terminal) follow(is bool) {
 	for {
 		var look <-chan time.Time
@@ -58,12 +59,12 @@ func (t *terminal) follow(is bool) {
 			}
 		case <-look:
 		}
-		is, _ = t.raw() // if it fails the terminal is gone; Read will say so
+		is, _ = t.raw() // if this fails the terminal is gone; Read reports it
 	}
 }
 
-// raw does nothing in the background: the terminal is the shell's there. It reports
-// whether the terminal is raw.
+// raw makes the terminal raw. In the background, where the terminal is the shell's, it
+// does nothing. It reports whether the terminal is raw.
 func (t *terminal) raw() (is bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -77,8 +78,8 @@ func (t *terminal) raw() (is bool, err error) {
 	if t.found == nil {
 		t.found = old
 	}
-	// Output stays processed: log lines of the host would otherwise go down the
-	// screen like stairs. To the guest's own \r\n it makes no difference.
+	// Output processing stays on: otherwise the host's log lines would go down the screen
+	// like stairs. It makes no difference to the guest's own \r\n.
 	tio, err := unix.IoctlGetTermios(t.fd, unix.TCGETS)
 	if err != nil {
 		return false, err
@@ -97,13 +98,13 @@ func (t *terminal) restore() {
 	t.done = true
 	signal.Stop(t.cont)
 	close(t.cont)
-	if t.found != nil && foreground(t.fd) { // else the shell has done so
+	if t.found != nil && foreground(t.fd) { // otherwise the shell has done so
 		term.Restore(t.fd, t.found)
 	}
 }
 
-// foreground says whether the process may use the terminal. One that does not
-// control the process (as in a test) has no background.
+// foreground reports whether the process may use the terminal. With a terminal that does
+// not control the process (as in a test) it always may.
 func foreground(fd int) bool {
 	group, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP)
 	return err != nil || group == unix.Getpgrp()

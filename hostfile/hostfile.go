@@ -1,11 +1,11 @@
 // Package hostfile holds the files and directories of the host that a guest's
-// configuration names. A path is resolved once, before the guest has run, and what
-// it led to is kept as a descriptor: what the guest does to names afterwards, in a
-// directory that it may write to, has no say in what is opened.
+// configuration names. A path is resolved once, before the guest has run, and the result
+// is kept as a descriptor. If the guest later changes names in a directory that it may
+// write to, that does not affect what is opened.
 //
-// For the same reason such a directory may not be on the way of another path:
-// whoever runs the guest a second time would resolve what it has put there. A
-// Place knows the way of its path.
+// For the same reason no other path may lead through such a directory: a second run of
+// the guest would resolve what the guest has put there. A Place records the way of its
+// path.
 package hostfile
 
 import (
@@ -18,23 +18,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Set holds files under the paths that lead to them. It is filled and closed by
-// one goroutine; in between its methods may be called from any. A nil Set holds
-// nothing: then its methods resolve paths when they are called.
+// Set holds files under the paths that lead to them. One goroutine fills and closes it;
+// in between, any goroutine may call its methods. A nil Set holds nothing: its methods
+// resolve paths when they are called.
 type Set struct {
 	files   map[string]held
 	parents map[string]held
-	mounts  mounts // nil: nobody asks for Places
+	mounts  mounts // nil: no Places are needed
 }
 
-// held is an O_PATH descriptor, or why there is none.
+// held is an O_PATH descriptor, or the reason why there is none.
 type held struct {
 	fd  int
 	err error
 }
 
-// New returns a Set that holds nothing yet. Without places its Places are nil, and
-// the kernel walks the paths at once.
+// New returns an empty Set. Without places its Places are nil, and the kernel resolves
+// each path in one step.
 func New(places bool) *Set {
 	s := &Set{files: map[string]held{}, parents: map[string]held{}}
 	if places {
@@ -43,7 +43,7 @@ func New(places bool) *Set {
 	return s
 }
 
-// Close gives all descriptors back. What was opened by them stays open.
+// Close closes all descriptors. Files opened through them stay open.
 func (s *Set) Close() error {
 	for _, m := range []map[string]held{s.files, s.parents} {
 		for path, h := range m {
@@ -56,8 +56,8 @@ func (s *Set) Close() error {
 	return nil
 }
 
-// Hold resolves a path and holds what is there: links are followed this once. If
-// there is nothing, Open says so.
+// Hold resolves a path, following links this once, and holds the result. If nothing
+// exists there, Open returns the error.
 func (s *Set) Hold(path string) *Place {
 	if s.mounts == nil {
 		fd, err := handle(unix.AT_FDCWD, path, 0)
@@ -73,8 +73,8 @@ func (s *Set) Hold(path string) *Place {
 	return w.place(s.mounts, w.dirs...)
 }
 
-// HoldParent holds the directory that a path's last name is in, which is not
-// looked at.
+// HoldParent holds the directory that contains a path's last name. The name itself is
+// not looked up.
 func (s *Set) HoldParent(path string) *Place {
 	if s.mounts == nil {
 		dir, err := openParent(path)
@@ -87,8 +87,8 @@ func (s *Set) HoldParent(path string) *Place {
 	return w.place(s.mounts, w.dirs...)
 }
 
-// HoldRoot holds a directory of files of this program's, and makes it, open to its
-// user only, if there is none.
+// HoldRoot holds a directory for this program's own files. If it does not exist,
+// HoldRoot makes it, accessible to its user only.
 func (s *Set) HoldRoot(path string) {
 	err := os.MkdirAll(path, 0o700)
 	if err != nil {
@@ -98,8 +98,8 @@ func (s *Set) HoldRoot(path string) {
 	s.Hold(path)
 }
 
-// Root is the Place of a directory in which this program makes files, if it makes
-// it itself, too. Nothing is held.
+// Root returns the Place of a directory in which this program makes files and which it
+// may make itself. Nothing is held.
 func (s *Set) Root(path string) *Place {
 	if s.mounts == nil {
 		return nil
@@ -109,10 +109,10 @@ func (s *Set) Root(path string) *Place {
 	if w.err == nil && w.file >= 0 {
 		return w.place(s.mounts, append(w.dirs, w.file)...)
 	}
-	return w.place(s.mounts, w.dirs...) // it will be made in one of these
+	return w.place(s.mounts, w.dirs...) // the directory will be made in one of these
 }
 
-// Look is the Place of a file that is opened now, or made. Nothing is held.
+// Look returns the Place of a file that is opened or made now. Nothing is held.
 func (s *Set) Look(path string) *Place {
 	if s.mounts == nil {
 		return nil
@@ -122,7 +122,7 @@ func (s *Set) Look(path string) *Place {
 	return w.place(s.mounts, w.dirs...)
 }
 
-// keep takes fd, unless there is one already.
+// keep stores fd under path, unless the path has an entry already.
 func (s *Set) keep(m map[string]held, path string, fd int, err error) {
 	if err == nil && fd < 0 {
 		err = unix.EMFILE
@@ -145,7 +145,7 @@ func dup(fd int) int {
 	return fd
 }
 
-// openParent opens the directory of a path's last name.
+// openParent opens the directory that contains a path's last name.
 func openParent(path string) (int, error) {
 	parent, name := filepath.Split(path)
 	if !isName(name) {
@@ -154,12 +154,12 @@ func openParent(path string) (int, error) {
 	return openat(unix.AT_FDCWD, parent+".", unix.O_PATH|unix.O_DIRECTORY, 0)
 }
 
-// Name is by which the kernel finds what a descriptor is of, whatever names that
-// has by now, for calls that take nothing but a path.
+// Name returns a path by which the kernel finds a descriptor's file, whatever the file's
+// names are now. It is for calls that take only a path.
 func Name(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
-// Open opens a file or directory that is held. Its error is a *fs.PathError and
-// the file's name the path.
+// Open opens a file or directory that is held. Its error is a *fs.PathError, and path is
+// the file's name.
 func (s *Set) Open(path string, flags int) (*os.File, error) {
 	fd, err := s.OpenFD(path, flags)
 	if err != nil {
@@ -168,7 +168,7 @@ func (s *Set) Open(path string, flags int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// OpenFD is Open for those who keep the descriptor.
+// OpenFD is Open for callers that keep the descriptor.
 func (s *Set) OpenFD(path string, flags int) (int, error) {
 	name, err := s.find(path)
 	if err != nil {
@@ -176,7 +176,7 @@ func (s *Set) OpenFD(path string, flags int) (int, error) {
 	}
 	fd, err := openat(unix.AT_FDCWD, name, flags, 0)
 	if s != nil && err == unix.ENOENT {
-		err = errNoProc // for what is held is there
+		err = errNoProc // because what is held exists
 	}
 	if err != nil {
 		return -1, &fs.PathError{Op: "open", Path: path, Err: err}
@@ -184,7 +184,7 @@ func (s *Set) OpenFD(path string, flags int) (int, error) {
 	return fd, nil
 }
 
-// Stat describes what is held.
+// Stat describes a held file.
 func (s *Set) Stat(path string) (fs.FileInfo, error) {
 	f, err := s.Open(path, unix.O_PATH)
 	if err != nil {
@@ -194,7 +194,7 @@ func (s *Set) Stat(path string) (fs.FileInfo, error) {
 	return f.Stat()
 }
 
-// OpenRoot is OpenDir for what HoldRoot holds, and a nil Set makes it likewise.
+// OpenRoot is OpenDir for a directory that HoldRoot holds. A nil Set makes it likewise.
 func (s *Set) OpenRoot(path string) (*os.Root, error) {
 	if s == nil {
 		if err := os.MkdirAll(path, 0o700); err != nil {
@@ -204,7 +204,7 @@ func (s *Set) OpenRoot(path string) (*os.Root, error) {
 	return s.OpenDir(path)
 }
 
-// OpenDir opens a directory that is held for its files.
+// OpenDir opens a held directory for access to its files.
 func (s *Set) OpenDir(path string) (*os.Root, error) {
 	name, err := s.find(path)
 	if err != nil {
@@ -213,14 +213,14 @@ func (s *Set) OpenDir(path string) (*os.Root, error) {
 	return os.OpenRoot(name)
 }
 
-// OpenParent returns the directory that a path's last name is in, as an O_PATH
+// OpenParent returns the directory that contains a path's last name, as an O_PATH
 // descriptor, and that name.
 func (s *Set) OpenParent(path string) (dir *os.File, name string, err error) {
 	var fd int
 	if s == nil {
 		fd, err = openParent(path)
 	} else if h, ok := s.parents[path]; !ok {
-		err = unix.EBADF // internal error: nobody asked to hold it
+		err = unix.EBADF // internal error: it was not held
 	} else if err = h.err; err == nil {
 		fd, err = openat(h.fd, ".", unix.O_PATH|unix.O_DIRECTORY, 0)
 	}
@@ -230,15 +230,15 @@ func (s *Set) OpenParent(path string) (dir *os.File, name string, err error) {
 	return os.NewFile(uintptr(fd), filepath.Dir(path)), filepath.Base(path), nil
 }
 
-// Create opens a file for writing in the directory that is held, and makes it for
-// its user only if there is none. A link is not followed.
+// Create opens a file for writing in the held directory. If the file does not exist, it
+// is made, accessible to its user only. A link is not followed.
 func (s *Set) Create(path string, flags int) (*os.File, error) {
 	dir, name, err := s.OpenParent(path)
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
-	// Without O_NONBLOCK a FIFO would keep us here until it has a reader.
+	// Without O_NONBLOCK the open of a FIFO would block until it has a reader.
 	fd, err := openat(int(dir.Fd()), name, flags|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0o600)
 	if err == unix.ELOOP {
 		err = errLink
@@ -253,14 +253,14 @@ var errNoProc = errors.New("there is no /proc: mount it")
 
 var errLink = errors.New("is a link: name the file itself")
 
-// find returns a name for a path.
+// find returns a name by which path can be opened.
 func (s *Set) find(path string) (string, error) {
 	if s == nil {
 		return path, nil
 	}
 	h, ok := s.files[path]
 	if !ok {
-		h.err = unix.EBADF // internal error: nobody asked to hold it
+		h.err = unix.EBADF // internal error: it was not held
 	}
 	if h.err != nil {
 		return "", &fs.PathError{Op: "open", Path: path, Err: h.err}

@@ -9,15 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Place is the way of a path at the time when it was resolved: what decides
-// where it leads.
+// A Place is the way of a path when it was resolved: the directories that decide where
+// the path leads.
 type Place struct {
-	// Each directory in which a name of the path was looked up, and all that
-	// those are in.
+	// Each directory in which a name of the path was looked up, and all directories above
+	// them.
 	above map[inode]bool
-	// The former again, so that one that is mounted in two places is found in both.
+	// The looked-up directories again, so that one that is mounted twice is found in both.
 	spots []spot
-	// What the path is, if it is a directory.
+	// What the path leads to, if that is a directory.
 	dir *inode
 	at  []spot
 }
@@ -27,7 +27,7 @@ type inode struct{ dev, ino uint64 }
 // maxDepth bounds the way from a directory to the root.
 const maxDepth = 4096
 
-// place makes a Place of the walk, with the directories whose names count.
+// place makes a Place from the walk. dirs are the directories whose names count.
 func (w *walk) place(mounts mounts, dirs ...int) *Place {
 	p := &Place{above: map[inode]bool{}}
 	for _, fd := range dirs {
@@ -41,8 +41,8 @@ func (w *walk) place(mounts mounts, dirs ...int) *Place {
 	return p
 }
 
-// climb notes a directory and all that it is in. Where a directory above may not be
-// searched there is still its spot.
+// climb records a directory and all directories above it. If a directory above may not
+// be searched, its spot is still known.
 func (p *Place) climb(fd int) {
 	at, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	for range maxDepth {
@@ -52,7 +52,7 @@ func (p *Place) climb(fd int) {
 		}
 		id := inode{st.Dev, st.Ino}
 		if p.above[id] {
-			break // the root, or where another has come by
+			break // the root, or a directory that was recorded before
 		}
 		p.above[id] = true
 		next, e := openat(at, "..", unix.O_PATH|unix.O_DIRECTORY, 0)
@@ -64,8 +64,8 @@ func (p *Place) climb(fd int) {
 	}
 }
 
-// Through says that who may write to the directory d, and to all below it, decides
-// where p leads.
+// Through reports whether write access to the directory d and everything below it is
+// enough to change where p leads.
 func (p *Place) Through(d *Place) bool {
 	if d.dir == nil {
 		return false
@@ -83,20 +83,20 @@ func (p *Place) Through(d *Place) bool {
 	return false
 }
 
-// A spot is where a directory is in its file system, wherever that is mounted.
+// A spot is a directory's position in its file system, wherever that is mounted.
 type spot struct{ fs, path string }
 
-// in says that s is the directory d or below it.
+// in reports whether s is the directory d or below it.
 func (s spot) in(d spot) bool {
 	return s.fs == d.fs && (s.path == d.path || d.path == "/" || strings.HasPrefix(s.path, d.path+"/"))
 }
 
-// mounts are what /proc/self/mountinfo says (proc_pid_mountinfo(5)), by mount id.
+// mounts is the content of /proc/self/mountinfo (proc_pid_mountinfo(5)), by mount id.
 type mounts map[string]mount
 
 type mount struct {
-	spot         // what of the file system is mounted
-	point string // where
+	spot         // the part of the file system that is mounted
+	point string // where it is mounted
 }
 
 func readMounts() mounts {
@@ -117,7 +117,7 @@ func parseMounts(text string) mounts {
 	return all
 }
 
-// unescape undoes the \040 of blanks and the like.
+// unescape undoes escapes such as \040 for a space.
 func unescape(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
@@ -133,7 +133,7 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// spot returns where a directory is, or nothing if that cannot be known.
+// spot returns the position of a directory, or nothing if it cannot be known.
 func (m mounts) spot(fd int) []spot {
 	name, err := os.Readlink(Name(fd))
 	info, err2 := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(fd))

@@ -13,15 +13,16 @@ import (
 // maxLinks is how many links the kernel follows in a path (path_resolution(7)).
 const maxLinks = 40
 
-// A walk is the way of a path, one name at a time, as the kernel goes it: with what
-// it was led through. All descriptors are O_PATH.
+// A walk resolves a path one name at a time, as the kernel does, and records what the
+// path leads through. All descriptors are O_PATH.
 type walk struct {
-	dirs []int // directories in which a name was looked up; the last one is the last name's
-	file int   // what the path is; -1 if there is nothing, or if it was not looked at
-	err  error // why it ended before its end
+	dirs []int // directories in which a name was looked up, that of the last name last
+	file int   // the result; -1 if nothing exists there, or if it was not looked up
+	err  error // why the walk stopped early
 }
 
-// look walks along a path. Its last name is followed, or else not looked at.
+// look walks along a path. With follow the last name is resolved, too; otherwise it is
+// not looked up.
 func look(path string, follow bool) *walk {
 	w := &walk{file: -1}
 	parent, last := filepath.Split(path)
@@ -43,7 +44,7 @@ func look(path string, follow bool) *walk {
 	return w
 }
 
-// dir is the directory of the last name.
+// dir returns the directory that contains the last name.
 func (w *walk) dir() int {
 	if len(w.dirs) == 0 {
 		return -1
@@ -59,8 +60,8 @@ func (w *walk) close() {
 	}
 }
 
-// follow walks from the root or the working directory. It returns -1 and no error
-// for a last name that does not exist in its directory.
+// follow walks from the root or the working directory. If only the last name does not
+// exist, it returns -1 and no error.
 func (w *walk) follow(path string) (fd int, err error) {
 	at, rest, err := start(path)
 	if err != nil {
@@ -96,7 +97,7 @@ func (w *walk) follow(path string) (fd int, err error) {
 		if next, more, err = start(text); err != nil {
 			return -1, err
 		}
-		if text[0] != '/' { // from the directory that the link is in
+		if text[0] != '/' { // relative to the directory that contains the link
 			unix.Close(next)
 			if next, err = unix.FcntlInt(uintptr(at), unix.F_DUPFD_CLOEXEC, 0); err != nil {
 				return -1, err
@@ -107,8 +108,8 @@ func (w *walk) follow(path string) (fd int, err error) {
 	return at, nil
 }
 
-// cmpDot is the name of a component that names nothing new: one before a double or
-// final slash is the directory itself.
+// cmpDot returns the name to open for a component that is no name. The empty component
+// before a double or final slash is the directory itself.
 func cmpDot(name string) string {
 	if name == "" {
 		return "."
@@ -129,7 +130,7 @@ func start(path string) (fd int, names []string, err error) {
 	return fd, names, err
 }
 
-// step looks a name up: it returns what is there, or the text of a link.
+// step looks up a name. It returns what it finds, or the text of a link.
 func step(dir int, name string) (fd int, text string, err error) {
 	if fd, err = handle(dir, name, unix.O_NOFOLLOW); err != nil {
 		return -1, "", err
@@ -143,7 +144,7 @@ func step(dir int, name string) (fd int, text string, err error) {
 	if err := again(func() error { return unix.Fstatfs(dir, &fs) }); err != nil {
 		return -1, "", err
 	}
-	if fs.Type == unix.PROC_SUPER_MAGIC { // it leads to a file, whatever its text is: /dev/fd/3
+	if fs.Type == unix.PROC_SUPER_MAGIC { // it leads to a file, whatever its text says: /dev/fd/3
 		fd, err = handle(dir, name, 0)
 		return fd, "", err
 	}
@@ -162,9 +163,9 @@ func step(dir int, name string) (fd int, text string, err error) {
 	return -1, string(b[:max(n, 0)]), err
 }
 
-// mayFollow is the kernel's rule of links in directories such as /tmp
-// (fs.protected_symlinks in proc(5)): only its owner follows one there, or the
-// directory's owner has made it.
+// mayFollow applies the kernel's rule for links in directories such as /tmp
+// (fs.protected_symlinks in proc(5)): a link there is followed only by its owner, or if
+// it belongs to the directory's owner.
 func mayFollow(dir int, link *unix.Stat_t) error {
 	var st unix.Stat_t
 	if err := fstat(dir, &st); err != nil {
@@ -177,8 +178,8 @@ func mayFollow(dir int, link *unix.Stat_t) error {
 	return nil
 }
 
-// handle returns an O_PATH descriptor. It looks for a directory first, which has
-// the kernel mount what is mounted on demand.
+// handle returns an O_PATH descriptor. It looks for a directory first, which makes the
+// kernel mount a file system that is mounted on demand.
 func handle(dir int, name string, flags int) (int, error) {
 	fd, err := openat(dir, name, flags|unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err == unix.ENOTDIR {
@@ -198,7 +199,7 @@ func openat(dir int, name string, flags int, mode uint32) (fd int, err error) {
 
 func fstat(fd int, st *unix.Stat_t) error { return again(func() error { return unix.Fstat(fd, st) }) }
 
-// again calls f until no signal interrupts it.
+// again calls f until it is not interrupted by a signal.
 func again(f func() error) error {
 	for {
 		if err := f(); err != unix.EINTR {
@@ -214,7 +215,7 @@ func closeOn(err error, fd int) error {
 	return err
 }
 
-// errno is the number of an error of package os.
+// errno returns the error number in an error of package os.
 func errno(err error) error {
 	var n syscall.Errno
 	if errors.As(err, &n) {
