@@ -25,11 +25,11 @@ func (p *program) newConsole() *cobra.Command {
 	}, 1)
 }
 
-// leaveLimit is how long a guest may take for what was typed last.
+// leaveLimit is how long a guest may take to accept what was typed last.
 const leaveLimit = time.Second
 
-// attach connects the terminal, or whatever the standard streams are, with the
-// guest's console until one of them ends, or ctx does.
+// attach connects the terminal, or whatever the standard streams are, to the guest's
+// console until one of them ends or ctx is done.
 func attach(ctx context.Context, g *client.Guest) error {
 	standInBackground()
 	ctx, leave := context.WithCancel(ctx)
@@ -38,9 +38,9 @@ func attach(ctx context.Context, g *client.Guest) error {
 	owner := task.Owner(r.panicked)
 	g.Owner = owner
 	end := func() {
-		owner.Go(func() { g.Kill(ctx) }) // not on the keyboard's goroutine; its failure is seen
+		owner.Go(func() { g.Kill(ctx) }) // not on the keyboard's goroutine; a failure shows anyway
 	}
-	// Who leaves has what was typed before delivered, if the guest takes it.
+	// On detach, what was typed before is delivered first, if the guest takes it.
 	var leaving atomic.Bool
 	detach := func() {
 		leaving.Store(true)

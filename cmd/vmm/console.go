@@ -14,7 +14,7 @@ import (
 	"vmm/task"
 )
 
-// consolePorts is the flag --console-port, which may be given several times:
+// consolePorts is the flag --console-port, which may be repeated:
 //
 //	NAME=unix:PATH | NAME=file:PATH | NAME=pty
 type consolePorts []consolePort
@@ -51,7 +51,7 @@ func (p consolePorts) config() (list []machine.Port) {
 	return list
 }
 
-// consoles are the host's ends of what is open.
+// consoles are the host's ends of the open consoles.
 type consoles []*console.Console
 
 func (list consoles) close() {
@@ -60,7 +60,7 @@ func (list consoles) close() {
 	}
 }
 
-// begin is called when the guest has been made and before it runs.
+// begin is called after the guest has been made and before it runs.
 func (list consoles) begin() error {
 	var errs []error
 	for _, c := range list {
@@ -69,11 +69,11 @@ func (list consoles) begin() error {
 	return errors.Join(errs...)
 }
 
-// open opens the host's ends of ports, which are those of config. It tells of
-// names that the host has chosen.
+// open opens the host's ends of ports, which come from config. It prints the names that
+// the host has chosen.
 func (p consolePorts) open(ports []machine.Port, owner task.Owner, stderr io.Writer) (opened consoles, err error) {
 	for i, one := range p {
-		late := &struct{ io.ReadWriter }{} // there once OpenPort returns, before it is used
+		late := &struct{ io.ReadWriter }{} // set once OpenPort returns, before it is used
 		ports[i].Stream = machine.NewStream(late, late)
 		c, err := console.OpenPort(one.spec, owner, ports[i].Stream.SetConnected)
 		if err != nil {
@@ -89,7 +89,7 @@ func (p consolePorts) open(ports []machine.Port, owner task.Owner, stderr io.Wri
 	return opened, nil
 }
 
-// portStatus tells a spec that is wrong from a host that refuses.
+// portStatus distinguishes a wrong spec from a host that refuses.
 func portStatus(name string, err error) error {
 	code := exitHost
 	switch {
@@ -101,8 +101,8 @@ func portStatus(name string, err error) error {
 	return &statusError{code, fmt.Errorf("--console-port %s: %w", name, err)}
 }
 
-// followSize returns the size of the console's terminal, as it changes until end
-// is called.
+// followSize returns the size of the console's terminal, which is kept up to date until
+// end is called.
 func followSize(con *console.Console, owner task.Owner) (size *machine.TerminalSize, end func()) {
 	size = new(machine.TerminalSize)
 	c := make(chan os.Signal, 1)
@@ -119,8 +119,8 @@ func followSize(con *console.Console, owner task.Owner) (size *machine.TerminalS
 	}
 }
 
-// openConsoles connects what the guest has besides its console's bytes: that
-// one's size, and ports.
+// openConsoles connects what the guest has besides the bytes of its console: the
+// console's size, and the ports.
 func (o *runOptions) openConsoles(con *console.Console, owner task.Owner, stderr io.Writer) (end func(), err error) {
 	ports, err := o.ports.open(o.config.Ports, owner, stderr)
 	if err != nil {

@@ -17,9 +17,9 @@ import (
 	"vmm/service"
 )
 
-// A guest in the background is the same command line in a session of its own. It
-// says in its environment that it is that, and on descriptor 3, which its parent
-// reads, that its guest runs; its standard error is the parent's until then.
+// A guest in the background is the same command line in a session of its own. The child
+// is marked by a variable in its environment. It reports on descriptor 3, which its
+// parent reads, that its guest runs. Until then its standard error goes to the parent.
 //
 //	vmm run -d                       vmm run -d, VMM_DETACHED=FORMAT:PIPE (of the log until then; 3's inode)
 //	starts --------------------->    checks all, makes the machine
@@ -32,8 +32,9 @@ const (
 
 func detached() bool { return os.Getenv(detachedVariable) != "" }
 
-// adoptDetached leaves the format alone in the variable, or takes it away if it is not
-// detach's: descriptor 3 is not the pipe that it names, so it is somebody else's.
+// adoptDetached leaves only the format in the variable. It removes the variable if
+// descriptor 3 is not the pipe that it names: then detach did not set it for this
+// process.
 func adoptDetached() {
 	format, inode, _ := strings.Cut(os.Getenv(detachedVariable), ":")
 	if is := pipe(readyFD); is != 0 && inode == strconv.FormatUint(is, 10) {
@@ -43,8 +44,8 @@ func adoptDetached() {
 	}
 }
 
-// detach runs the same command line in the background, and returns when its
-// guest runs, or could not.
+// detach runs the same command line in the background, and returns when its guest runs
+// or has failed to start.
 func (p *program) detach(cmd *cobra.Command, format logFormat) error {
 	host := func(err error) error { return &statusError{exitHost, fmt.Errorf("the background: %w", err)} }
 	ready, w, err := os.Pipe()
@@ -65,8 +66,8 @@ func (p *program) detach(cmd *cobra.Command, format logFormat) error {
 	if err != nil {
 		return host(err)
 	}
-	if _, err := io.Copy(cmd.ErrOrStderr(), said); err != nil { // until it has its log, or has ended
-		io.Copy(io.Discard, said) // nobody reads here; it is not to wait for that
+	if _, err := io.Copy(cmd.ErrOrStderr(), said); err != nil { // until the child has its log, or has ended
+		io.Copy(io.Discard, said) // standard error has no reader; the child must not wait for one
 	}
 	if b, _ := io.ReadAll(ready); len(b) > 0 {
 		fmt.Fprint(cmd.OutOrStdout(), string(b))
@@ -74,16 +75,16 @@ func (p *program) detach(cmd *cobra.Command, format logFormat) error {
 	}
 	var ended *exec.ExitError
 	if err := child.Wait(); errors.As(err, &ended) && ended.ExitCode() > 0 {
-		return &statusError{code: ended.ExitCode()} // it has said why
+		return &statusError{code: ended.ExitCode()} // it has printed the reason
 	} else if err != nil {
 		return host(err)
 	}
 	return &statusError{exitBug, errors.New("the background: it ended without a word")}
 }
 
-// executable is the path of this program. A process has its name from the path that
-// it was started by, and /proc/self/exe would make that exe; it is for a file that
-// was replaced meanwhile.
+// executable is the path of this program. A process is named after the path by which it
+// was started, and /proc/self/exe would name it exe, so that is used only if the file has
+// been replaced since.
 func executable() string {
 	const self = "/proc/self/exe"
 	path, err := os.Executable()
@@ -100,8 +101,8 @@ func executable() string {
 	return path
 }
 
-// started returns what is called when the guest's first life begins: to empty files
-// for its output and, in the background, to leave the parent.
+// started returns the function to call when the guest's first life begins. It empties
+// the guest's output files and, in the background, leaves the parent.
 func (o *runOptions) started(g *service.Guest) func() {
 	return func() {
 		if err := o.consoles.begin(); err != nil {
@@ -117,8 +118,8 @@ func (o *runOptions) started(g *service.Guest) func() {
 	}
 }
 
-// leaveParent gives the guest logs of its own. Whatever is wrong with these the parent
-// is told, and not kept waiting for the end of its pipe, which is the guest's.
+// leaveParent gives the guest its own logs. Problems with these are reported to the
+// parent, which must not be left waiting for the end of the guest's pipe.
 func (o *runOptions) leaveParent(g *service.Guest) {
 	use := func(f *os.File) error {
 		return errors.Join(unix.Dup2(int(f.Fd()), 1), unix.Dup2(int(f.Fd()), 2))

@@ -8,11 +8,11 @@ import (
 	"vmm/machine"
 )
 
-// disks is the flag --disk, which may be given several times:
+// disks is the flag --disk, which may be repeated:
 //
 //	PATH[,ro][,direct=on|off][,serial=TEXT][,queues=N]
 //
-// A comma in a path is written twice.
+// A comma in a path is doubled.
 type disks []machine.Disk
 
 // Set implements pflag.Value.
@@ -54,7 +54,7 @@ func setDiskOption(d *machine.Disk, word string) (err error) {
 	return err
 }
 
-// onOff reads on or off; without a value it is what the bare word means.
+// onOff reads on or off; bare is the result if there is no value.
 func onOff(key, value string, bare bool) (bool, error) {
 	switch value {
 	case "":
@@ -67,10 +67,10 @@ func onOff(key, value string, bare bool) (bool, error) {
 	return false, fmt.Errorf("%s=%s: must be on or off", key, value)
 }
 
-// splitComma splits at single commas; two are one that does not split.
+// splitComma splits at single commas; a doubled comma stands for one and does not split.
 func splitComma(text string) []string { return splitAt(text, ',') }
 
-// splitAt is splitComma for whatever byte. The result has at least one element.
+// splitAt is splitComma for any separator. The result has at least one element.
 func splitAt(text string, sep byte) []string {
 	words := []string{""}
 	for i := 0; i < len(text); i++ {

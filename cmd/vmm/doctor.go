@@ -34,7 +34,7 @@ func (p *program) newDoctor() *cobra.Command {
 	}
 }
 
-// examine looks at the host.
+// examine checks the host.
 func examine(device, cpuinfo string) []finding {
 	found := []finding{examineCPU(cpuinfo)}
 	sys, err := machine.OpenKVM(device)
@@ -87,8 +87,8 @@ func examineMemory(path string) finding {
 	return finding{"note", path + " does not tell how much memory is available", "mind it yourself"}
 }
 
-// examinePing looks whether a guest in user mode can ping outwards: by Linux's
-// ICMP sockets, which it gives to a range of groups, see icmp(7).
+// examinePing checks whether a guest in user mode can ping outwards. This needs Linux's
+// ICMP sockets, which are open to a range of groups, see icmp(7).
 func examinePing(path string) finding {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -98,7 +98,7 @@ func examinePing(path string) finding {
 	if n, _ := fmt.Sscan(string(b), &first, &last); n != 2 {
 		return finding{"note", fmt.Sprintf("%s is %q, not two numbers", path, b), "mind it yourself"}
 	}
-	groups, _ := os.Getgroups() // without them there is still the first
+	groups, _ := os.Getgroups() // if this fails, the effective group remains
 	for _, g := range append(groups, os.Getegid()) {
 		if first <= g && g <= last {
 			return finding{"ok", "guests on --net user can ping other hosts", ""}
@@ -107,7 +107,7 @@ func examinePing(path string) finding {
 	return finding{"note", "guests on --net user cannot ping other hosts", "sudo sysctl net.ipv4.ping_group_range='0 2147483647'"}
 }
 
-// examineLookups tells how shared folders look names up.
+// examineLookups says how shared folders look up names.
 func examineLookups(openat2 bool) finding {
 	if openat2 {
 		return finding{"ok", "shared folders look names up by openat2", ""}
@@ -116,7 +116,7 @@ func examineLookups(openat2 bool) finding {
 		"Linux 5.6 or later; in a unit RestrictSUIDSGID=no and DynamicUser=no; in a container a seccomp profile that allows openat2"}
 }
 
-// report prints the findings and says whether full kernels can run.
+// report prints the findings and reports whether full kernels can run.
 func report(w io.Writer, found []finding) bool {
 	is := map[string]bool{}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

@@ -10,14 +10,15 @@ import (
 	"unicode/utf16"
 )
 
-// oneLine escapes what would break a line or reach the terminal as a command:
-// the names of flags and files are the user's, and may be a stranger's.
+// oneLine escapes what would break a line or control the terminal: the names of flags
+// and files come from the user, or even from a stranger.
 func oneLine(s string) string {
 	return escape(s, func(b *strings.Builder, r rune) { b.WriteString(strings.Trim(strconv.QuoteRune(r), "'")) })
 }
 
-// oneLineJSON is oneLine for JSON, which it does not change: what a terminal might
-// heed is in strings only, and encoding/json leaves DEL and what is beyond ASCII.
+// oneLineJSON is oneLine for JSON, whose meaning it keeps. Characters that a terminal
+// might interpret occur only in strings, and encoding/json does not escape DEL and
+// non-ASCII characters.
 func oneLineJSON(s string) string {
 	return escape(s, func(b *strings.Builder, r rune) {
 		if high, low := utf16.EncodeRune(r); high != unicode.ReplacementChar {
@@ -40,7 +41,7 @@ func escape(s string, quote func(*strings.Builder, rune)) string {
 	return b.String()
 }
 
-// printJSON prints v in lines, indented if that is not "".
+// printJSON prints v in lines, indented if indent is not "".
 func printJSON(w io.Writer, v any, indent string) error {
 	var b strings.Builder
 	e := json.NewEncoder(&b)

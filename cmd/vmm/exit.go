@@ -15,7 +15,7 @@ import (
 
 // Exit statuses; README and 'vmm help exit-status' list them.
 const (
-	exitPowerOff    = 0  // the guest turned itself off; or the command did what it was asked
+	exitPowerOff    = 0  // the guest turned itself off; or the command did what was asked
 	exitHost        = 1  // this host cannot do it
 	exitUsage       = 2  // the command line is wrong
 	exitInput       = 3  // a kernel, an initrd, a disk, a share or a guest's command line cannot be used
@@ -23,7 +23,7 @@ const (
 	exitReset       = 10 // the guest reset itself
 	exitTripleFault = 11 // the guest faulted without a handler (reboot=t does so on purpose)
 	exitPanic       = 12 // the guest's kernel reported a panic
-	exitCPU         = 13 // KVM cannot go on with the guest
+	exitCPU         = 13 // KVM cannot continue the guest
 	exitBug         = 4  // vmm itself went wrong
 	exitDebug       = 64 // plus what the guest wrote to the debug-exit port, up to 63
 	exitSignal      = 128
@@ -44,7 +44,7 @@ func (e *statusError) Error() string {
 
 func (e *statusError) Unwrap() error { return e.err }
 
-// errorStatus tells whose fault an error is.
+// errorStatus says whose fault an error is.
 func errorStatus(err error) *statusError {
 	var (
 		config   *machine.ConfigError
@@ -69,7 +69,7 @@ func errorStatus(err error) *statusError {
 	return &statusError{code, err}
 }
 
-// endStatus is the exit status for how a guest ended; sig is what stopped it.
+// endStatus returns the exit status for the way a guest ended; sig is what stopped it.
 func endStatus(e machine.End, sig syscall.Signal) int {
 	switch e.Reason {
 	case machine.PowerOff:
@@ -86,7 +86,7 @@ func endStatus(e machine.End, sig syscall.Signal) int {
 	return exitSignal + int(sig)
 }
 
-// exitStatus is the exit status for how a guest ended for good.
+// exitStatus returns the exit status for a guest's final end.
 func exitStatus(e service.End) int {
 	if e.Err != nil {
 		return errorStatus(e.Err).code
@@ -94,8 +94,8 @@ func exitStatus(e service.End) int {
 	return endStatus(e.End, e.Signal)
 }
 
-// endError is what to tell of how a guest ended: nothing of what somebody asked
-// for.
+// endError returns what to report about a guest's end: nothing for an end that was
+// requested.
 func endError(e machine.End) error {
 	switch e.Reason {
 	case machine.Reset, machine.TripleFault, machine.Panic:

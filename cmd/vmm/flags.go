@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// wants says what a flag takes, by the type of its value.
+// wants says what values a flag takes, by the type of its value.
 var wants = map[string]string{
 	"int":      "must be a whole number of a few digits, like 2",
 	"duration": "must be a time with its unit, like 30s",
@@ -17,7 +17,7 @@ var wants = map[string]string{
 	"bool":     "must be true or false",
 }
 
-// flagError says what is wrong with a flag, and what to do, in our words.
+// flagError says what is wrong with a flag, and what to do, in this program's words.
 func flagError(cmd *cobra.Command, err error) error {
 	var (
 		unknown *pflag.NotExistError
@@ -28,7 +28,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	help := fmt.Sprintf("see '%s --help'", cmd.CommandPath())
 	switch {
 	case !cmd.HasParent() && cmd.Flags().NArg() > 0:
-		// It is the flag of a command that does not exist.
+		// The flag belongs to a command that does not exist.
 		return knownCommand(cmd, cmd.Flags().Args())
 	case errors.As(err, &unknown):
 		err = unknownFlag(cmd.Flags(), unknown, help)
@@ -70,7 +70,7 @@ func invalidValue(e *pflag.InvalidValueError) error {
 	return fmt.Errorf("--%s %q: %s", f.Name, e.GetValue(), why)
 }
 
-// bareSwitches returns usage with --rm in place of pflag's --rm[=true|false].
+// bareSwitches returns usage with --rm instead of pflag's --rm[=true|false].
 func bareSwitches(usage func(*cobra.Command) error) func(*cobra.Command) error {
 	return func(cmd *cobra.Command) error {
 		found := map[*pflag.Flag]pflag.Value{}
@@ -89,16 +89,16 @@ func bareSwitches(usage func(*cobra.Command) error) func(*cobra.Command) error {
 	}
 }
 
-// bareSwitch is a bool of the one type for which pflag shows no value.
+// bareSwitch is a bool of the only type for which pflag shows no value.
 type bareSwitch struct{ pflag.Value }
 
-// IsBoolFlag tells pflag that there is none.
+// IsBoolFlag tells pflag that the flag needs no value.
 func (bareSwitch) IsBoolFlag() bool { return true }
 
 // Type implements pflag.Value.
 func (bareSwitch) Type() string { return "boolfunc" }
 
-// nearestFlag returns the flag whose name is most like name, or "".
+// nearestFlag returns the flag whose name is most similar to name, or "".
 func nearestFlag(flags *pflag.FlagSet, name string) string {
 	var names []string
 	flags.VisitAll(func(f *pflag.Flag) {
@@ -109,10 +109,10 @@ func nearestFlag(flags *pflag.FlagSet, name string) string {
 	return nearest(names, name)
 }
 
-// nearest returns that of names which is most like name, or "" if none is: one
-// that it begins, or one of which at most half is mistyped.
+// nearest returns the entry of names that is most similar to name: one that name is the
+// beginning of, or one of which at most half is mistyped. It returns "" if there is none.
 func nearest(names []string, name string) string {
-	name = name[:min(len(name), 64)] // no name is so long
+	name = name[:min(len(name), 64)] // no name is that long
 	best, bestDistance := "", 1+len(name)/2
 	for _, n := range names {
 		if len(name) > 1 && strings.HasPrefix(n, name) {
@@ -125,7 +125,7 @@ func nearest(names []string, name string) string {
 	return best
 }
 
-// distance is how many letters must be added, dropped or changed to make a of b.
+// distance returns how many letters must be added, dropped or changed to turn a into b.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

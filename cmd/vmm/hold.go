@@ -8,9 +8,8 @@ import (
 	"vmm/machine"
 )
 
-// hold resolves all paths of the command line, for all lives of the guest, and
-// refuses those that the guest could lead elsewhere. It is called before anything
-// is opened or made.
+// hold resolves all paths of the command line, for all lives of the guest, and refuses
+// paths that the guest could redirect. It is called before anything is opened or made.
 func (o *runOptions) hold(runtimeDir string) (*machine.Files, error) {
 	own := []machine.Place{{Name: "--runtime-dir", Path: runtimeDir, Root: true}}
 	add := func(flag, spec string) {
@@ -25,13 +24,13 @@ func (o *runOptions) hold(runtimeDir string) (*machine.Files, error) {
 	return machine.Hold(&o.config, own...)
 }
 
-// flags are the flags of a Config's fields.
+// flags maps a Config's fields to their flags.
 var flags = map[string]string{
 	"Kernel": "--kernel", "Initrds": "--initrd", "KernelCache": "--kernel-cache", "CPUs": "--cpus", "Memory": "--memory", "Disks": "--disk", "Nets": "--net",
 	"Shares": "--volume", "Vsock": "--vsock", "Balloon": "--balloon", "Console": "--console", "Ports": "--console-port", "Transport": "--transport",
 }
 
-// flagName says with flags what errors of package machine say with fields.
+// flagName replaces the fields in errors of package machine by flags.
 func flagName(err error) error {
 	var (
 		bad    *machine.ConfigError

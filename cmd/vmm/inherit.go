@@ -10,22 +10,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The process has the name of its first thread, and each vCPU gives its thread one:
-// so the first is main's own, or a guest in ps could be called "vcpu 0".
+// A process is named after its first thread, and each vCPU names its thread. So the first
+// thread is main's own; otherwise ps could show a guest as "vcpu 0".
 func init() { runtime.LockOSThread() }
 
-// inherit settles, before anything else, what becomes of that which the process
-// was given by who started it.
+// inherit decides, before anything else, what happens to what the process inherits from
+// its parent.
 //
-//   - Descriptors beside 0, 1 and 2 are passed on to nobody: a guest in the
-//     background would hold a script's lock, or the pipe whose end somebody waits
-//     for. (Go's runtime has opened /dev/null for each of 0, 1 and 2 that was
-//     closed, so nothing else gets their numbers.)
-//   - A reader of standard output or error that leaves ends nothing: the write
-//     fails, and without this the process would be ended by SIGPIPE. Nor does the
-//     limit of a file's size, by SIGXFSZ.
-//   - A shell that has SIGINT ignored by what it starts in the background has
-//     SIGQUIT ignored, too; but that one Go's runtime takes regardless.
+//   - Descriptors other than 0, 1 and 2 are not passed on: a guest in the background
+//     would hold a script's lock, or a pipe whose end another process waits for. (Go's
+//     runtime has opened /dev/null for each of 0, 1 and 2 that was closed, so nothing
+//     else gets their numbers.)
+//   - A reader of standard output or error that leaves does not end the process: the
+//     write fails instead of raising SIGPIPE. The same goes for the file size limit and
+//     SIGXFSZ.
+//   - A shell that makes background commands ignore SIGINT makes them ignore SIGQUIT,
+//     too; but Go's runtime catches SIGQUIT regardless.
 func inherit() {
 	adoptDetached()
 	closeOnExec(3)
@@ -35,15 +35,15 @@ func inherit() {
 	}
 }
 
-// closeOnExec has no descriptor from first on survive an exec.
+// closeOnExec makes every descriptor from first on close on exec.
 func closeOnExec(first int) {
 	if unix.CloseRange(uint(first), ^uint(0)>>32, unix.CLOSE_RANGE_CLOEXEC) != nil { // before Linux 5.11, or where a filter refuses it
 		eachDescriptor(first, unix.CloseOnExec)
 	}
 }
 
-// eachDescriptor calls f with each open descriptor from first on. One that is not
-// open any more (that of the list itself) f must not mind.
+// eachDescriptor calls f with each open descriptor from first on. f must tolerate one
+// that is no longer open: that of the list itself.
 func eachDescriptor(first int, f func(fd int)) {
 	names, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -56,7 +56,7 @@ func eachDescriptor(first int, f func(fd int)) {
 	}
 }
 
-// pipe returns the inode of the pipe that a descriptor is an end of, or 0.
+// pipe returns the inode of the pipe that a descriptor belongs to, or 0.
 func pipe(fd int) uint64 {
 	var s unix.Stat_t
 	if unix.Fstat(fd, &s) != nil || s.Mode&unix.S_IFMT != unix.S_IFIFO {
@@ -65,10 +65,10 @@ func pipe(fd int) uint64 {
 	return s.Ino
 }
 
-// unignored returns those of signals that were not ignored when the process
-// started. One that was is meant to stay so: SIGHUP by nohup, SIGINT by a shell
-// without job control for what runs in the background. Of other signals Go's
-// runtime forgets it, so SIGTERM is always heard.
+// unignored returns those of signals that were not ignored when the process started. The
+// others are meant to stay ignored: SIGHUP by nohup, SIGINT by a shell without job
+// control for background commands. For other signals Go's runtime does not keep this, so
+// SIGTERM is always caught.
 func unignored(signals ...os.Signal) (heard []os.Signal) {
 	for _, s := range signals {
 		if !signal.Ignored(s) {
@@ -78,6 +78,6 @@ func unignored(signals ...os.Signal) (heard []os.Signal) {
 	return heard
 }
 
-// standInBackground is for what a shell may have in its background: keys and
-// tostop do not stop it. A keyboard is not read there (package console).
+// standInBackground keeps the process running when a shell puts it in the background:
+// typed keys and tostop do not stop it. A keyboard is not read there (package console).
 func standInBackground() { signal.Ignore(syscall.SIGTTIN, syscall.SIGTTOU) }

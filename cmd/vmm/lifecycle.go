@@ -15,7 +15,7 @@ import (
 	"vmm/roster"
 )
 
-// lifecycle are the commands for guests that run already: clients of their APIs.
+// lifecycle returns the commands for guests that run already: clients of their APIs.
 func (p *program) lifecycle() []*cobra.Command {
 	return []*cobra.Command{
 		p.newPS(), p.newInspect(), p.newPort(), p.newLogs(), p.newConsole(),
@@ -36,7 +36,7 @@ func (p *program) roster() (*roster.Roster, error) {
 	return r, nil
 }
 
-// open returns the guest of a name.
+// open returns the guest with that name.
 func (p *program) open(name string) (*client.Guest, error) {
 	r, err := p.roster()
 	if err != nil {
@@ -50,7 +50,7 @@ func (p *program) open(name string) (*client.Guest, error) {
 	return g, nil
 }
 
-// nameStatus tells a wrong name from a host that refuses.
+// nameStatus distinguishes a wrong name from a host that refuses.
 func nameStatus(err error) error {
 	var unknown *roster.NotFoundError
 	if errors.As(err, &unknown) {
@@ -59,7 +59,7 @@ func nameStatus(err error) error {
 	return &statusError{exitUsage, err}
 }
 
-// names is the arguments of a command for one guest or several, with completion.
+// names sets the arguments of a command to one or several guests, with completion.
 func (p *program) names(cmd *cobra.Command, most int) *cobra.Command {
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		switch {
@@ -82,8 +82,8 @@ func (p *program) names(cmd *cobra.Command, most int) *cobra.Command {
 	return cmd
 }
 
-// each does something with each guest that is named, and prints the names of
-// those for which it worked.
+// each calls f for each named guest, and prints the names of those for which it
+// succeeded.
 func (p *program) each(cmd *cobra.Command, names []string, f func(ctx context.Context, name string) error) error {
 	ctx, stop := signal.NotifyContext(cmd.Context(), unignored(os.Interrupt, syscall.SIGTERM)...)
 	defer stop()
@@ -101,7 +101,7 @@ func (p *program) each(cmd *cobra.Command, names []string, f func(ctx context.Co
 	return failed
 }
 
-// eachGuest is each of guests that run.
+// eachGuest is each for guests that run.
 func (p *program) eachGuest(cmd *cobra.Command, names []string, f func(g *client.Guest, ctx context.Context) error) error {
 	return p.each(cmd, names, func(ctx context.Context, name string) error {
 		g, err := p.open(name)
@@ -116,7 +116,7 @@ func (p *program) eachGuest(cmd *cobra.Command, names []string, f func(g *client
 	})
 }
 
-// apiStatus says whose fault an answer is.
+// apiStatus says whose fault an error answer is.
 func apiStatus(err error) error {
 	if err == nil {
 		return nil

@@ -20,7 +20,7 @@ const (
 	logAuto  logFormat = "auto"  // plain at a terminal, else text
 	logPlain logFormat = "plain" // a line for a person
 	logText  logFormat = "text"  // key=value, as slog.TextHandler writes them
-	logJSON  logFormat = "json"  // an object a line
+	logJSON  logFormat = "json"  // an object per line
 )
 
 var logFormats = []string{string(logAuto), string(logPlain), string(logText), string(logJSON)}
@@ -40,8 +40,8 @@ func (f *logFormat) String() string { return string(*f) }
 // Type implements pflag.Value.
 func (*logFormat) Type() string { return "format" }
 
-// at is the format for standard error. That of a guest in the background is a
-// pipe, behind which is its parent's, so the parent's choice counts.
+// at returns the format for standard error. In the background standard error is a pipe to
+// the parent, so the parent's choice counts.
 func (f logFormat) at(stderr io.Writer) logFormat {
 	if f != logAuto {
 		return f
@@ -62,8 +62,8 @@ func (f logFormat) inFile() logFormat {
 	return f
 }
 
-// logTarget is where log lines go and in which format, both of which may change.
-// It implements slog.Handler.
+// logTarget is where log lines go and in which format; both may change. It implements
+// slog.Handler.
 type logTarget struct {
 	*logState
 	plain, text, json slog.Handler
@@ -86,7 +86,7 @@ func newLogTarget(w io.Writer, format logFormat, level slog.Level) *logTarget {
 	}
 }
 
-// set has what comes from now on go to w.
+// set makes future lines go to w.
 func (t *logTarget) set(w io.Writer, format logFormat) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -134,10 +134,10 @@ func (t *logTarget) WithGroup(name string) slog.Handler {
 //
 //	vmm: warning: the kernel will unpack itself: no room (path /k)
 //
-// Which guest it is of need not be said: the terminal has one.
+// It leaves out which guest a record is about: the terminal has only one.
 type plainHandler struct {
 	w      io.Writer
-	group  string // with a dot behind it
+	group  string // with a dot at the end
 	why    string // of the attributes err and why
 	others []string
 }
@@ -174,7 +174,7 @@ func (h *plainHandler) add(a slog.Attr) {
 	case a.Equal(slog.Attr{}) || h.group == "" && a.Key == "guest":
 	case h.group == "" && (a.Key == "err" || a.Key == "why"):
 		h.why += fmt.Sprintf(": %v", v)
-	case v.String() == "": // which says nothing to a person
+	case v.String() == "": // tells a person nothing
 	default:
 		h.others = append(h.others[:len(h.others):len(h.others)], fmt.Sprintf("%s%s %v", h.group, a.Key, v))
 	}
@@ -196,7 +196,7 @@ func (h *plainHandler) WithGroup(name string) slog.Handler {
 	return &more
 }
 
-// escaping writes lines, each written whole and with a newline, as escape has them.
+// escaping writes lines, escaped by escape. Each Write is a whole line with its newline.
 type escaping struct {
 	w      io.Writer
 	escape func(string) string

@@ -23,13 +23,12 @@ func main() {
 	os.Exit(p.execute(os.Args[1:]))
 }
 
-// program is the command and what it finds around itself, of which tests bring
-// their own.
+// program is the command and its surroundings, which tests replace.
 type program struct {
 	in       io.Reader
 	out, err io.Writer
 	kvm      string // path of the KVM device
-	cpuinfo  string // path of what describes the processor
+	cpuinfo  string // path of the file that describes the processor
 
 	runtimeDir string // the flag --runtime-dir
 }
@@ -46,14 +45,14 @@ func (p *program) executeRoot(root *cobra.Command, args []string) int {
 	}
 	var status *statusError
 	if !errors.As(err, &status) {
-		// What cobra itself finds wrong with a command line.
+		// An error that cobra itself finds in a command line.
 		status = &statusError{exitUsage, fmt.Errorf("%w; see 'vmm --help'", err)}
 	}
 	var internal *task.PanicError
 	switch {
 	case status.err == nil:
 	case readerGone(status.err):
-		return exitSignal + int(syscall.SIGPIPE) // without a word, as a signal would
+		return exitSignal + int(syscall.SIGPIPE) // silently, as after a signal
 	case errors.As(status.err, &internal):
 		fmt.Fprintf(p.err, "vmm: %v\n", status.err) // with its stack
 	default:
@@ -62,7 +61,7 @@ func (p *program) executeRoot(root *cobra.Command, args []string) int {
 	return status.code
 }
 
-// readerGone says that nobody reads standard output any more.
+// readerGone reports whether standard output no longer has a reader.
 func readerGone(err error) bool {
 	var path *fs.PathError
 	return errors.As(err, &path) && path.Path == os.Stdout.Name() && errors.Is(err, syscall.EPIPE)
@@ -80,7 +79,7 @@ func (p *program) newRoot() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetIn(p.in)
-	root.SetOut(p.out) // now: the completions remember it
+	root.SetOut(p.out) // now, because the completions remember it
 	root.SetErr(p.err)
 	root.SetFlagErrorFunc(flagError)
 	root.SetUsageFunc(bareSwitches(root.UsageFunc()))
@@ -98,8 +97,7 @@ func (p *program) newRoot() *cobra.Command {
 	return root
 }
 
-// newHelp is cobra's help command, but for a topic that does not exist: that is
-// an error.
+// newHelp is cobra's help command, except that an unknown topic is an error.
 func newHelp() *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [COMMAND or TOPIC]",
@@ -112,7 +110,7 @@ func newHelp() *cobra.Command {
 			case len(rest) > 0:
 				return knownCommand(about, rest)
 			}
-			about.InitDefaultHelpFlag() // so that it is shown
+			about.InitDefaultHelpFlag() // so that it is listed
 			return about.Help()
 		},
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
@@ -144,8 +142,8 @@ func knownCommand(cmd *cobra.Command, args []string) error {
 	return &statusError{exitUsage, fmt.Errorf("unknown command %q; %s", args[0], advice)}
 }
 
-// initrdAdvice is for those who know -i as the short form of --initrd, which it
-// once was.
+// initrdAdvice is for users who know -i as the short form of --initrd, which it once
+// was.
 const initrdAdvice = "for an initrd write --initrd FILE: -i is --interactive"
 
 // runArgs is noArgs for 'vmm run'.
@@ -156,7 +154,7 @@ func runArgs(cmd *cobra.Command, args []string) error {
 	return noArgs(cmd, args)
 }
 
-// noArgs refuses arguments that are no flags.
+// noArgs refuses arguments that are not flags.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return &statusError{exitUsage, fmt.Errorf("unexpected argument %q; see '%s --help'", args[0], cmd.CommandPath())}

@@ -10,7 +10,7 @@ import (
 	"vmm/machine"
 )
 
-// nets is the flag --net, which may be given several times:
+// nets is the flag --net, which may be repeated:
 //
 //	none | user[,OPTION...] | tap=NAME[,queues=N][,OPTION...]
 //
@@ -113,8 +113,8 @@ func (n *nets) String() string {
 // Type implements pflag.Value.
 func (*nets) Type() string { return "net" }
 
-// complete returns the cards: a user mode one unless the flags say otherwise,
-// with the forwarded ports, which are the first user mode card's.
+// complete returns the cards: one in user mode unless the flags say otherwise. The first
+// card in user mode gets the forwarded ports.
 func (n *nets) complete(forwards []machine.Forward) ([]machine.Net, error) {
 	list := n.list
 	if !n.set {
@@ -132,11 +132,11 @@ func (n *nets) complete(forwards []machine.Forward) ([]machine.Net, error) {
 	return nil, fmt.Errorf("--publish: there is no --net user to forward ports to")
 }
 
-// publish is the flag -p, which may be given several times:
+// publish is the flag -p, which may be repeated:
 //
 //	[ADDRESS:]HOST:GUEST[/tcp|/udp]
 //
-// as docker has it, but that only this host can connect unless told otherwise.
+// as in docker, except that only this host can connect unless told otherwise.
 type publish []machine.Forward
 
 // Set implements pflag.Value.

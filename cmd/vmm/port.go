@@ -61,7 +61,7 @@ func (p *program) newPort() *cobra.Command {
 	return cmd
 }
 
-// guestPort is a port of a guest's, as the command line has it.
+// guestPort is a guest's port, as the command line names it.
 type guestPort struct {
 	number   int
 	protocol api.PortProtocol
@@ -83,10 +83,10 @@ func (g *guestPort) set(text string) error {
 
 func (g guestPort) String() string { return fmt.Sprintf("%d/%s", g.number, g.protocol) }
 
-// listens is where a published port is on the host.
+// listens returns the host address of a published port.
 func listens(p api.Port) string { return net.JoinHostPort(p.Address, strconv.Itoa(p.Port)) }
 
-// portList is all of them, as docker's ps has them.
+// portList lists all ports in the format of docker ps.
 func portList(ports []api.Port) string {
 	if len(ports) == 0 {
 		return "-"

@@ -9,9 +9,9 @@ import (
 	"vmm/task"
 )
 
-// rescuer owns the goroutines of the command, main's too: should vmm itself go
-// wrong there, the terminal is given back as it was found, and the report can be
-// read. (A machine owns its goroutines itself, and ends in order.)
+// rescuer owns the command's goroutines, including main's. If vmm itself panics there, it
+// restores the terminal, so that the report can be read. (A machine owns its own
+// goroutines, and ends in order.)
 type rescuer struct {
 	con atomic.Pointer[console.Console] // nil: none is open
 }

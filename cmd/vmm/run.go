@@ -20,7 +20,7 @@ import (
 	"vmm/service"
 )
 
-// runOptions is what the flags of 'vmm run' say.
+// runOptions holds the flags of 'vmm run'.
 type runOptions struct {
 	config      machine.Config
 	memory      size
@@ -47,7 +47,7 @@ type runOptions struct {
 	named bool       // by the user
 	log   *logTarget // where the log goes
 
-	consoles consoles // that are open
+	consoles consoles // those that are open
 }
 
 const runExamples = `  # A shell in the guest; Ctrl-a x leaves, Ctrl-a ? helps
@@ -129,7 +129,7 @@ func (p *program) newRun() *cobra.Command {
 	return cmd
 }
 
-// completeFlags has shells know the values of flags that have few.
+// completeFlags lets shells complete the flags that have few values.
 func completeFlags(cmd *cobra.Command) {
 	for flag, values := range map[string][]string{
 		"boot":       {"auto", "direct", "bzimage", "pvh"},
@@ -145,13 +145,13 @@ func completeFlags(cmd *cobra.Command) {
 	cmd.RegisterFlagCompletionFunc("serial", cobra.FixedCompletions([]string{"stdio", "none", "file:", "unix:", "pty"}, cobra.ShellCompDirectiveNoSpace))
 }
 
-// defaultCache is where unpacked kernels are kept, "" if the user has no place.
+// defaultCache is where unpacked kernels are kept, or "" if the user has no such place.
 func defaultCache() string {
 	dir, _ := boot.CacheDir()
 	return dir
 }
 
-// complete checks the flags against each other and makes the Config whole.
+// complete checks the flags against each other and completes the Config.
 func (o *runOptions) complete(stderr io.Writer) error {
 	var level slog.Level
 	bad := func(format string, args ...any) error { return &statusError{exitUsage, fmt.Errorf(format, args...)} }
@@ -171,7 +171,7 @@ func (o *runOptions) complete(stderr io.Writer) error {
 	}
 	if o.detach {
 		if o.serial == "stdio" {
-			o.serial = "none" // there is the log, and 'vmm console'
+			o.serial = "none" // the log and 'vmm console' replace it
 		}
 	}
 	o.log = newLogTarget(stderr, o.logFormat.at(stderr), level)
@@ -240,14 +240,14 @@ func (o *runOptions) run(cmd *cobra.Command, runtimeDir string) error {
 	return &statusError{exitStatus(end), endError(end.End)}
 }
 
-// outputLost returns what is called when there is no room for what the guest prints.
+// outputLost returns the function to call when there is no room for the guest's output.
 func (o *runOptions) outputLost() func(error) {
 	line := logline.New(o.config.Log, time.Minute)
 	return func(err error) { line.Warn("what the guest prints is lost until there is room again", "err", err) }
 }
 
-// register gives the guest its name. One that nobody has named runs without if
-// the host has no place for that.
+// register gives the guest its name. A guest in the foreground that the user has not
+// named runs without one if the host has no place for it.
 func (o *runOptions) register(options service.Options, runtimeDir string) (*service.Guest, error) {
 	r, err := roster.Create(runtimeDir)
 	if err == nil {
@@ -269,14 +269,14 @@ func (o *runOptions) register(options service.Options, runtimeDir string) (*serv
 	return service.New(o.config, options)
 }
 
-// warn tells of a host on which a kernel will not come far.
+// warn reports a host on which a kernel will not get far.
 func (o *runOptions) warn() {
 	if flag, err := machine.HardwareFlag(o.cpuinfo); err == nil && flag == "" {
 		o.config.Log.Warn(machine.InterpretedWarning)
 	}
 }
 
-// serialStatus tells a spec that is wrong from a host that refuses.
+// serialStatus distinguishes a wrong spec from a host that refuses.
 func serialStatus(spec string, err error) error {
 	kind, path, _ := strings.Cut(spec, ":")
 	switch {

@@ -110,7 +110,7 @@ func list(w io.Writer, guests []api.Guest, quiet, lines bool) error {
 	return t.Flush()
 }
 
-// status is what a person wants to know of a guest's state.
+// status describes a guest's state to a person.
 func status(g api.Guest) string {
 	switch {
 	case g.End != nil && g.End.At.IsZero():
@@ -128,8 +128,8 @@ func status(g api.Guest) string {
 	return state
 }
 
-// setting is a field of the Config, of which nothing reaches the terminal but
-// letters: files are named by others.
+// setting returns a field of the Config, escaped for the terminal: others may have chosen
+// the names of files.
 func setting(g api.Guest, field string) string {
 	v, ok := g.Config[field]
 	if !ok {
@@ -145,7 +145,7 @@ func memory(g api.Guest) string {
 	return "-"
 }
 
-// ago is how long something is past, as docker says it: one unit is enough.
+// ago says how long ago t was, in docker's style: one unit is enough.
 func ago(t time.Time) string {
 	d := max(time.Since(t), 0)
 	for _, unit := range []struct {
@@ -251,7 +251,7 @@ func printLog(ctx context.Context, g *client.Guest, follow bool, lines int, w io
 	return nil
 }
 
-// one does something with one guest, until it is interrupted.
+// one calls f for one guest, until it is interrupted.
 func (p *program) one(cmd *cobra.Command, name string, f func(ctx context.Context, g *client.Guest) error) error {
 	g, err := p.open(name)
 	if err != nil {
@@ -274,7 +274,7 @@ func (p *program) newTrace() *cobra.Command {
 					return err
 				}
 				defer exits.Close()
-				io.Copy(cmd.OutOrStdout(), exits) // until somebody ends it
+				io.Copy(cmd.OutOrStdout(), exits) // until the user ends it
 				return nil
 			})
 		},
@@ -328,7 +328,7 @@ func without(m map[string]int64, names ...string) map[string]int64 {
 	return rest
 }
 
-// counts lists those that are not 0, by name.
+// counts lists the counts that are not 0, by name.
 func counts(m map[string]int64) string {
 	var words []string
 	for _, k := range slices.Sorted(maps.Keys(m)) {

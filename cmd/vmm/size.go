@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// size is a flag's number of bytes with its unit: 512M, 2G. Nothing, 0, needs none.
+// size is a flag's number of bytes with its unit: 512M, 2G. 0 needs no unit.
 type size uint64
 
-// units are powers of 1024; the order is that of shift by ten.
+// units are powers of 1024: each one shifts by ten more bits.
 const units = "KMGT"
 
 // Set implements pflag.Value.

@@ -8,8 +8,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is set by the linker (see Makefile); a plain go build leaves it to
-// what Go knows of the module.
+// version is set by the linker (see Makefile); a plain go build leaves it empty, and Go's
+// knowledge of the module is used.
 var version string
 
 func newVersion() *cobra.Command {

@@ -8,12 +8,12 @@ import (
 	"vmm/machine"
 )
 
-// volumes is the flag --volume, which may be given several times:
+// volumes is the flag --volume, which may be repeated:
 //
 //	HOST:GUEST[:OPTION][,OPTION ...]
 //
-// as docker has it, but that HOST is always a directory: there are no volumes
-// with names. A colon or a comma in a path is written twice.
+// as in docker, except that HOST is always a directory: there are no named volumes. A
+// colon or a comma in a path is doubled.
 type volumes []machine.Share
 
 const volumeSyntax = "must be HOST:GUEST or HOST:GUEST:ro, such as ./src:/mnt"
