@@ -1,8 +1,8 @@
-// Package acpi makes the tables by which a guest finds its hardware: a builder
-// for the ACPI Machine Language, and the tables of our machine made with it.
-// The machine is hardware-reduced (§4.1): it has no chipset to describe, so the
-// guest looks for none. The specification is ACPI 6.5,
-// https://uefi.org/specs/ACPI/6.5; see docs/acpi.md for the whole picture.
+// Package acpi builds the tables by which a guest finds its hardware: an encoder for
+// the ACPI Machine Language, and our machine's tables. The machine is hardware-reduced
+// (§4.1): it has no ACPI fixed hardware, so the guest looks for none. The
+// specification is ACPI 6.5, https://uefi.org/specs/ACPI/6.5; see docs/acpi.md for an
+// overview.
 package acpi
 
 import (
@@ -10,27 +10,27 @@ import (
 	"slices"
 )
 
-// Config is the hardware to describe. A port or a GSI of zero stands for a
-// device that is absent. GSIs are inputs of the one I/O APIC.
+// Config is the hardware to describe. A port or a GSI of zero means that the device is
+// absent. GSIs are inputs of the only I/O APIC.
 type Config struct {
-	// APICIDs has the local APIC's id of each CPU; its index is the CPU's _UID.
+	// APICIDs holds the local APIC ID of each CPU; its index is the CPU's _UID.
 	APICIDs []uint32
 	COM1    Serial
 	// RTC is an MC146818 at ports 0x70 and 0x71, without an interrupt.
 	RTC bool
-	// Century is the register of the RTC that has the century, 0 if none.
+	// Century is the RTC register that holds the century, 0 if none.
 	Century uint8
-	// I8042 is a keyboard controller at ports 0x60 and 0x64 with interrupt 1. A
-	// controller that can do nothing but reset the machine is better left out.
+	// I8042 is a keyboard controller at ports 0x60 and 0x64 with interrupt 1. If a
+	// controller can only reset the machine, leave it out.
 	I8042 bool
 	Power Power
 	// PVPanic is the port on which a guest reports that it has crashed.
 	PVPanic uint16
 
-	Reserved []Resource // what no other device claims, such as ECAM
+	Reserved []Resource // ranges that no other device claims, such as ECAM
 	Events   []Event    // see Event
-	Devices  []Term     // devices to be added to \_SB
-	Tables   [][]byte   // tables to be added, made by Table
+	Devices  []Term     // devices to add to \_SB
+	Tables   [][]byte   // tables to add, made by Table
 }
 
 // Serial is a 16550A: eight ports and an edge-triggered interrupt.
@@ -39,7 +39,7 @@ type Serial struct {
 	GSI  uint32
 }
 
-// Power is the ports, of one byte each, that end the machine, and its button.
+// Power is the one-byte ports that end the machine, and its power button.
 type Power struct {
 	// ResetPort resets the machine when ResetValue is written to it.
 	ResetPort  uint16
@@ -48,24 +48,25 @@ type Power struct {
 	// Writing PowerOff to SleepControl ends the machine. Neither needs to be
 	// readable: nothing wakes up from S5.
 	SleepControl, SleepStatus uint16
-	// ButtonGSI is the interrupt, an edge, by which the button is pressed.
+	// ButtonGSI is the interrupt of the button: an edge is a press.
 	ButtonGSI uint32
 }
 
-// sleepS5 is the SLP_TYP of soft-off, our choice, which \_S5 tells the guest.
+// sleepS5 is the SLP_TYP of soft-off. It is our choice; \_S5 reports it to the guest.
 const sleepS5 = 5
 
 // PowerOff is what a guest writes to SleepControl to power off: SLP_TYP in bits
 // 2 to 4 and SLP_EN in bit 5.
 const PowerOff = sleepS5<<2 | 1<<5
 
-// ResetVector is where a processor of a PC begins in real mode, at the end of
-// the BIOS area, and where a kernel jumps to as a way to reset the machine.
+// ResetVector is where a PC's processor starts in real mode, at the end of the BIOS
+// area. A kernel may jump to it to reset the machine.
 const ResetVector = 0xffff0
 
-// ResetCode is to be put at ResetVector: it does what writing to ResetPort does.
-// Linux does not use the RESET_REG of a hardware-reduced machine: it expects
-// EFI there, finds none, and jumps to the BIOS. Without a reset port it is nil.
+// ResetCode is the code to put at ResetVector: it does the same as writing to
+// ResetPort. Linux does not use the RESET_REG of a hardware-reduced machine: it
+// expects EFI there, finds none, and jumps to the BIOS. Without a reset port it is
+// nil.
 func (p Power) ResetCode() []byte {
 	if p.ResetPort == 0 {
 		return nil
@@ -79,18 +80,18 @@ func (p Power) ResetCode() []byte {
 	}
 }
 
-// An Event is an edge on GSI, on which the guest runs Do: a Notify to a device
-// of Config.Devices, for the most part.
+// An Event is an edge on GSI, on which the guest runs Do: usually a Notify to a device
+// of Config.Devices.
 type Event struct {
 	GSI uint32
 	Do  []Term
 }
 
-// Build returns the tables of the machine, to be put at guest physical address
-// base; the first bytes are the RSDP. It fails if they do not fit in size bytes
-// or would reach ResetVector. Loaders pass base on to the kernel; for a kernel
-// that searches instead, base is in the BIOS area and a multiple of 16. The
-// guest's memory map must not call these pages usable.
+// Build returns the tables of the machine, to be put at guest physical address base;
+// they begin with the RSDP. It fails if they do not fit in size bytes or would reach
+// ResetVector. Loaders pass base to the kernel; for a kernel that searches instead,
+// base is in the BIOS area and a multiple of 16. The guest's memory map must not mark
+// these pages as usable.
 func Build(base, size uint64, c Config) ([]byte, error) {
 	const searchFrom, searchStep = 0xe0000, 16
 	if base < searchFrom || base >= ResetVector || base%searchStep != 0 {
@@ -137,13 +138,13 @@ func (c *Config) validate() error {
 	return nil
 }
 
-// A builder lays tables out one behind the other.
+// A builder lays out tables one after another.
 type builder struct {
 	base uint64
 	out  []byte
 }
 
-// add puts a table behind the others and returns its address.
+// add appends a table and returns its address.
 func (b *builder) add(table []byte) uint64 {
 	const align = 64
 	b.out = append(b.out, make([]byte, -len(b.out)&(align-1))...)

@@ -9,17 +9,16 @@ import (
 	"strings"
 )
 
-// A Term is a piece of the ACPI Machine Language (ACPI 6.5, chapter 20), ready
-// to be put inside another. The functions that make one are called like the
-// operators of the source language, ASL, so that a device reads the same here
-// as in a disassembly:
+// A Term is a piece of ACPI Machine Language (ACPI 6.5, chapter 20), ready to be put
+// inside another. The functions that make terms are named after the operators of the
+// source language, ASL, so a device reads the same here as in a disassembly:
 //
 //	Device("COM1",
 //		Name("_HID", EISAID("PNP0501")),
 //		Name("_CRS", ResourceTemplate(IO(0x3f8, 8), Interrupt(Edge|ActiveHigh, 4))))
 //
-// What cannot be encoded is a mistake in this program, never one of a user or a
-// guest: these functions panic on it.
+// A term that cannot be encoded is a bug in this program, never a mistake of a user or
+// a guest: these functions panic on it.
 type Term []byte
 
 // Opcodes (§20.3).
@@ -54,12 +53,12 @@ const (
 	maxPathLength = 255 // segments
 )
 
-// Scope opens an existing object, such as `\_SB`, for the terms in it.
+// Scope opens an existing object, such as `\_SB`, to add terms to it.
 func Scope(path string, body ...Term) Term {
 	return sized([]byte{opScope}, Path(path), join(body))
 }
 
-// Device is a device and the objects that belong to it.
+// Device is a device with its objects.
 func Device(name string, body ...Term) Term {
 	return sized([]byte{opExtended, opDevice}, Path(name), join(body))
 }
@@ -69,8 +68,8 @@ func Name(name string, value Term) Term {
 	return join([]Term{{opName}, Path(name), value})
 }
 
-// Method is a control method of so many arguments. It is Serialized, as one that
-// creates names must be; none of ours has a reason to run on two CPUs at once.
+// Method is a control method with args arguments. It is Serialized, as a method that
+// creates names must be; none of ours needs to run on two CPUs at once.
 func Method(name string, args int, body ...Term) Term {
 	if args < 0 || args > 7 {
 		bug("method %s with %d arguments", name, args)
@@ -111,7 +110,7 @@ func Int(v uint64) Term {
 	return binary.LittleEndian.AppendUint64(Term{opQWord}, v)
 }
 
-// String is a string of ASCII without NUL.
+// String is an ASCII string without NUL.
 func String(s string) Term {
 	if strings.ContainsFunc(s, func(r rune) bool { return r < 0x01 || r > 0x7f }) {
 		bug("%q is not ASCII", s)
@@ -119,9 +118,9 @@ func String(s string) Term {
 	return join([]Term{{opString}, Term(s), {0}})
 }
 
-// EISAID is a device's identifier of three capital letters and four hexadecimal
-// digits in the compressed form of EISA (§19.6, EISAID): three letters of five bits
-// each and the digits, the most significant byte first.
+// EISAID is a device ID of three capital letters and four hexadecimal digits in the
+// compressed form of EISA (§19.6, EISAID): three letters of five bits each and the
+// digits, the most significant byte first.
 func EISAID(id string) Term {
 	if len(id) != 7 || strings.ToUpper(id) != id {
 		bug("%q is not an EISA identifier", id)
@@ -140,8 +139,8 @@ func EISAID(id string) Term {
 	return Int(uint64(bits.ReverseBytes32(vendor<<16 | uint32(product))))
 }
 
-// Path names an object (§20.2.2): segments of up to four characters with dots
-// between them, after `\` for the root or a `^` for each level up.
+// Path names an object (§20.2.2): segments of up to four characters separated by dots,
+// after `\` for the root or a `^` for each level up.
 func Path(path string) Term {
 	rest := strings.TrimLeft(path, `\^`)
 	t := Term(path[:len(path)-len(rest)])
@@ -163,7 +162,7 @@ func Path(path string) Term {
 	return t
 }
 
-// segment is a NameSeg: four characters, filled up with underscores.
+// segment is a NameSeg: four characters, padded with underscores.
 func segment(s string) string {
 	ok := s != "" && len(s) <= 4 && (s[0] < '0' || s[0] > '9')
 	for _, c := range []byte(s) {
@@ -181,10 +180,10 @@ func If(cond Term, body ...Term) Term { return sized([]byte{opIf}, cond, join(bo
 // Else follows an If.
 func Else(body ...Term) Term { return sized([]byte{opElse}, join(body)) }
 
-// Equal is LEqual, Ones when a and b are equal.
+// Equal is LEqual: Ones if a and b are equal.
 func Equal(a, b Term) Term { return join([]Term{{opEqual}, a, b}) }
 
-// Store copies the value from to to.
+// Store copies the value of from to to.
 func Store(from, to Term) Term { return join([]Term{{opStore}, from, to}) }
 
 // Return ends a method with a value.
@@ -212,15 +211,15 @@ func Local(n int) Term {
 	return Term{byte(opLocal0 + n)}
 }
 
-// sized is an opcode, the length of all that follows it, and the parts.
+// sized is an opcode, the length of everything after it, and the parts.
 func sized(op []byte, parts ...Term) Term {
 	body := join(parts)
 	return join([]Term{op, pkgLength(len(body)), body})
 }
 
-// pkgLength encodes a PkgLength (§20.2.4), which counts itself and n more bytes:
-// up to 63 in one byte, more in up to four, of which the first has the number of
-// the others in bits 6 and 7 and the low four bits of the length.
+// pkgLength encodes a PkgLength (§20.2.4), which counts itself and n more bytes. Up to
+// 63 takes one byte, more takes up to four. Then the first byte has the number of the
+// others in bits 6 and 7, and the low four bits of the length.
 func pkgLength(n int) Term {
 	if n+1 < 1<<6 {
 		return Term{byte(n + 1)}

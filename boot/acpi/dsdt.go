@@ -5,11 +5,11 @@ import (
 	"slices"
 )
 
-// maxCPUs is what three hexadecimal digits in the names of the CPUs allow.
+// maxCPUs is the limit of three hexadecimal digits in the CPUs' names.
 const maxCPUs = 1 << 12
 
-// dsdt is the Differentiated System Description Table (§5.2.11.1): the devices
-// of the name space.
+// dsdt is the Differentiated System Description Table (§5.2.11.1): the devices of the
+// namespace.
 func dsdt(c Config) []byte {
 	const integersOf64Bits = 2 // the table's revision
 	devices := slices.Concat(cpus(len(c.APICIDs)), legacy(c), c.Devices, power(c))
@@ -21,7 +21,7 @@ func dsdt(c Config) []byte {
 	return Table("DSDT", integersOf64Bits, body)
 }
 
-// cpus are processor devices (§8.4): Linux matches _UID with the MADT.
+// cpus returns the processor devices (§8.4): Linux matches _UID with the MADT.
 func cpus(n int) (devices []Term) {
 	for uid := range n {
 		devices = append(devices, Device(fmt.Sprintf("C%03X", uid),
@@ -31,7 +31,7 @@ func cpus(n int) (devices []Term) {
 	return devices
 }
 
-// legacy are the devices that a PC has at fixed ports. Without an entry here the
+// legacy returns the devices that a PC has at fixed ports. Without an entry here the
 // kernel would print on COM1, but its driver would get no interrupt.
 func legacy(c Config) (devices []Term) {
 	if c.COM1.Port != 0 {
@@ -43,7 +43,7 @@ func legacy(c Config) (devices []Term) {
 				Interrupt(Edge|ActiveHigh, c.COM1.GSI)))))
 	}
 	if c.RTC {
-		// Without an interrupt Linux has the clock, but no alarm.
+		// Without an interrupt Linux has a clock but no alarm.
 		devices = append(devices, Device("RTC",
 			Name("_HID", EISAID("PNP0B00")),
 			Name("_CRS", ResourceTemplate(IO(0x70, 2)))))
@@ -64,8 +64,8 @@ func legacy(c Config) (devices []Term) {
 	return devices
 }
 
-// power are the registers of Config.Power, which belong to no device and so are
-// reserved (PNP0C02), the button, and the device whose interrupts press it.
+// power returns the registers of Config.Power, which belong to no device and so are
+// reserved (PNP0C02), the button, and the device that delivers its presses.
 func power(c Config) (devices []Term) {
 	reserved := slices.Clone(c.Reserved)
 	for _, p := range slices.Compact([]uint16{c.Power.ResetPort, c.Power.SleepControl, c.Power.SleepStatus}) {
@@ -90,8 +90,8 @@ func power(c Config) (devices []Term) {
 	return devices
 }
 
-// eventDevice is the Generic Event Device (§5.6.9), which takes the place of the
-// SCI: its driver runs _EVT with the GSI of each interrupt that comes.
+// eventDevice is the Generic Event Device (§5.6.9), which replaces the SCI: its driver
+// runs _EVT with the GSI of each interrupt.
 func eventDevice(events []Event) Term {
 	var interrupts []Resource
 	var handler []Term

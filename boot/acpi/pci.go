@@ -6,27 +6,27 @@ import (
 	"slices"
 )
 
-// PCIRoot is a host bridge with one bus, number 0, whose configuration space is
-// at ports 0xcf8 to 0xcff and in memory.
+// PCIRoot is a host bridge with one bus, number 0, whose configuration space is at
+// ports 0xcf8 to 0xcff and in memory.
 type PCIRoot struct {
-	ECAM    uint64   // of the bus, 1 MiB
-	Windows []Window // where BARs may be
-	Ports   Window   // where those of ports may be; without it nowhere
-	// GSIs are the level-triggered inputs of the I/O APIC to which the INTA pins
-	// lead: of device n the one at n modulo their number.
+	ECAM    uint64   // ECAM of the bus, 1 MiB
+	Windows []Window // where memory BARs may be
+	Ports   Window   // where port BARs may be; zero: nowhere
+	// GSIs are the level-triggered I/O APIC inputs of the INTA pins: device n uses
+	// entry n modulo their number.
 	GSIs []uint32
 }
 
-// Window is a range of addresses or of ports, both ends included.
+// Window is a range of addresses or ports, both ends included.
 type Window struct{ First, Last uint64 }
 
 const (
 	pciSlots = 32
-	ecamSize = 1 << 20 // of one bus
+	ecamSize = 1 << 20 // for one bus
 )
 
 // Describe adds the bridge to c: to the DSDT, and as an MCFG table. The ECAM is
-// reserved as a motherboard resource, without which Linux does not use it.
+// reserved as a motherboard resource; otherwise Linux does not use it.
 func (r PCIRoot) Describe(c *Config) {
 	c.Tables = append(c.Tables, r.mcfg())
 	c.Reserved = append(c.Reserved, Memory32Fixed(uint32(r.ECAM), ecamSize))
@@ -51,8 +51,8 @@ func (r PCIRoot) Describe(c *Config) {
 		Name("_PRT", r.routing())))
 }
 
-// routing is the _PRT (§6.2.13): a package of address, pin, source, and GSI for
-// each slot but that of the bridge.
+// routing is the _PRT (§6.2.13): a package of address, pin, source, and GSI for each
+// slot except the bridge's.
 func (r PCIRoot) routing() Term {
 	const anyFunction, pinA, hardwired = 0xffff, 0, 0
 	var rows []Term
@@ -63,7 +63,7 @@ func (r PCIRoot) routing() Term {
 	return Package(rows...)
 }
 
-// mcfg is the table that tells of memory-mapped configuration space (PCI Firmware
+// mcfg is the table that describes memory-mapped configuration space (PCI Firmware
 // Specification 3.3, §4.1.2).
 func (r PCIRoot) mcfg() []byte {
 	b := make([]byte, 8) // reserved
@@ -72,8 +72,8 @@ func (r PCIRoot) mcfg() []byte {
 	return Table("MCFG", 1, slices.Concat(b, []byte{segment, 0, firstBus, lastBus, 0, 0, 0, 0}))
 }
 
-// VirtioMMIO is device number n of virtio's memory-mapped transport: registers
-// of size bytes at base, and an edge on gsi.
+// VirtioMMIO is device number n of the virtio-mmio transport: registers of size bytes
+// at base, and an edge-triggered interrupt on gsi.
 func VirtioMMIO(n int, base, size, gsi uint32) Term {
 	return Device(fmt.Sprintf("VR%02X", n),
 		Name("_HID", String("LNRO0005")),

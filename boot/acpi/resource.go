@@ -5,8 +5,8 @@ import "encoding/binary"
 // A Resource is one entry of a ResourceTemplate (ACPI 6.5 §6.4).
 type Resource []byte
 
-// ResourceTemplate is the value of a _CRS: what a device occupies, or what a
-// bridge passes on.
+// ResourceTemplate is the value of a _CRS: what a device occupies, or what a bridge
+// forwards.
 func ResourceTemplate(resources ...Resource) Term {
 	var b []byte
 	for _, r := range resources {
@@ -33,8 +33,8 @@ func Memory32Fixed(base, n uint32) Resource {
 	return binary.LittleEndian.AppendUint32(r, n)
 }
 
-// Mode is how an interrupt is signalled: Edge or Level, ActiveHigh or ActiveLow,
-// and perhaps Shared, or-ed together.
+// Mode is how an interrupt is signalled: Edge or Level, ActiveHigh or ActiveLow, and
+// optionally Shared, ORed together.
 type Mode byte
 
 const (
@@ -45,9 +45,9 @@ const (
 	Shared     Mode = 1 << 3
 )
 
-// Interrupt is the extended interrupt descriptor: global system interrupts, all
-// of one mode. Unlike the short IRQ descriptor it means an input of the I/O APIC
-// and not a line of an 8259, which a hardware-reduced machine does not have.
+// Interrupt is the extended interrupt descriptor: global system interrupts that all
+// have the same mode. Unlike the short IRQ descriptor it means an input of the I/O
+// APIC, not a line of an 8259, which a hardware-reduced machine does not have.
 func Interrupt(mode Mode, gsi ...uint32) Resource {
 	const consumer = 1
 	if len(gsi) == 0 || len(gsi) > 255 {
@@ -62,14 +62,14 @@ func Interrupt(mode Mode, gsi ...uint32) Resource {
 	return r
 }
 
-// Address space descriptors (§6.4.3.5) of the kind that a bridge needs: a fixed
-// window [min, max] that it passes on to the devices behind it.
+// Address space descriptors (§6.4.3.5) of the kind that a bridge needs: a fixed window
+// [min, max] that it forwards to the devices behind it.
 const (
 	spaceMemory = 0
 	spaceIO     = 1
 	spaceBus    = 2
 
-	memoryReadWrite = 1 // and not cacheable, and the same address on both sides
+	memoryReadWrite = 1 // not cacheable, and the same address on both sides
 	ioEntireRange   = 3 // no ISA aliases are left out
 )
 
@@ -93,7 +93,7 @@ func QWordMemory(min, max uint64) Resource {
 	return window(8, spaceMemory, memoryReadWrite, min, max)
 }
 
-// window makes the descriptor whose five numbers are of width bytes.
+// window returns the descriptor, whose five numbers are width bytes each.
 func window(width, space, flags byte, min, max uint64) Resource {
 	const minFixed, maxFixed = 1 << 2, 1 << 3
 	if min > max {

@@ -7,13 +7,13 @@ const (
 	rsdpSize   = 36
 	fadtSize   = 276
 
-	// Where KVM has the interrupt controllers.
+	// Where KVM puts the interrupt controllers.
 	localAPICAddr = 0xfee00000
 	ioAPICAddr    = 0xfec00000
 )
 
-// Table makes a system description table (§5.2.6): the header with its checksum,
-// and the parts of the body.
+// Table returns a system description table (§5.2.6): the header with its checksum, and
+// the parts of the body.
 func Table(signature string, revision uint8, body ...[]byte) []byte {
 	if len(signature) != 4 {
 		bug("%q is not a table's signature", signature)
@@ -34,7 +34,8 @@ func Table(signature string, revision uint8, body ...[]byte) []byte {
 	return t
 }
 
-// checksum is the byte that makes the sum of all 0, where it is 0 now.
+// checksum is the value for the checksum byte, now 0, that makes the sum of all bytes
+// 0.
 func checksum(b []byte) (sum uint8) {
 	for _, v := range b {
 		sum -= v
@@ -42,8 +43,7 @@ func checksum(b []byte) (sum uint8) {
 	return sum
 }
 
-// rsdp is the Root System Description Pointer (§5.2.5.3), of revision 2, without
-// an RSDT.
+// rsdp is the Root System Description Pointer (§5.2.5.3), revision 2, without an RSDT.
 func rsdp(xsdt uint64) []byte {
 	const checksumOff, extendedOff, firstPart = 8, 32, 20
 	p := make([]byte, rsdpSize)
@@ -66,30 +66,30 @@ func xsdt(tables []uint64) []byte {
 	return Table("XSDT", 1, b)
 }
 
-// Flags of the FADT (§5.2.9, table 5.10). The buttons' and the RTC's say, when
-// set, that these are not fixed hardware.
+// Flags of the FADT (§5.2.9, table 5.10). The button and RTC flags, when set, say that
+// these are not fixed hardware.
 const (
-	fadtWBINVD     = 1 << 0 // the instruction works
-	fadtProcC1     = 1 << 2 // so does HLT
-	fadtPwrButton  = 1 << 4 // a device in the name space
+	fadtWBINVD     = 1 << 0 // WBINVD works
+	fadtProcC1     = 1 << 2 // HLT works
+	fadtPwrButton  = 1 << 4 // a device in the namespace
 	fadtSlpButton  = 1 << 5 // none
-	fadtFixRTC     = 1 << 6 // its alarm wakes nobody
+	fadtFixRTC     = 1 << 6 // its alarm wakes nothing
 	fadtResetReg   = 1 << 10
 	fadtHeadless   = 1 << 12
 	fadtHWReduced  = 1 << 20
 	fadtFixedFlags = fadtWBINVD | fadtProcC1 | fadtPwrButton | fadtSlpButton | fadtFixRTC | fadtHeadless | fadtHWReduced
 )
 
-// Flags of IAPC_BOOT_ARCH (§5.2.9.3). LEGACY_DEVICES stays clear since all
-// devices are in the name space. Bit 3 would say that MSI does not work.
+// Flags of IAPC_BOOT_ARCH (§5.2.9.3). LEGACY_DEVICES stays clear because all devices
+// are in the namespace. Bit 3 would say that MSI does not work.
 const (
 	boot8042      = 1 << 1
 	bootNoVGA     = 1 << 2
 	bootNoCMOSRTC = 1 << 5
 )
 
-// fadt is the Fixed ACPI Description Table (§5.2.9). The blocks of fixed hardware
-// stay zero, as hardware-reduced ACPI has them.
+// fadt is the Fixed ACPI Description Table (§5.2.9). The fixed hardware blocks stay
+// zero, as hardware-reduced ACPI requires.
 func fadt(c Config, dsdt uint64) []byte {
 	flags, arch := uint32(fadtFixedFlags), uint16(bootNoVGA)
 	if c.Power.ResetPort != 0 {
@@ -117,8 +117,8 @@ func fadt(c Config, dsdt uint64) []byte {
 	return Table("FACP", 6, t[headerSize:])
 }
 
-// port is a port of one byte as a Generic Address Structure (§5.2.3.2), all
-// zeros for none.
+// port is a one-byte port as a Generic Address Structure (§5.2.3.2), all zeros for
+// none.
 func port(n uint16) []byte {
 	gas := make([]byte, 12)
 	if n != 0 {
@@ -130,8 +130,8 @@ func port(n uint16) []byte {
 }
 
 // spcr is the Serial Port Console Redirection table, revision 2 (Microsoft's
-// specification of that name): the console that `earlycon` alone means to Linux,
-// and that other systems look for.
+// specification of that name): the console that Linux uses for a plain `earlycon`, and
+// that other systems look for.
 func spcr(s Serial) []byte {
 	const (
 		size       = 80
@@ -156,9 +156,9 @@ func spcr(s Serial) []byte {
 	return Table("SPCR", 2, t[headerSize:])
 }
 
-// madt is the Multiple APIC Description Table (§5.2.12). It needs no interrupt
-// source overrides: there is no 8259 (PCAT_COMPAT is clear), so there are no ISA
-// interrupts that could be wired otherwise, only GSIs.
+// madt is the Multiple APIC Description Table (§5.2.12). It needs no interrupt source
+// overrides: there is no 8259 (PCAT_COMPAT is clear), so there are no ISA interrupts
+// with other wiring, only GSIs.
 func madt(apicIDs []uint32) []byte {
 	const flags, ioAPICID, gsiBase = 0, 0, 0
 	le := binary.LittleEndian
@@ -192,7 +192,7 @@ func localAPIC(uid, id uint8) []byte {
 	return []byte{0, 8, uid, id, apicEnabled, 0, 0, 0}
 }
 
-// localX2APIC is a Processor Local x2APIC structure (§5.2.12.12), for what does
+// localX2APIC is a Processor Local x2APIC structure (§5.2.12.12), for values that do
 // not fit in a byte (255 means all).
 func localX2APIC(uid, id uint32) []byte {
 	b := []byte{9, 16, 0, 0}
