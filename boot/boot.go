@@ -1,8 +1,8 @@
-// Package boot puts a Linux kernel, its initrds, its command line and the
-// structures that it starts from into a guest's memory, and says how the first
-// vCPU must start. It follows the Linux/x86 boot protocol (the kernel's
-// Documentation/x86/boot.rst and zero-page.rst) and the PVH one of Xen
-// (docs/misc/pvh.pandoc). It knows memory only, no vCPU.
+// Package boot loads a Linux kernel, its initrds, its command line and its boot
+// structures into a guest's memory, and returns the state in which the first vCPU must
+// start. It follows the Linux/x86 boot protocol (the kernel's
+// Documentation/x86/boot.rst and zero-page.rst) and Xen's PVH protocol
+// (docs/misc/pvh.pandoc). It deals only with memory, not with vCPUs.
 package boot
 
 import (
@@ -16,13 +16,13 @@ import (
 	"vmm/mem"
 )
 
-// A Mode is a way to start a kernel. Its zero value is Auto; *Mode is a value
-// for flag and pflag, and has a text form for JSON.
+// A Mode is a way to boot a kernel. Its zero value is Auto; *Mode is a value for flag
+// and pflag, and has a text form for JSON.
 type Mode string
 
 const (
-	Auto    Mode = "auto"    // Direct, or what else the kernel allows
-	Direct  Mode = "direct"  // unpack the kernel here, enter it in 64-bit mode
+	Auto    Mode = "auto"    // Direct, or another mode that the kernel allows
+	Direct  Mode = "direct"  // unpack the kernel here and enter it in 64-bit mode
 	BzImage Mode = "bzimage" // let the kernel unpack itself
 	PVH     Mode = "pvh"     // the ELF kernel's 32-bit entry for Xen-style loaders
 )
@@ -48,45 +48,45 @@ func (m Mode) String() string {
 	return string(m)
 }
 
-// Type is what pflag calls the value in its usage text.
+// Type is the name of the value type in pflag's usage text.
 func (m *Mode) Type() string { return "mode" }
 
 // UnmarshalText is Set for JSON.
 func (m *Mode) UnmarshalText(text []byte) error { return m.Set(string(text)) }
 
-// Params is what to start.
+// Params describes what to boot.
 type Params struct {
 	Kernel   string        // path of a bzImage or an ELF
 	Initrds  []string      // paths; the guest sees them one after another
 	Cmdline  string        // the kernel's command line, without a final NUL
 	Mode     Mode          // how to start it
-	RSDP     mem.Addr      // of ACPI tables that are in memory already, or 0
-	Reserved []mem.Range   // not for the kernel: reserved in its memory map, in RAM or out of it
+	RSDP     mem.Addr      // of the ACPI tables already in memory, or 0
+	Reserved []mem.Range   // not for the kernel: reserved in its memory map, whether RAM or not
 	Cache    *Cache        // of unpacked kernels, or nil
-	Held     *hostfile.Set // has the files under their paths; nil resolves those
+	Held     *hostfile.Set // holds the files by path; nil resolves the paths now
 	Log      *slog.Logger
 }
 
-// An Entry is the state that the first vCPU starts in, and what was done. All
-// registers that it does not name are zero, but for RFLAGS, whose bit 1 is
-// always set. DS stands for ES and SS too.
+// An Entry is the state in which the first vCPU starts, and what Load did. All
+// registers not listed are zero, except RFLAGS, whose bit 1 is always set. DS also
+// stands for ES and SS.
 type Entry struct {
 	IP, BX, SI          uint64
 	CR0, CR3, CR4, EFER uint64
 	CS, DS, TR          Segment
 	GDT                 uint64 // guest physical address
-	GDTLimit            uint16 // size in bytes, less 1
+	GDTLimit            uint16 // size in bytes, minus 1
 
 	Mode    Mode          // never Auto
-	Release string        // the kernel's version, if a bzImage told
+	Release string        // the kernel's version, if a bzImage names it
 	Cached  bool          // the unpacked kernel came from the cache
 	Took    time.Duration // of Load
 
-	finish func(keep bool) error // what Finish does, or only frees
+	finish func(keep bool) error // finishes, or with keep false only frees
 }
 
-// InputError reports a kernel, initrd or command line that cannot be used, in
-// one line: the user's to repair, not the host's fault.
+// InputError reports, in one line, an unusable kernel, initrd or command line: the
+// user must fix it, the host is not at fault.
 type InputError struct {
 	What string // "kernel", "initrd", "command line"
 	Path string // or ""
@@ -103,13 +103,13 @@ func (e *InputError) Error() string {
 // Unwrap returns the cause.
 func (e *InputError) Unwrap() error { return e.Err }
 
-// errUnsupported marks a bzImage that may well start, but not from here.
+// errUnsupported marks a bzImage that may start, but only by unpacking itself.
 var errUnsupported = errors.New("only mode bzimage can start it")
 
-// Finish does what can wait until the guest runs: it brings the cache up to
-// date and frees what that took. The caller calls it once after every Load that
-// succeeded, on any goroutine; it may take a second. Its error is a reason for a
-// log line, not for an end.
+// Finish does work that can wait until the guest runs: it updates the cache and frees
+// the memory used for that. The caller calls it once after every successful Load, on
+// any goroutine; it may take a second. Its error should be logged but should not end
+// the guest.
 func (e *Entry) Finish() error { return e.end(true) }
 
 func (e *Entry) end(keep bool) error {
@@ -127,18 +127,17 @@ type loader struct {
 	mem       *mem.Memory
 	kernel    *file
 	initrds   []*file
-	setup     setup       // of the kernel, or what stands for it
-	isBzImage bool        // else an ELF
+	setup     setup       // the kernel's, or a substitute
+	isBzImage bool        // otherwise an ELF
 	ram       []mem.Range // usable by the kernel
 	memmap    []mapEntry
-	end       mem.Addr  // behind the kernel
-	initrd    mem.Range // of all initrds; Size 0 if there is none
+	end       mem.Addr  // address after the kernel
+	initrd    mem.Range // all initrds; Size 0 if there is none
 	entry     *Entry
 }
 
-// Load puts the kernel and all that it needs into m, which must be fresh: all
-// zero but for what is in p.Reserved. What is wrong with a file or with the
-// command line is an *InputError.
+// Load loads the kernel and everything it needs into m, which must be fresh: all zero
+// except p.Reserved. An error in a file or in the command line is an *InputError.
 func Load(m *mem.Memory, p Params) (*Entry, error) {
 	start := time.Now()
 	if p.Log == nil {
@@ -171,7 +170,7 @@ func (l *loader) close() {
 	}
 }
 
-// layOut decides what memory the kernel may have.
+// layOut determines which memory the kernel may use.
 func (l *loader) layOut() (err error) {
 	l.ram = usable(l.mem, l.Reserved)
 	if !holds(l.ram, gdtBase, uint64(lowEnd-gdtBase)) {
@@ -181,7 +180,7 @@ func (l *loader) layOut() (err error) {
 	return err
 }
 
-// open opens every file first: what can fail at once shall not fail late.
+// open opens every file first, so that errors show early.
 func (l *loader) open() (err error) {
 	if l.kernel, err = openFile(l.Held, "kernel", l.Kernel); err != nil {
 		return err
@@ -222,7 +221,7 @@ func (l *loader) checkCmdline() error {
 	return nil
 }
 
-// writeStructures fills the memory below 1 MiB and completes the entry.
+// writeStructures writes the boot structures below 1 MiB and completes the entry.
 func (l *loader) writeStructures() error {
 	e := l.entry
 	if err := l.mem.Write(cmdlineBase, append([]byte(l.Cmdline), 0)); err != nil {
@@ -239,7 +238,7 @@ func (l *loader) writeStructures() error {
 	z := l.setup.zeroPage(l)
 	switch e.Mode {
 	case Direct:
-		// The kernel's own unpacker would say so; without it Linux does not
+		// The kernel's own unpacker would set this flag. Without it Linux does not
 		// randomize its memory layout (CONFIG_RANDOMIZE_MEMORY).
 		if !hasWord(l.Cmdline, "nokaslr") {
 			z[loadFlags] |= kaslrFlag

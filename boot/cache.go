@@ -14,35 +14,35 @@ import (
 	"vmm/hostfile"
 )
 
-// A Cache keeps unpacked kernels in a directory, so that the next start of the
-// same kernel need not even read it. Any number of processes may use it at
-// once. The directory has
+// A Cache keeps unpacked kernels in a directory, so that the next start of the same
+// kernel does not even read the kernel file. Several processes may use it at once. The
+// directory holds
 //
 //	<sha256 of the payload>-<its size>.image    an unpacked kernel, see header
 //	<device>-<inode>-<size>-<mtime>-<ctime>.key  a symbolic link to one: the index
 //	<random>.tmp                                one of these, half written
 //
-// Everything is written to a .tmp and then renamed; nothing changes after that.
-// An image may be unlinked while a guest has it mapped, but never truncated.
-// Its mtime is the time of its last use. A cache that does not work costs time,
-// nothing else: Load says why in the log.
+// Everything is written to a .tmp file and then renamed; it never changes after that.
+// An image may be unlinked while a guest has it mapped, but is never truncated. Its
+// mtime is the time of its last use. A broken cache costs only time: Load logs the
+// reason.
 type Cache struct {
-	Dir   string        // see CacheDir; made if it is missing
-	Limit int64         // bytes of all images; 0 means DefaultCacheLimit
+	Dir   string        // see CacheDir; created if missing
+	Limit int64         // total bytes of all images; 0 means DefaultCacheLimit
 	Copy  bool          // read an image into memory instead of mapping it
-	Held  *hostfile.Set // has the directory under its path; nil resolves that
+	Held  *hostfile.Set // holds the directory by path; nil resolves the path now
 }
 
-// DefaultCacheLimit has room for about ten kernels of distributions.
+// DefaultCacheLimit has room for about ten distribution kernels.
 const DefaultCacheLimit = 512 << 20
 
 const (
-	maxKeys   = 256         // links in the index, each a file of the user's
-	staleTemp = time.Hour   // a .tmp of that age has lost its writer
-	settled   = time.Second // age of a file whose key can be trusted
+	maxKeys   = 256         // links in the index, each one file of the user
+	staleTemp = time.Hour   // a .tmp older than this has lost its writer
+	settled   = time.Second // minimum age of a file for its key to be trusted
 )
 
-// CacheDir returns the directory that a user's kernels are cached in:
+// CacheDir returns the directory in which a user's kernels are cached:
 // $XDG_CACHE_HOME/vmm/kernels.
 func CacheDir() (string, error) {
 	dir, err := os.UserCacheDir()
@@ -52,14 +52,14 @@ func CacheDir() (string, error) {
 	return filepath.Join(dir, "vmm", "kernels"), nil
 }
 
-// A store is a Cache's directory, open. A nil store is empty and keeps nothing.
+// A store is the open directory of a Cache. A nil store is empty and keeps nothing.
 type store struct {
 	*Cache
 	root *os.Root
 }
 
-// open opens the directory, which must be the user's own and closed to others:
-// whoever can write there decides what guests run.
+// open opens the directory, which must belong to the user and be closed to others:
+// anyone who can write there decides what guests run.
 func (c *Cache) open() (*store, error) {
 	root, err := c.Held.OpenRoot(c.Dir)
 	if err != nil {
@@ -80,7 +80,7 @@ func (c *Cache) open() (*store, error) {
 	return &store{c, root}, nil
 }
 
-// openStore returns the loader's cache, or nil if there is none that works.
+// openStore returns the loader's cache, or nil if no cache works.
 func (l *loader) openStore() *store {
 	if l.Cache == nil {
 		return nil
@@ -92,15 +92,14 @@ func (l *loader) openStore() *store {
 	return s
 }
 
-// key names the state of a file: as long as it is the same, so is the content.
+// key identifies the state of a file: while the key is the same, so is the content.
 func (f *file) key() string {
 	st := f.info.Sys().(*syscall.Stat_t)
 	return fmt.Sprintf("%x-%x-%x-%x-%x.key", st.Dev, st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano())
 }
 
-// settled reports whether the file was last changed well before it was opened.
-// One that is changed twice within a tick of the clock would have the same key
-// for two contents.
+// settled reports whether the file was last changed well before it was opened. A file
+// changed twice within one clock tick would have the same key for two contents.
 func (f *file) settled() bool {
 	st := f.info.Sys().(*syscall.Stat_t)
 	return f.opened.Sub(time.Unix(0, max(st.Mtim.Nano(), st.Ctim.Nano()))) > settled
@@ -113,9 +112,8 @@ func imageName(payload []byte) string {
 
 func imageSuffix(payloadSize int) string { return fmt.Sprintf("-%d.image", payloadSize) }
 
-// find returns the image that name, a key's or an image's, leads to, and the
-// image's own name; or nil. An image that is damaged is removed. The caller
-// closes the image.
+// find returns the image that name (of a key or an image) leads to, and the image's
+// own name; or nil. It removes a damaged image. The caller closes the image.
 func (s *store) find(name string) (*image, string) {
 	if s == nil {
 		return nil, ""
@@ -141,8 +139,8 @@ func (s *store) find(name string) (*image, string) {
 	return img, name
 }
 
-// findPayload returns the image of a payload that was unpacked before, though
-// perhaps from another file. It computes no digest in vain.
+// findPayload returns the image of a payload unpacked before, perhaps from another
+// file. It computes the digest only if an image of this payload size exists.
 func (s *store) findPayload(payload []byte) (*image, string) {
 	if s == nil || !s.hasSuffix(imageSuffix(len(payload))) {
 		return nil, ""
@@ -175,7 +173,7 @@ func (s *store) add(name string, e *entry) error {
 		return err
 	}
 	if err = e.write(f); err == nil {
-		err = f.Sync() // a name must not outlive its data in a crash of the host
+		err = f.Sync() // after a host crash, a name must not exist without its data
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
 		err = s.root.Rename(tmp, name)
@@ -186,8 +184,8 @@ func (s *store) add(name string, e *entry) error {
 	return err
 }
 
-// use notes that the image was used just now, makes key, if any, lead to it, and
-// evicts what is too much.
+// use records that the image was used now, links key, if any, to it, and evicts excess
+// images.
 func (s *store) use(name, key string) error {
 	now := time.Now()
 	err := s.root.Chtimes(name, now, now)

@@ -2,14 +2,14 @@ package boot
 
 import "vmm/mem"
 
-// zeroRun is how many zeros are worth leaving out, and a mapping of their own.
+// zeroRun is the length in bytes from which a run of zeros is left out and gets its
+// own mapping.
 const zeroRun = 256 << 10
 
 var onePageOfZeros [mem.PageSize]byte
 
-// compact leaves long runs of zeros out of the segments, which are in data:
-// fresh guest memory has them already. In Linux they are a quarter of the image,
-// most of it .bss.
+// compact removes long runs of zeros from the segments, which are in data: fresh guest
+// memory is already zero. In Linux they are a quarter of the image, most of it .bss.
 func (img *image) compact(data []byte) {
 	var pieces []segment
 	for _, s := range img.segments {
@@ -46,7 +46,7 @@ func (s segment) split(data []byte) []segment {
 	return out
 }
 
-// zeroPages returns how many bytes the zero pages at the start of data have.
+// zeroPages returns the size in bytes of the zero pages at the start of data.
 func zeroPages(data []byte) (n int) {
 	for n < len(data) {
 		page := data[n:min(len(data), n+mem.PageSize)]

@@ -6,21 +6,21 @@ import (
 	"vmm/mem"
 )
 
-// A Segment is a segment register with its hidden part, as KVM wants it; the
-// GDT in guest memory says the same. Field names are those of kvm_segment.
+// A Segment is a segment register with its hidden part, in KVM's form; the GDT in
+// guest memory matches it. Field names are those of kvm_segment.
 type Segment struct {
 	Selector uint16
 	Base     uint64
-	Limit    uint32 // in bytes, whatever G is
+	Limit    uint32 // in bytes, regardless of G
 	Type     uint8
 	S        bool // code or data, not a system segment
 	L        bool // 64-bit code
 	DB       bool // 32-bit
-	G        bool // the descriptor counts in pages
+	G        bool // the descriptor's limit is in pages
 }
 
-// Selectors of the boot protocol, and of a task that nobody switches to but
-// that VT-x insists on.
+// Selectors of the boot protocol, and of a TSS, which is never used for a task switch
+// but which VT-x requires.
 const (
 	bootCS  = 0x10
 	bootDS  = 0x18
@@ -29,7 +29,7 @@ const (
 
 const tssSize = 0x68
 
-// Registers' bits (SDM vol. 3, 2.5 and 2.2.1).
+// Register bits (SDM vol. 3, 2.5 and 2.2.1).
 const (
 	cr0PE   = 1 << 0
 	cr0ET   = 1 << 4
@@ -50,7 +50,7 @@ func flat(selector uint16, typ uint8, long bool) Segment {
 	return Segment{Selector: selector, Limit: 0xffffffff, Type: typ, S: true, L: long, DB: !long, G: true}
 }
 
-// descriptor encodes s for the GDT (SDM vol. 3, 3.4.5), present, DPL 0.
+// descriptor encodes s for the GDT (SDM vol. 3, 3.4.5), with P set and DPL 0.
 func (s Segment) descriptor() uint64 {
 	limit := uint64(s.Limit)
 	if s.G {
@@ -105,8 +105,8 @@ func (e *Entry) writeGDT(m *mem.Memory) error {
 	return m.Write(gdtBase, gdt)
 }
 
-// writePageTables maps the first 4 GiB to themselves in pages of 2 MiB: a vCPU
-// need not have larger ones.
+// writePageTables identity-maps the first 4 GiB in 2 MiB pages: a vCPU may not support
+// larger ones.
 func writePageTables(m *mem.Memory) error {
 	const (
 		tables  = 4

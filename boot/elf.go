@@ -13,7 +13,7 @@ import (
 // isELF reports whether a file that begins with head is an ELF.
 func isELF(head []byte) bool { return bytes.HasPrefix(head, []byte(elf.ELFMAG)) }
 
-// An elfHeader is what a kernel's ELF header and program headers say, of
+// An elfHeader holds the fields of a kernel's ELF header and program headers, of
 // either class (System V ABI, "Object Files").
 type elfHeader struct {
 	class   elf.Class
@@ -22,9 +22,9 @@ type elfHeader struct {
 	progs   []elf.Prog64
 }
 
-// parseELF reads the headers of an ELF kernel of size bytes. debug/elf is not
-// used: it reads sections too, which a kernel need not have and which would
-// only be more to distrust.
+// parseELF reads the headers of an ELF kernel of size bytes. It does not use
+// debug/elf, which also reads sections: a kernel need not have them, and they would
+// only be more untrusted input.
 func parseELF(r io.ReaderAt, size int64) (*image, error) {
 	h, err := readELFHeader(r, size)
 	if err != nil {
@@ -79,9 +79,9 @@ func parseELF(r io.ReaderAt, size int64) (*image, error) {
 	return img, nil
 }
 
-// enters64 reports whether the ELF's entry is one for 64-bit mode: no virtual
-// address, not above what the page tables map, and not the one for PVH, which is
-// 32-bit code (as is all of an EM_386, whatever its class).
+// enters64 reports whether the ELF's entry is a 64-bit one: not a virtual address, not
+// above the range of the page tables, and not the PVH entry, which is 32-bit code (as
+// is all of an EM_386, whatever its class).
 func (h *elfHeader) enters64(img *image) bool {
 	return h.class == elf.ELFCLASS64 && h.machine == elf.EM_X86_64 &&
 		img.has(h.entry) && h.entry < uint64(fourGiB) && h.entry != uint64(img.pvh)
@@ -151,13 +151,13 @@ func (h *elfHeader) readProgs(r io.ReaderAt, size int64, off uint64, entsize, co
 	return nil
 }
 
-// pvhEntry returns the physical 32-bit entry that a Xen note of type 18
-// (XEN_ELFNOTE_PHYS32_ENTRY) names.
+// pvhEntry returns the physical 32-bit entry given by a Xen note of type 18
+// (XEN_ELFNOTE_PHYS32_ENTRY).
 func pvhEntry(notes []byte, align uint64) (uint32, bool) {
 	const phys32Entry = 18
 	le := binary.LittleEndian
 	if align != 8 {
-		align = 4 // also where the header says 0 or 1
+		align = 4 // also if the header says 0 or 1
 	}
 	for len(notes) >= 12 {
 		nameSize, descSize, typ := uint64(le.Uint32(notes)), uint64(le.Uint32(notes[4:])), le.Uint32(notes[8:])

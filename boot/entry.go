@@ -10,9 +10,9 @@ import (
 	"vmm/mem"
 )
 
-// A header is the first page of an image in the cache, followed by its own
-// SHA-256. Behind it are the segments, each at an offset that is congruent to
-// its address modulo a page, so that it can be mapped.
+// A header is the first page of an image in the cache, followed by its own SHA-256.
+// After it come the segments, each at an offset congruent to its address modulo the
+// page size, so that it can be mapped.
 type header struct {
 	Magic    [8]byte // changes with the format
 	Size     uint64  // of the file
@@ -27,11 +27,11 @@ var (
 	headerBytes = binary.Size(header{})
 )
 
-// An entry is an image on its way into the cache.
+// An entry is an image being added to the cache.
 type entry struct {
 	header header
-	data   []byte   // what the image was parsed from
-	from   []uint64 // where the segments are in data
+	data   []byte   // the source that the image was parsed from
+	from   []uint64 // offsets of the segments in data
 }
 
 func newEntry(img *image, data []byte) *entry {
@@ -75,9 +75,8 @@ func withSum(b []byte) []byte {
 	return append(b, sum[:]...)
 }
 
-// readEntry returns the image in a file of the cache, or an error if it is
-// damaged. The pages of the segments are not looked at: that would cost what
-// the cache saves.
+// readEntry returns the image in a cache file, or an error if it is damaged. It does
+// not check the contents of the segments: that would cost as much as the cache saves.
 func readEntry(f *os.File) (*image, error) {
 	info, err := f.Stat()
 	if err != nil {

@@ -13,16 +13,16 @@ import (
 
 func tempName() string { return rand.Text() + ".tmp" }
 
-// The names of a Cache's files, so that nothing else is removed of a directory that
-// the user has other things in.
+// The names of a Cache's files. Nothing else is removed from the directory, in which
+// the user may have other files.
 var (
 	imageNames = regexp.MustCompile(`^[0-9a-f]{64}-[0-9]+\.image$`)
 	keyNames   = regexp.MustCompile(`^[0-9a-f]+(-[0-9a-f]+){4}\.key$`)
 	tempNames  = regexp.MustCompile(`^[A-Z2-7]{26}\.tmp$`)
 )
 
-// remove removes what names says is the cache's: a file of this user's, under no other
-// name, or a link.
+// remove removes a file if names matches it and it is the cache's: a file of this user
+// with no other link, or a symbolic link.
 func (s *store) remove(info fs.FileInfo, names *regexp.Regexp) {
 	st := info.Sys().(*syscall.Stat_t)
 	file := info.Mode().Type()&^fs.ModeSymlink == 0 && st.Nlink == 1 && int(st.Uid) == os.Geteuid()
@@ -38,9 +38,9 @@ func (s *store) limit() int64 {
 	return s.Limit
 }
 
-// evict removes the images that were not used for longest until the rest is
-// within the limit, then what they leave behind. Another process may do the
-// same at the same time: what is gone already is no error.
+// evict removes the least recently used images until the rest is within the limit,
+// then their leftovers. Another process may do the same at the same time: a file that
+// is already gone is not an error.
 func (s *store) evict() {
 	var images, keys []fs.FileInfo
 	for _, e := range s.list() {

@@ -15,8 +15,8 @@ import (
 	"vmm/hostfile"
 )
 
-// A file is a regular file that the user named. It is read and never mapped:
-// its owner may truncate it at any time.
+// A file is a regular file named by the user. It is read and never mapped: its owner
+// may truncate it at any time.
 type file struct {
 	*os.File
 	what   string // for errors: "kernel", "initrd"
@@ -25,16 +25,16 @@ type file struct {
 	opened time.Time
 }
 
-// openFile opens a file that must be regular and not empty.
+// openFile opens a file, which must be regular and not empty.
 func openFile(held *hostfile.Set, what, path string) (*file, error) {
 	if path == "" {
 		return nil, &InputError{what, "", errors.New("no path given")}
 	}
-	// A FIFO would block without O_NONBLOCK until somebody writes to it.
+	// Without O_NONBLOCK, opening a FIFO would block until it has a writer.
 	f, err := held.Open(path, os.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
 		if pe := (*fs.PathError)(nil); errors.As(err, &pe) {
-			err = pe.Err // the path is said already
+			err = pe.Err // the path is in the InputError already
 		}
 		return nil, &InputError{what, path, err}
 	}
@@ -65,7 +65,7 @@ func kind(m fs.FileMode) string {
 	return "a device"
 }
 
-// bad returns an error of the user's about f.
+// bad returns err as a user error about f.
 func (f *file) bad(err error) error {
 	if ie := (*InputError)(nil); errors.As(err, &ie) {
 		return err
@@ -73,7 +73,7 @@ func (f *file) bad(err error) error {
 	return &InputError{f.what, f.Name(), err}
 }
 
-// readFull fills b from off on.
+// readFull fills b from offset off.
 func (f *file) readFull(b []byte, off int64) error {
 	_, err := f.ReadAt(b, off)
 	if err == io.EOF {
@@ -85,13 +85,13 @@ func (f *file) readFull(b []byte, off int64) error {
 	return nil
 }
 
-// head returns the first headSize bytes, or all if there are fewer.
+// head returns the first headSize bytes, or the whole file if it is shorter.
 func (f *file) head() ([]byte, error) {
 	b := make([]byte, min(f.size, headSize))
 	return b, f.readFull(b, 0)
 }
 
-// magics are files that people take for kernels.
+// magics are files that users mistake for kernels.
 var magics = []struct {
 	off   int
 	magic string
@@ -113,7 +113,7 @@ var magics = []struct {
 	{510, "\x55\xaa", "a disk image or boot sector: give it as a disk"},
 }
 
-// notKernel says what head is the beginning of.
+// notKernel returns an error that says what kind of file begins with head.
 func notKernel(head []byte) error {
 	if hasMultiboot(head) {
 		return errMultiboot
@@ -129,7 +129,7 @@ func notKernel(head []byte) error {
 	return errors.New("not a kernel (neither bzImage nor ELF): is it the right file?")
 }
 
-// printable returns s up to the first byte that is no part of a text.
+// printable returns s up to the first character that is not text.
 func printable(s string) string {
 	for i, r := range s {
 		if r == unicode.ReplacementChar || !unicode.IsPrint(r) && !unicode.IsSpace(r) {

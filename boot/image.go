@@ -11,29 +11,29 @@ import (
 	"vmm/mem"
 )
 
-// A segment is a piece of an unpacked kernel: FileSize bytes at Off of its
-// source belong at the physical address Addr; zeros follow, up to MemSize.
+// A segment is a piece of an unpacked kernel: FileSize bytes at Off in its source
+// belong at the physical address Addr; zeros follow, up to MemSize.
 type segment struct {
 	Addr, Off, FileSize, MemSize uint64
 }
 
-// An image is an unpacked kernel: an ELF file, an ELF that was unpacked into
-// memory, or an entry of the cache.
+// An image is an unpacked kernel: an ELF file, an ELF unpacked into memory, or an
+// entry of the cache.
 type image struct {
 	src      io.ReaderAt
-	immortal *os.File // src, if it is ours and never changes, so that it may be mapped
+	immortal *os.File // src, if it is ours and never changes, so it may be mapped
 	entry    uint64   // physical, in 64-bit mode; 0 if there is none
 	pvh      uint32   // physical, in 32-bit protected mode; 0 if there is none
 	segments []segment
 }
 
-// check sorts the segments and says what is wrong with them.
+// check sorts the segments and returns an error if they are invalid.
 func (img *image) check() error {
 	if len(img.segments) == 0 {
 		return errors.New("an ELF without anything to load: not a kernel")
 	}
 	slices.SortFunc(img.segments, func(a, b segment) int { return cmp.Compare(a.Addr, b.Addr) })
-	end := uint64(holeEnd) // below it are the boot structures
+	end := uint64(holeEnd) // the boot structures are below it
 	for _, s := range img.segments {
 		switch {
 		case s.FileSize > s.MemSize || s.MemSize > maxImage || s.Addr > 1<<52:
@@ -46,7 +46,7 @@ func (img *image) check() error {
 	return nil
 }
 
-// close closes the file of the cache that the image is in.
+// close closes the image's cache file, if it has one.
 func (img *image) close() {
 	if c, ok := img.src.(io.Closer); ok {
 		c.Close()
@@ -64,7 +64,7 @@ func (img *image) place(m *mem.Memory) error {
 		if img.immortal != nil && (s.Addr^s.Off)%mem.PageSize == 0 && img.mapSegment(m, s) == nil {
 			continue
 		}
-		// Also where m cannot be mapped over, which costs time only.
+		// Also if m cannot be mapped over, which costs only time.
 		if err := img.copySegment(m, s); err != nil {
 			return err
 		}
@@ -87,7 +87,7 @@ func (img *image) mapSegment(m *mem.Memory, s segment) error {
 	return errors.Join(img.copySegment(m, head), img.copySegment(m, tail))
 }
 
-// copySegment reads straight into guest memory.
+// copySegment reads directly into guest memory.
 func (img *image) copySegment(m *mem.Memory, s segment) error {
 	if s.FileSize == 0 {
 		return nil

@@ -6,11 +6,11 @@ import (
 	"vmm/mem"
 )
 
-// initrdAlign is what a cpio archive's members are aligned to, so that one may
+// initrdAlign is the alignment of a cpio archive's members, so that one archive may
 // follow another (the kernel's driver-api/early-userspace/buffer-format.rst).
 const initrdAlign = 4
 
-// initrdSize returns the bytes of all initrds together.
+// initrdSize returns the total size of all initrds in bytes.
 func (l *loader) initrdSize() (n uint64) {
 	for _, f := range l.initrds {
 		n += alignUp(uint64(f.size), initrdAlign)
@@ -18,8 +18,8 @@ func (l *loader) initrdSize() (n uint64) {
 	return n
 }
 
-// loadInitrds reads the initrds, one after another, to the highest place that
-// the kernel allows.
+// loadInitrds reads the initrds, one after another, to the highest address that the
+// kernel allows.
 func (l *loader) loadInitrds() error {
 	size := l.initrdSize()
 	if size == 0 {
@@ -47,14 +47,14 @@ func (l *loader) loadInitrds() error {
 	return nil
 }
 
-// anywhere reports whether the kernel takes initrds at any address: whoever can
-// have them above 4 GiB is not bound by initrd_addr_max either. PVH kernels read
-// 32 bits.
+// anywhere reports whether the kernel accepts initrds at any address: a kernel that
+// accepts them above 4 GiB is not bound by initrd_addr_max either. PVH kernels read
+// only 32 bits.
 func (l *loader) anywhere() bool {
 	return l.entry.Mode != PVH && l.setup.u16(xloadFlags)&above4G != 0
 }
 
-// noRoom says why size bytes do not fit behind the kernel.
+// noRoom returns an error that says why size bytes do not fit after the kernel.
 func (l *loader) noRoom(size uint64) error {
 	need := alignUp(uint64(l.end), mem.PageSize) + size
 	if max := uint64(l.setup.u32(initrdAddrMax)); need > max && !l.anywhere() {

@@ -7,8 +7,7 @@ import (
 	"vmm/mem"
 )
 
-// loadKernel puts the kernel into memory; it sets l.end and the entry's IP and
-// Mode.
+// loadKernel loads the kernel into memory; it sets l.end and the entry's IP and Mode.
 func (l *loader) loadKernel() error {
 	if !l.isBzImage {
 		if l.Mode == BzImage {
@@ -38,7 +37,7 @@ func (l *loader) loadKernel() error {
 	return err
 }
 
-// loadImage puts an unpacked kernel where it wants to be and picks its entry.
+// loadImage loads an unpacked kernel at its own addresses and picks its entry.
 func (l *loader) loadImage(img *image) error {
 	switch {
 	case l.Mode == PVH && img.pvh == 0:
@@ -75,7 +74,7 @@ func (l *loader) loadImage(img *image) error {
 	return nil
 }
 
-// leaveInitSize keeps free what a bzImage says it needs from its first byte on
+// leaveInitSize reserves the memory that a bzImage needs, counted from its first byte,
 // before it can read its memory map (boot.rst, "init_size").
 func (l *loader) leaveInitSize(img *image) error {
 	if !l.isBzImage {
@@ -89,8 +88,8 @@ func (l *loader) leaveInitSize(img *image) error {
 	return nil
 }
 
-// loadBzImage puts the protected-mode code of a bzImage where it says it would
-// run best, or above, with the room that it needs to unpack itself.
+// loadBzImage loads the protected-mode code of a bzImage at its preferred address or
+// above, with the room that it needs to unpack itself.
 func (l *loader) loadBzImage() error {
 	s := l.setup
 	room, n := uint64(s.u32(initSize)), s.codeSize()
@@ -115,8 +114,8 @@ func (l *loader) loadBzImage() error {
 	return nil
 }
 
-// tooSmall reports that there is no RAM for the kernel up to end, which with
-// the initrds makes what the guest needs.
+// tooSmall reports that the kernel needs RAM up to end; with the initrds this gives
+// the memory that the guest needs.
 func (l *loader) tooSmall(end uint64) error {
 	return l.kernel.bad(fmt.Errorf("needs RAM up to %d MiB, the guest has %d MiB: give it at least %d MiB",
 		mib(end), l.mem.Size()>>20, mib(alignUp(end, mem.PageSize)+l.initrdSize())))

@@ -2,8 +2,8 @@ package boot
 
 import "vmm/mem"
 
-// Where things are in the guest's memory when its first vCPU starts. What is
-// below 1 MiB is free for the kernel to reuse once it has read it.
+// The layout of guest memory when the first vCPU starts. The kernel may reuse
+// everything below 1 MiB once it has read it.
 //
 //	       0 +---------------------+
 //	         | unused (BIOS data)  |
@@ -49,8 +49,8 @@ const (
 	fourGiB       mem.Addr = 4 << 30
 )
 
-// Limits that are ours. Kernels are foreign data: nothing that one of them says
-// about itself may cost more than this.
+// Our own limits. Kernels are untrusted input: nothing that a kernel says about itself
+// may cost more than this.
 const (
 	headSize    = 32 << 10 // the real-mode code is at most 32 KiB (boot.rst)
 	maxImage    = 1 << 30  // an unpacked kernel

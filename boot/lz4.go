@@ -12,15 +12,15 @@ import (
 	"vmm/task"
 )
 
-// The legacy frame of lz4, which Linux packs kernels with: a magic, then blocks
-// of a 4-byte length and data that unpacks to 8 MiB each, the last to less.
+// The legacy frame of lz4, in which Linux packs kernels: a magic number, then blocks,
+// each with a 4-byte length and data that unpacks to 8 MiB, the last one to less.
 const (
 	lz4Magic = "\x02\x21\x4c\x18"
 	lz4Block = 8 << 20
 )
 
-// unpackLZ4 unpacks all blocks at once, each to its own place: they do not
-// depend on one another.
+// unpackLZ4 unpacks all blocks concurrently, each to its own place: they are
+// independent of one another.
 func unpackLZ4(dst, src []byte) error {
 	var outs, blocks [][]byte
 	err := eachLZ4Block(dst, src, func(out, block []byte) { outs, blocks = append(outs, out), append(blocks, block) })
@@ -41,14 +41,14 @@ func unpackLZ4(dst, src []byte) error {
 	return cmp.Or(errs...)
 }
 
-// eachLZ4Block calls unpack with every block and its part of dst.
+// eachLZ4Block calls unpack for every block with its part of dst.
 func eachLZ4Block(dst, src []byte, unpack func(out, block []byte)) error {
 	for len(src) > 0 {
 		if len(src) < 4 {
 			return errors.New("truncated frame")
 		}
 		n := binary.LittleEndian.Uint32(src)
-		more := string(src[:4]) == lz4Magic // the first frame, or one more
+		more := string(src[:4]) == lz4Magic // the first or a further frame
 		src = src[4:]
 		if more {
 			continue

@@ -26,11 +26,11 @@ const (
 // to extract, and a filter.
 const lzopVersion1 = 0x0940
 
-// lzopBlock bounds what one block unpacks to (lzop's MAX_BLOCK_SIZE).
+// lzopBlock bounds the unpacked size of one block (lzop's MAX_BLOCK_SIZE).
 const lzopBlock = 64 << 20
 
-// A cursor takes big-endian numbers from a byte string. Behind its end it
-// yields zeros and says so in short.
+// A cursor reads big-endian numbers from a byte string. Past its end it returns zeros
+// and sets short.
 type cursor struct {
 	b     []byte
 	short bool
@@ -50,7 +50,7 @@ func (c *cursor) u8() uint8   { return c.take(1)[0] }
 func (c *cursor) u16() uint16 { return binary.BigEndian.Uint16(c.take(2)) }
 func (c *cursor) u32() uint32 { return binary.BigEndian.Uint32(c.take(4)) }
 
-// lzopHeader passes the header and returns its flags.
+// lzopHeader skips the header and returns its flags.
 func (c *cursor) lzopHeader() uint32 {
 	c.take(uint64(len(lzopMagic)))
 	version := c.u16()
@@ -79,7 +79,7 @@ func (c *cursor) lzopHeader() uint32 {
 	return flags
 }
 
-// unpackLZOP unpacks the container of lzop, which Linux packs kernels with.
+// unpackLZOP unpacks the lzop container, in which Linux packs kernels.
 func unpackLZOP(dst, src []byte) error {
 	c := &cursor{b: src}
 	flags := c.lzopHeader()
@@ -105,7 +105,7 @@ func unpackLZOP(dst, src []byte) error {
 	return nil
 }
 
-// lzopBlock unpacks the block whose unpacked size has been read.
+// lzopBlock unpacks a block whose unpacked size has already been read.
 func (c *cursor) lzopBlock(out []byte, flags uint32) error {
 	packed := c.u32()
 	sums := make(map[uint32]uint32)

@@ -8,20 +8,20 @@ import (
 	"vmm/mem"
 )
 
-// Types of memory that boot_params and PVH share (ACPI 6.4, 15.1).
+// Memory types shared by boot_params and PVH (ACPI 6.4, 15.1).
 const (
 	typeRAM      = 1
 	typeReserved = 2
 )
 
-// A mapEntry is one line of the memory map that the kernel gets.
+// A mapEntry is one entry of the memory map passed to the kernel.
 type mapEntry struct {
 	base, size uint64
 	typ        uint32
 }
 
-// usable returns the RAM of m that a kernel may use: without the hole below
-// 1 MiB and what is reserved.
+// usable returns the RAM of m that a kernel may use: all except the hole below 1 MiB
+// and the reserved ranges.
 func usable(m *mem.Memory, reserved []mem.Range) []mem.Range {
 	var ram []mem.Range
 	for _, r := range m.Regions() {
@@ -34,7 +34,7 @@ func usable(m *mem.Memory, reserved []mem.Range) []mem.Range {
 	return ram
 }
 
-// cut returns ranges without hole.
+// cut returns ranges with hole removed.
 func cut(ranges []mem.Range, hole mem.Range) []mem.Range {
 	var out []mem.Range
 	for _, r := range ranges {
@@ -49,7 +49,7 @@ func cut(ranges []mem.Range, hole mem.Range) []mem.Range {
 	return out
 }
 
-// memoryMap returns what the kernel is told: usable RAM and reserved ranges,
+// memoryMap returns the memory map for the kernel: usable RAM and reserved ranges,
 // sorted.
 func memoryMap(ram, reserved []mem.Range) ([]mapEntry, error) {
 	var entries []mapEntry
@@ -69,14 +69,14 @@ func memoryMap(ram, reserved []mem.Range) ([]mapEntry, error) {
 	return entries, nil
 }
 
-// holds reports whether [base, base+size) is in one of ranges.
+// holds reports whether [base, base+size) lies within one of ranges.
 func holds(ranges []mem.Range, base mem.Addr, size uint64) bool {
 	return slices.ContainsFunc(ranges, func(r mem.Range) bool {
 		return base >= r.Base && size <= r.Size && uint64(base-r.Base) <= r.Size-size
 	})
 }
 
-// lowest returns the lowest place of size bytes at or above from.
+// lowest returns the lowest aligned address at or above from with room for size bytes.
 func lowest(ranges []mem.Range, from mem.Addr, size, align uint64) (mem.Addr, bool) {
 	for _, r := range ranges {
 		base := alignUp(uint64(max(from, r.Base)), align)
@@ -87,8 +87,8 @@ func lowest(ranges []mem.Range, from mem.Addr, size, align uint64) (mem.Addr, bo
 	return 0, false
 }
 
-// highest returns the highest page-aligned place of size bytes in
-// [from, limit).
+// highest returns the highest page-aligned address in [from, limit) with room for size
+// bytes.
 func highest(ranges []mem.Range, from, limit mem.Addr, size uint64) (mem.Addr, bool) {
 	for _, r := range slices.Backward(ranges) {
 		end := min(r.Base+mem.Addr(r.Size), limit)
@@ -103,6 +103,6 @@ func highest(ranges []mem.Range, from, limit mem.Addr, size uint64) (mem.Addr, b
 	return 0, false
 }
 
-// alignUp rounds v up to a multiple of align, a power of two. It wraps to 0
-// behind the last multiple.
+// alignUp rounds v up to a multiple of align, a power of two. Above the last multiple
+// it wraps to 0.
 func alignUp(v, align uint64) uint64 { return (v + align - 1) &^ (align - 1) }

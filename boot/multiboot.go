@@ -7,8 +7,8 @@ import (
 )
 
 // The headers of kernels for GRUB's own protocols, by the Multiboot Specification
-// 0.6.96 §3.1.1 and 2.0 §3.1.1: a magic number in the file's first bytes, and
-// fields of 32 bits that make 0 with it.
+// 0.6.96 §3.1.1 and 2.0 §3.1.1: a magic number in the file's first bytes, followed by
+// 32-bit fields that sum to 0 with it.
 var multiboots = []struct {
 	magic       uint32
 	within      int64 // bytes from the file's start
@@ -20,8 +20,8 @@ var multiboots = []struct {
 
 var errMultiboot = errors.New("a multiboot kernel, which is not supported: take a Linux kernel, or one with a PVH entry (Xen ELF note 18)")
 
-// isMultiboot reports whether a file of size bytes has the header of either.
-// Such a kernel is entered in 32-bit mode.
+// isMultiboot reports whether a file of size bytes has either header. Such a kernel is
+// entered in 32-bit mode.
 func isMultiboot(r io.ReaderAt, size int64) (bool, error) {
 	head := make([]byte, min(size, headSize))
 	if _, err := r.ReadAt(head, 0); err != nil && err != io.EOF {

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// unpacked returns the kernel in a bzImage, from the cache or unpacked now, and
-// leaves to Finish what the cache shall know of it.
+// unpacked returns the kernel in a bzImage, from the cache or unpacked now, and leaves
+// cache updates to Finish.
 func (l *loader) unpacked() (*image, error) {
 	s := l.openStore()
 	if img, name := s.find(l.kernel.key()); img != nil {
@@ -36,7 +36,7 @@ func (l *loader) unpacked() (*image, error) {
 	return w.image, nil
 }
 
-// cached makes the entry say that img is the image of that name in s.
+// cached marks the entry as loaded from img, the image called name in s.
 func (l *loader) cached(s *store, img *image, name string) (*image, error) {
 	l.entry.Cached = true
 	key := l.key()
@@ -51,8 +51,7 @@ func (l *loader) cached(s *store, img *image, name string) (*image, error) {
 	return img, nil
 }
 
-// key returns the kernel's key in the cache's index, or "" if it could not be
-// trusted.
+// key returns the kernel's key in the cache's index, or "" if it cannot be trusted.
 func (l *loader) key() string {
 	if !l.kernel.settled() {
 		return ""
@@ -79,7 +78,7 @@ func (l *loader) readPayload() (scratch, error) {
 	return payload, nil
 }
 
-// work is what a kernel that was unpacked leaves to be done.
+// work is what remains to be done for a freshly unpacked kernel.
 type work struct {
 	store         *store // or nil
 	key           string

@@ -10,14 +10,14 @@ import (
 // starts in 32-bit protected mode with EBX pointing at hvm_start_info.
 const (
 	startInfoMagic   = 0x336ec578
-	startInfoVersion = 1 // has a memory map
+	startInfoVersion = 1 // with a memory map
 	startInfoSize    = 56
 	moduleSize       = 32
 	memmapEntrySize  = 24
 )
 
-// writeStartInfo puts hvm_start_info and what it points to, the module list and
-// the memory map, in one page.
+// writeStartInfo writes hvm_start_info, the module list and the memory map into one
+// page.
 func (l *loader) writeStartInfo() error {
 	b := make([]byte, 0, mem.PageSize)
 	le := binary.LittleEndian
@@ -38,10 +38,10 @@ func (l *loader) writeStartInfo() error {
 
 	b = le.AppendUint64(b, uint64(l.initrd.Base))
 	b = le.AppendUint64(b, l.initrd.Size)
-	b = le.AppendUint64(b, 0) // no command line of its own
+	b = le.AppendUint64(b, 0) // the module has no command line
 	b = le.AppendUint64(b, 0)
 
-	for _, e := range l.memmap { // at most maxMapSize, so the page suffices
+	for _, e := range l.memmap { // at most maxMapSize, so one page is enough
 		b = le.AppendUint64(b, e.base)
 		b = le.AppendUint64(b, e.size)
 		b = le.AppendUint32(b, e.typ)

@@ -7,16 +7,16 @@ import (
 	"vmm/mem"
 )
 
-// A node of the list that setup_data begins (x86/boot.rst): the next one's
-// address, a type, the length of what follows.
+// A node of the setup_data list (x86/boot.rst): the next node's address, a type, the
+// length of the data.
 const (
 	setupRNGSeed = 9 // SETUP_RNG_SEED
 	seedLength   = 32
 )
 
-// writeSeed gives the kernel random bytes to start from: Linux has them from 6.0
-// on before it knows any device, and wipes them; older ones skip the node. It
-// returns the node's address.
+// writeSeed gives the kernel random bytes at boot. Linux 6.0 and later reads them
+// before it knows any device, and wipes them; older versions skip the node. It returns
+// the node's address.
 func writeSeed(m *mem.Memory) (mem.Addr, error) {
 	le := binary.LittleEndian
 	node := le.AppendUint64(nil, 0)

@@ -16,7 +16,7 @@ import (
 // reads both.
 type setup []byte
 
-// Offsets in a setup, by their names in the kernel's documentation.
+// Offsets in a setup, named as in the kernel's documentation.
 const (
 	acpiRSDPAddr     = 0x070
 	extRamdiskImage  = 0x0c0
@@ -61,8 +61,8 @@ const (
 	kernel64 = 1 << 0 // xloadflags: XLF_KERNEL_64
 	above4G  = 1 << 1 // XLF_CAN_BE_LOADED_ABOVE_4G
 
-	oldestProtocol = 0x20c // 2.12 has xloadflags, and with it the 64-bit entry
-	modernProtocol = 0x20f // what an ELF kernel, which does not say, is taken for
+	oldestProtocol = 0x20c // 2.12 introduced xloadflags, and with it the 64-bit entry
+	modernProtocol = 0x20f // assumed for an ELF kernel, which does not say
 
 	loaderUndefined = 0xff
 	videoNormal     = 0xffff
@@ -70,7 +70,7 @@ const (
 	entry64 = 0x200 // from the start of a bzImage's protected-mode code
 	sector  = 512
 
-	linuxCmdline   = 2047 // COMMAND_LINE_SIZE of x86 without the final NUL
+	linuxCmdline   = 2047 // COMMAND_LINE_SIZE of x86 minus the final NUL
 	linuxInitrdMax = 0x7fffffff
 )
 
@@ -88,7 +88,7 @@ func isBzImage(head []byte) bool {
 		string(head[headerMagic:headerMagic+4]) == hdrS
 }
 
-// check says what is wrong with the setup header of a bzImage of size bytes.
+// check returns an error if the setup header of a bzImage of size bytes is invalid.
 func (s setup) check(size int64) error {
 	if len(s) < setupHeaderLimit {
 		return fmt.Errorf("truncated: %d bytes, not even its header; copy it again", len(s))
@@ -109,7 +109,7 @@ func (s setup) check(size int64) error {
 	return nil
 }
 
-// codeOffset and codeSize tell where the protected-mode code is in the file.
+// codeOffset and codeSize give the position of the protected-mode code in the file.
 func (s setup) codeOffset() int64 {
 	n := int64(s[setupSects])
 	if n == 0 {
@@ -122,7 +122,7 @@ func (s setup) codeSize() int64 { return int64(s.u32(sysSize)) * 16 }
 
 func (s setup) alignment() uint64 { return max(uint64(s.u32(kernelAlignment)), mem.PageSize) }
 
-// payload tells where the compressed kernel is in a bzImage of size bytes.
+// payload returns the position of the compressed kernel in a bzImage of size bytes.
 func (s setup) payload(size int64) (off, n int64, err error) {
 	off, n = s.codeOffset()+int64(s.u32(payloadOffset)), int64(s.u32(payloadLength))
 	switch {
@@ -147,7 +147,7 @@ func (s setup) release() string {
 	return printable(word)
 }
 
-// modern returns the setup of a kernel that comes without a header.
+// modern returns the setup for a kernel without a header.
 func modern() setup {
 	s := make(setup, mem.PageSize)
 	s.put16(bootFlag, bootFlagMagic)
@@ -161,8 +161,8 @@ func modern() setup {
 	return s
 }
 
-// zeroPage returns boot_params with what the loader fills in, from s, the setup
-// header of the kernel.
+// zeroPage returns boot_params with the loader's values, based on s, the kernel's
+// setup header.
 func (s setup) zeroPage(l *loader) setup {
 	z := make(setup, mem.PageSize)
 	end := min(headerMagic+int(s[headerLength]), setupHeaderLimit)
@@ -187,5 +187,5 @@ func (s setup) zeroPage(l *loader) setup {
 	return z
 }
 
-// hasWord reports whether the command line has the option as a word of its own.
+// hasWord reports whether the command line contains the option as a separate word.
 func hasWord(cmdline, option string) bool { return slices.Contains(strings.Fields(cmdline), option) }

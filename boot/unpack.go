@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// scratch is memory for a kernel on its way. It is the host's and not the Go
-// heap's, so that it goes back at once.
+// scratch is temporary memory for loading a kernel. It is mapped, not on the Go heap,
+// so that it is returned to the host at once.
 type scratch []byte
 
 func newScratch(n int64) (scratch, error) {
@@ -30,19 +30,18 @@ func newScratch(n int64) (scratch, error) {
 
 func (s scratch) free() { unix.Munmap(s) }
 
-// maxWindow bounds what a decoder may keep of its output. Linux packs with
-// windows of 128 MiB at most (scripts/Makefile.lib, scripts/xz_wrap.sh).
+// maxWindow bounds how much of its output a decoder may keep. Linux packs with windows
+// of at most 128 MiB (scripts/Makefile.lib, scripts/xz_wrap.sh).
 const maxWindow = 128 << 20
 
-// A format is a way in which Linux packs kernels. unpack must fill dst, no more
-// and no less.
+// A format is a compression format of Linux kernels. unpack must fill dst exactly.
 type format struct {
 	name   string
 	magic  string
 	unpack func(dst, src []byte) error
 }
 
-// formats has those that the kernel's lib/decompress.c knows.
+// formats lists the formats that the kernel's lib/decompress.c knows.
 var formats = []format{
 	{"gzip", "\x1f\x8b\x08", unpackGzip},
 	{"lz4", lz4Magic, unpackLZ4},
@@ -53,9 +52,9 @@ var formats = []format{
 	{"lzo", lzopMagic, unpackLZOP},
 }
 
-// unpack returns what a bzImage's payload holds, which the caller frees. Every
-// payload ends with its unpacked size in 4 bytes; for gzip they are a part of
-// its format. limit bounds that size, and with it the work.
+// unpack returns the contents of a bzImage's payload; the caller frees them. Every
+// payload ends with its unpacked size in 4 bytes; in gzip they are part of the format.
+// limit bounds that size, and with it the work.
 func unpack(payload []byte, limit int64) (scratch, error) {
 	const trailer = 4
 	var f *format
@@ -95,8 +94,8 @@ var (
 	errTooFew  = errors.New("less data than the stated size")
 )
 
-// readAll fills dst from r, which must end there; reading its end is also what
-// makes a decoder check its sums.
+// readAll fills dst from r, which must end there. Reading to the end also makes a
+// decoder verify its checksums.
 func readAll(dst []byte, r io.Reader) error {
 	if _, err := io.ReadFull(r, dst); err != nil {
 		if err == io.ErrUnexpectedEOF || err == io.EOF {
