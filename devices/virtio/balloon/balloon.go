@@ -1,6 +1,6 @@
-// Package balloon is the virtio memory balloon (§5.5): by it the host takes
-// memory from a running guest and gives it back, hears which pages the guest has
-// free, and how it is off.
+// Package balloon is the virtio memory balloon (§5.5). With it the host takes memory
+// from a running guest and gives it back, and learns which pages the guest has free
+// and its memory statistics.
 //
 // Section numbers (§) are those of virtio 1.2,
 // https://docs.oasis-open.org/virtio/virtio/v1.2/virtio-v1.2.html
@@ -28,16 +28,16 @@ const (
 	featureReporting    = 1 << 5 // VIRTIO_BALLOON_F_PAGE_REPORTING
 )
 
-// Queues, §5.5.2. There is one more than the features call for: the reports are
-// queue 4, but Linux does not count queues that it does not use and has them in
-// queue 3, that of free page hints, which are not offered.
+// Queues, §5.5.2. There is one more than the features require: the reports are queue
+// 4, but Linux does not count queues that it does not use, and has them in queue 3,
+// the queue of free page hints, which are not offered.
 const (
 	queueInflate = 0
 	queueDeflate = 1
 	queueStats   = 2
 	queues       = 5
 
-	// queueSize has room for what Linux reports at once, 32 ranges.
+	// queueSize has room for the 32 ranges that Linux reports at once.
 	queueSize = 128
 )
 
@@ -52,7 +52,7 @@ const (
 // Memory is the guest's memory.
 type Memory interface {
 	Slice(a mem.Addr, n uint64) ([]byte, error)
-	// Discard gives the host back what lies under a slice.
+	// Discard gives the memory under a slice back to the host.
 	Discard(b []byte) error
 }
 
@@ -63,9 +63,9 @@ type Memory interface {
 //	                              v  page numbers, ranges of free pages
 //	                            Memory.Discard
 //
-// A page that the guest gives, it gives of its own memory, whatever it says: any
-// page at any time, twice, or one that a ring is in costs nobody else anything.
-// We keep no list of what is in the balloon, and so have none that could grow.
+// A guest can only give pages of its own memory, whatever it says: to give any page
+// at any time, twice, or one that holds a ring, hurts no one else. We keep no list of
+// what is in the balloon, so none can grow.
 type Device struct {
 	Owner task.Owner // of its timers; set before the first Start
 
@@ -73,21 +73,21 @@ type Device struct {
 	log    *slog.Logger
 
 	negotiated atomic.Uint64
-	reported   atomic.Uint64 // bytes of reports that were given back
-	failed     atomic.Bool   // Discard has, and it was said
-	scratch    [batch]uint32 // page numbers; of the inflate queue's goroutine
+	reported   atomic.Uint64 // bytes of reported pages given back
+	failed     atomic.Bool   // Discard failed, and that was logged
+	scratch    [batch]uint32 // page numbers; used by the inflate queue's goroutine
 
 	mu     sync.Mutex
 	host   virtio.Host      // guarded by mu; nil: stopped
-	notice virtio.Notice    // guarded by mu; of config
+	notice virtio.Notice    // guarded by mu; of changes of config
 	config [configSize]byte // guarded by mu
 	target uint32           // guarded by mu; pages that the host wants; see yield
-	again  *time.Timer      // guarded by mu; of ask
-	relief uint32           // guarded by mu; pages given back last; see yield
+	again  *time.Timer      // guarded by mu; calls ask
+	relief uint32           // guarded by mu; size of the last relief, in pages; see yield
 	poll   poll             // guarded by mu
 }
 
-// New returns a balloon that is empty. A nil log discards.
+// New returns an empty balloon. A nil log discards.
 func New(m Memory, log *slog.Logger) *Device {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -121,7 +121,7 @@ func (d *Device) ReadConfig(off uint64, p []byte) {
 	}
 }
 
-// WriteConfig implements virtio.Device: the driver sets actual and poison_val.
+// WriteConfig implements virtio.Device. The driver sets actual and poison_val.
 func (d *Device) WriteConfig(off uint64, p []byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -135,14 +135,15 @@ func (d *Device) WriteConfig(off uint64, p []byte) {
 	d.yield(before)
 }
 
-// yield has a driver keep what it took back for want of memory (DEFLATE_ON_OOM). Its
-// balloon was smaller than we want then, and it would go on to fill it: Linux takes
-// the memory away again as fast as a program gets it, and neither comes to an end. And
-// it takes back a MiB at a time, each after a long search for other memory, in which
-// the programs' own pages go and come. So it is asked for less than it has left us, by
-// minRelief and then by twice as much each time, until it has had none for a while
-// (askAgain). Who makes its balloon smaller because it was asked to does not make it
-// smaller than that. The caller holds mu.
+// yield lets a driver keep what it took back because it ran out of memory
+// (DEFLATE_ON_OOM). Its balloon is then smaller than we want, and the driver would
+// continue to fill it: Linux takes the memory away again as fast as a program gets
+// it, and neither ever finishes. It takes back a MiB at a time, each after a long
+// search for other memory, in which the programs' own pages are evicted and reloaded.
+// So yield asks for less than the driver has left us, by minRelief and then by twice
+// as much each time, until it has taken nothing back for a while (askAgain). A driver
+// that shrinks its balloon because it was asked to does not shrink it below the
+// target. The caller holds mu.
 func (d *Device) yield(before uint32) {
 	actual := d.field(configActual)
 	if d.negotiated.Load()&featureDeflateOnOOM == 0 || actual >= before || actual >= d.field(configTarget) {
@@ -159,10 +160,10 @@ func (d *Device) yield(before uint32) {
 // minRelief is 16 MiB, in pages.
 const minRelief = 16 << 20 / mem.PageSize
 
-// askAgain is how long a guest that was out of memory is left alone.
+// askAgain is how long a guest that ran out of memory is left alone.
 const askAgain = 30 * time.Second
 
-// ask asks for all that the host wants. It runs on the timer's goroutine.
+// ask asks for all the pages that the host wants. It runs on the timer's goroutine.
 func (d *Device) ask() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -202,8 +203,8 @@ func (d *Device) Stop() {
 	d.again.Stop()
 }
 
-// Reset implements virtio.Resetter: what the driver said is forgotten, and its
-// balloon with it; what we want stays.
+// Reset implements virtio.Resetter. What the driver said is forgotten, and with it
+// its balloon. Our target stays.
 func (d *Device) Reset() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -229,9 +230,9 @@ func (d *Device) Serve(queue int, q *virtq.Queue) {
 	}
 }
 
-// SetTarget says how large the balloon shall be, in bytes, rounded down to
-// pages. The driver sees to it in its own time, as far as it can; one that is
-// paused, once it goes on.
+// SetTarget sets how large the balloon should be, in bytes, rounded down to pages.
+// The driver follows in its own time, as far as it can; a paused one after it
+// resumes.
 func (d *Device) SetTarget(bytes uint64) {
 	pages := uint32(min(bytes/mem.PageSize, 1<<32-1))
 	d.mu.Lock()
@@ -257,7 +258,7 @@ func (d *Device) Save() ([]byte, error) {
 	return json.Marshal(saved{d.target, d.field(configTarget), d.field(configActual), d.field(configPoison), d.notice})
 }
 
-// Load implements virtio.Saver: no value is a wrong one.
+// Load implements virtio.Saver. Any value is valid.
 func (d *Device) Load(b []byte) error {
 	var s saved
 	if err := json.Unmarshal(b, &s); err != nil {

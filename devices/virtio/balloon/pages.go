@@ -11,12 +11,11 @@ import (
 var le = binary.LittleEndian
 
 const (
-	// batch is how many page numbers are looked at together. Linux sends 256 at
-	// once.
+	// batch is how many page numbers are handled together. Linux sends 256 at once.
 	batch = 1024
 
-	// maxPages bounds the work of a request: its buffers may overlap, so that
-	// 4 GiB of page numbers cost a guest nothing. What is behind stays with it.
+	// maxPages bounds the work of a request: its buffers may overlap, so that 4 GiB
+	// of page numbers cost a guest nothing. Further pages stay with the guest.
 	maxPages = 16 * batch
 )
 
@@ -35,8 +34,8 @@ func (d *Device) inflate(q *virtq.Queue) {
 	}
 }
 
-// numbers moves page numbers from a request to scratch, and returns how many.
-// Bytes that are not a whole one are ignored.
+// numbers moves page numbers from a request to scratch, and returns how many. An
+// incomplete last number is ignored.
 func (d *Device) numbers(c *virtq.Chain) (n int) {
 	var b [4]byte
 	for n < batch && c.ReadFull(b[:]) {
@@ -46,15 +45,15 @@ func (d *Device) numbers(c *virtq.Chain) (n int) {
 	return n
 }
 
-// take discards pages, whose order it changes. Neighbours go together: the
-// driver takes them from larger blocks, and a huge page of the host is given
-// back at once, and not in 512 parts.
+// take discards pages, and reorders numbers. Neighbors go together: the driver takes
+// them from larger blocks, so a huge page of the host is given back at once instead
+// of in 512 parts.
 func (d *Device) take(numbers []uint32) {
 	slices.Sort(numbers)
 	for len(numbers) > 0 {
 		first, n := numbers[0], uint32(1)
 		i := 1
-		for ; i < len(numbers) && numbers[i]-first <= n; i++ { // the same again, or the next
+		for ; i < len(numbers) && numbers[i]-first <= n; i++ { // a duplicate, or the next
 			n = numbers[i] - first + 1
 		}
 		numbers = numbers[i:]
@@ -62,8 +61,8 @@ func (d *Device) take(numbers []uint32) {
 	}
 }
 
-// takeRun discards a run of pages, of which some may be no RAM, or lie behind
-// the end of one region and in the next.
+// takeRun discards a run of pages. Some may not be RAM, or the run may cross from one
+// region into the next.
 func (d *Device) takeRun(a, n mem.Addr) {
 	if b, err := d.memory.Slice(a, uint64(n)); err == nil {
 		d.discard(b)
@@ -76,17 +75,17 @@ func (d *Device) takeRun(a, n mem.Addr) {
 	}
 }
 
-// deflate acknowledges that the driver takes pages back, §5.5.6. They were
-// discarded, and need not be brought back: the first access does that.
+// deflate acknowledges that the driver takes pages back, §5.5.6. They were discarded,
+// and need no action: the first access brings them back.
 func deflate(q *virtq.Queue) {
 	for c := q.Pop(); c != nil; c = q.Pop() {
 		q.Push(c, 0)
 	}
 }
 
-// report takes the free pages that the driver tells of, §5.5.6.7. It may use
-// them again once they are acknowledged. One that wants its own pattern in free
-// pages (PAGE_POISON) must find it there: zeros can be had.
+// report takes the free pages that the driver reports, §5.5.6.7. The driver may use
+// them again once they are acknowledged. A driver that wants its own pattern in free
+// pages (PAGE_POISON) must find it there: only zeros can be provided.
 func (d *Device) report(q *virtq.Queue) {
 	features := d.negotiated.Load()
 	d.mu.Lock()
@@ -104,7 +103,7 @@ func (d *Device) report(q *virtq.Queue) {
 	}
 }
 
-// discard gives pages back to the host. If that fails they stay with the guest.
+// discard gives pages back to the host. If that fails, they stay with the guest.
 func (d *Device) discard(b []byte) bool {
 	err := d.memory.Discard(b)
 	if err != nil && !d.failed.Swap(true) {

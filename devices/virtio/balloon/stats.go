@@ -7,13 +7,13 @@ import (
 	"vmm/mem"
 )
 
-// Tags of statistics, §5.5.6.4, by the names that Linux's header has for them.
+// Tags of statistics, §5.5.6.4, with the names from Linux's header.
 var statNames = [...]string{
 	0: "swap-in", // bytes
 	1: "swap-out",
 	2: "major-faults",
 	3: "minor-faults",
-	4: "free-memory", // bytes, as the next ones
+	4: "free-memory", // bytes, as are the next ones
 	5: "total-memory",
 	6: "available-memory",
 	7: "disk-caches",
@@ -24,22 +24,22 @@ var statNames = [...]string{
 // The entries that the driver writes, struct virtio_balloon_stat.
 const (
 	statSize   = 10
-	statsBound = 64 // entries that are looked at: there are 10 kinds
+	statsBound = 64 // entries that are read: there are 10 kinds
 )
 
-// Stats is how the balloon is. What the guest says of itself is its own word.
+// Stats is the state of the balloon. What the guest says of itself is not verified.
 type Stats struct {
-	Target   uint64 // bytes that it shall have
-	Actual   uint64 // bytes that it has, as the guest says
-	Reported uint64 // bytes of free pages that the guest has told of and we gave back, in all
+	Target   uint64 // bytes that it should have
+	Actual   uint64 // bytes that it has, according to the guest
+	Reported uint64 // total bytes of free pages that the guest reported and we gave back
 
-	// Guest has the guest's statistics, those that its driver knows, as they were
-	// at Time; nil if there are none.
+	// Guest holds those statistics that the guest's driver knows, as of Time; nil if
+	// there are none.
 	Guest map[string]uint64 `json:",omitempty"`
 	Time  time.Time         `json:",omitzero"`
 }
 
-// Stats returns how the balloon is.
+// Stats returns the state of the balloon.
 func (d *Device) Stats() Stats {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -52,20 +52,20 @@ func (d *Device) Stats() Stats {
 	}
 }
 
-// poll is how the guest is asked for its statistics, again and again. The driver
-// leaves a buffer with the last ones in the queue; to use it is to ask for new
-// ones (§5.5.6.4). Guarded by Device.mu.
+// poll is the state of the repeated requests for the guest's statistics. The driver
+// leaves a buffer with its last statistics in the queue; using it asks for new ones
+// (§5.5.6.4). Guarded by Device.mu.
 type poll struct {
 	interval time.Duration // 0: never
 	timer    *time.Timer
-	ask      bool // use the buffer
-	asked    bool // the next buffer has what was asked for
+	ask      bool // use the buffer now
+	asked    bool // the next buffer has the requested statistics
 	guest    map[string]uint64
 	at       time.Time
 }
 
-// PollStats has the guest asked for its statistics so often; 0 is never, but for
-// those that it gives at its start.
+// PollStats asks the guest for its statistics every interval. 0 means never, except
+// for those that the guest gives when it starts.
 func (d *Device) PollStats(interval time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -97,8 +97,8 @@ func (d *Device) tick() {
 	d.poll.start()
 }
 
-// stats looks at the buffer in the queue, which stays there until it is time to
-// ask again: then it is used.
+// stats looks at the buffer in the queue. It stays there until it is time to ask
+// again: then it is used.
 func (d *Device) stats(q *virtq.Queue) {
 	for c := q.Pop(); c != nil; c = q.Pop() {
 		if !d.look(c) {
@@ -109,7 +109,8 @@ func (d *Device) stats(q *virtq.Queue) {
 	}
 }
 
-// look returns whether a buffer is to be used. One that has news is read.
+// look reports whether to use a buffer. If the buffer has new statistics, look reads
+// them.
 func (d *Device) look(c *virtq.Chain) (use bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -124,8 +125,8 @@ func (d *Device) look(c *virtq.Chain) (use bool) {
 	return false
 }
 
-// read returns the statistics in a buffer. What is not known is ignored, as is
-// what is not whole (§5.5.6.4.2).
+// read returns the statistics in a buffer. Unknown and incomplete entries are ignored
+// (§5.5.6.4.2).
 func read(c *virtq.Chain) map[string]uint64 {
 	stats := map[string]uint64{}
 	var e [statSize]byte
