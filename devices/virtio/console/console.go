@@ -1,6 +1,6 @@
-// Package console is the virtio console device (§5.3): a terminal for the guest
-// that knows its size, or a number of named ports, which are streams of bytes
-// between a program in the guest and one on the host.
+// Package console is the virtio console device (§5.3): either a terminal for the
+// guest that knows its size, or a number of named ports, which are byte streams
+// between a guest program and a host program.
 //
 // Section numbers (§) are those of virtio 1.2,
 // https://docs.oasis-open.org/virtio/virtio/v1.2/virtio-v1.2.html
@@ -35,7 +35,7 @@ const (
 	configSize      = 12
 )
 
-// Queues, §5.3.2: those of port 0, those for control messages, and those of the
+// Queues, §5.3.2: those of port 0, then those for control messages, then those of the
 // other ports.
 const (
 	queueControlIn  = 2 // to the driver
@@ -43,23 +43,23 @@ const (
 	queueSize       = 64
 )
 
-// MaxPorts bounds the queues of a device.
+// MaxPorts bounds the ports of a device, and so its queues.
 const MaxPorts = 16
 
-// MaxName bounds the name of a port.
+// MaxName bounds the length of a port's name.
 const MaxName = 64
 
 var le = binary.LittleEndian
 
 // Stream is the host's end of a port.
 type Stream struct {
-	Name string    // of a port of NewPorts
-	In   io.Reader // what the guest reads; nil is nothing
+	Name string    // used by NewPorts
+	In   io.Reader // what the guest reads; nil is no input
 	Out  io.Writer // what the guest writes; nil drops it. A Write may block
 
-	// Await gives a guest no input, and does not tell it of a size, before it has
-	// written something, if there are no control messages by which it says that
-	// it is there: Linux throws away what comes while its driver starts.
+	// Await holds back input, and the terminal size, until the guest has written
+	// something, if there are no control messages to announce the driver. Linux
+	// throws away what comes while its driver starts.
 	Await bool
 }
 
@@ -68,12 +68,12 @@ type Stream struct {
 //	Stream.In  --> port.receive --> input  --> queue 2i+2  (0 of port 0)
 //	Stream.Out <-- port.send <----- output <-- queue 2i+3  (1 of port 0)
 //
-// A terminal and named ports are two kinds of device, although §5.3 allows for
-// both in one. A terminal with control messages has its size in one of those,
-// and there Linux had rows and columns the wrong way round until 6.15. In the
-// configuration all read it alike.
+// A terminal and named ports are two kinds of device, although §5.3 allows both in
+// one. A terminal with control messages gets its size in one of those, where Linux
+// swapped rows and columns until 6.15. In the configuration all drivers read it
+// alike.
 type Device struct {
-	Owner task.Owner // of its goroutines; set before the first
+	Owner task.Owner // of its goroutines; set before the first one starts
 
 	ports   []*port
 	offered uint64
@@ -82,14 +82,14 @@ type Device struct {
 	host       virtio.Host // guarded by mu; nil: stopped
 	negotiated uint64      // guarded by mu
 	cols, rows uint16      // guarded by mu
-	ready      bool        // guarded by mu; DEVICE_READY has come
+	ready      bool        // guarded by mu; DEVICE_READY was received
 }
 
-// NewTerminal returns a terminal, which Linux has as hvc0.
+// NewTerminal returns a terminal. Linux calls it hvc0.
 func NewTerminal(s Stream) *Device { return newDevice(featureSize|featureEmergency, s) }
 
-// NewPorts returns a device with ports, which Linux has as /dev/virtio-ports/
-// and their names.
+// NewPorts returns a device with ports. Linux shows them by name in
+// /dev/virtio-ports/.
 func NewPorts(list ...Stream) (*Device, error) {
 	if len(list) < 1 || len(list) > MaxPorts {
 		return nil, fmt.Errorf("console device: %d ports: not in 1 to %d", len(list), MaxPorts)
@@ -137,8 +137,8 @@ func (d *Device) ReadConfig(off uint64, p []byte) {
 	}
 }
 
-// WriteConfig implements virtio.Device. A write of emerg_wr prints its lowest
-// byte, whatever the state of the device (§5.3.5.1).
+// WriteConfig implements virtio.Device. A write to emerg_wr prints its lowest byte,
+// whatever the state of the device (§5.3.5.1).
 func (d *Device) WriteConfig(off uint64, p []byte) {
 	if d.offered&featureEmergency != 0 && off <= configEmergency && configEmergency-off < uint64(len(p)) {
 		d.ports[0].print(p[configEmergency-off])
@@ -156,7 +156,7 @@ func (d *Device) Start(features uint64, h virtio.Host) error {
 	return nil
 }
 
-// multiport says that there are control messages. The caller holds mu.
+// multiport reports whether control messages are in use. The caller holds mu.
 func (d *Device) multiport() bool { return d.negotiated&featureMultiport != 0 }
 
 // Stop implements virtio.Device.
@@ -200,8 +200,8 @@ func (d *Device) Serve(queue int, q *virtq.Queue) {
 	}
 }
 
-// SetSize says how large the terminal is, in characters; 0 is not known. The
-// driver is told of a change; one that is paused, once it goes on.
+// SetSize sets the size of the terminal, in characters; 0 means unknown. The driver
+// is told of a change; a paused one after it resumes.
 func (d *Device) SetSize(cols, rows uint16) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -212,12 +212,12 @@ func (d *Device) SetSize(cols, rows uint16) {
 	d.ports[0].resized()
 }
 
-// Type gives the guest a byte more, behind all that was read of the terminal's
+// Type gives the guest one more byte, after everything read from the terminal's
 // stream.
 func (d *Device) Type(v byte) { d.ports[0].insert(v) }
 
-// Close delivers what the guest has printed, unless ctx is done before. The
-// device is stopped; what it prints from here on is dropped.
+// Close delivers what the guest has printed, unless ctx is done first. The device
+// must be stopped; what it prints from now on is dropped.
 func (d *Device) Close(ctx context.Context) error {
 	var errs []error
 	for _, p := range d.ports {

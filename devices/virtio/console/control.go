@@ -11,20 +11,22 @@ const (
 	eventPortName    = 7 // VIRTIO_CONSOLE_PORT_NAME
 )
 
-// messageSize is that of struct virtio_console_control. A name follows it.
+// messageSize is the size of struct virtio_console_control. A name follows it.
 const messageSize = 8
 
-// control is what the messages about a port have come to.
+// control is the current state of the messages about a port.
 //
-// What is to be said to the driver is bits and no list: however often the host's
-// end or the guest changes its mind, there are three messages a port at most.
+// Messages for the driver are kept as bits and not as a list: however often the
+// host's end or the guest changes its mind, there are at most three messages per
+// port.
 type control struct {
-	Added   bool    `json:",omitempty"` // the driver knows of the port
-	Ready   bool    `json:",omitempty"` // and has made it
+	Added   bool    `json:",omitempty"` // the driver knows the port
+	Ready   bool    `json:",omitempty"` // and has set it up
 	Pending pending `json:",omitempty"`
 }
 
-// pending are messages that the driver has no buffer for yet, in this order.
+// pending is a set of messages that the driver has no buffer for yet, in sending
+// order.
 type pending uint8
 
 const (
@@ -34,7 +36,7 @@ const (
 	pendingAll = pendingAdd | pendingName | pendingOpen
 )
 
-// listen obeys the driver's messages.
+// listen carries out the driver's messages.
 func (d *Device) listen(q *virtq.Queue) {
 	for c := q.Pop(); c != nil; c = q.Pop() {
 		var m [messageSize]byte
@@ -45,7 +47,7 @@ func (d *Device) listen(q *virtq.Queue) {
 	}
 }
 
-// obey does what a message says. One that is none, or comes out of order, is
+// obey does what a message says. A message that is invalid, or comes out of order, is
 // ignored.
 func (d *Device) obey(id uint32, event, value uint16) {
 	d.mu.Lock()
@@ -77,7 +79,7 @@ func (d *Device) obey(id uint32, event, value uint16) {
 	}
 }
 
-// say has the driver told. The caller holds mu.
+// say queues messages for the driver. The caller holds mu.
 func (d *Device) say(p *port, what pending) {
 	p.control.Pending |= what
 	if d.host != nil {
@@ -101,7 +103,7 @@ func (d *Device) tell(q *virtq.Queue) {
 	}
 }
 
-// due says that there is a message for the driver.
+// due reports whether there is a message for the driver.
 func (d *Device) due() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -113,8 +115,8 @@ func (d *Device) due() bool {
 	return false
 }
 
-// message appends the next message that is due to b, if it fits into room, and
-// takes it for sent.
+// message appends the next message that is due to b, if it fits into room, and marks
+// it as sent.
 func (d *Device) message(b []byte, room uint64) []byte {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -144,9 +146,9 @@ func (d *Device) message(b []byte, room uint64) []byte {
 	return nil
 }
 
-// SetConnected says whether there is somebody at the host's end of a port; at
-// first there is. A program in the guest sees it: without, its reads end and its
-// writes wait.
+// SetConnected says whether the host's end of a port is connected; initially it is. A
+// program in the guest notices: while the port is not connected, its reads end and
+// its writes wait.
 func (d *Device) SetConnected(port int, connected bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -10,21 +10,21 @@ import (
 )
 
 const (
-	// inputSize bounds what is read ahead of the guest, with what is inserted.
+	// inputSize bounds what is read ahead of the guest, including inserted bytes.
 	inputSize   = 4 << 10
 	maxInserted = 64
-	// outputSize bounds what the guest has written ahead of the host. Twice as
-	// much exists while the host takes the rest. What is more stays in the queue,
-	// and the guest waits: no byte is lost, and no vCPU is held by us.
+	// outputSize bounds what the guest has written ahead of the host. Twice as much
+	// exists while the host takes the rest. Anything beyond stays in the queue, and
+	// the guest waits: no byte is lost, and we hold up no vCPU.
 	outputSize = 32 << 10
 )
 
 // port is one stream of bytes each way.
 //
-// Its goroutines last as long as there is something to do: one that writes to
-// the host, while there is output; one that reads from it, while the guest would
-// take input. What blocks is the host's, so a stop of the device does not wait
-// for them; they touch no guest memory.
+// Its goroutines last as long as there is something to do: one writes to the host
+// while there is output; one reads from the host while the guest would take input.
+// Only host calls block, so a stop of the device does not wait for them; the
+// goroutines touch no guest memory.
 type port struct {
 	d       *Device
 	index   int
@@ -32,23 +32,23 @@ type port struct {
 	control control // guarded by Device.mu
 
 	mu        sync.Mutex
-	idle      sync.Cond   // of sending
+	idle      sync.Cond   // signaled when sending ends
 	host      virtio.Host // guarded by mu, as is all below; nil: stopped
 	open      bool        // the guest takes input: a program has the port open
-	awaited   bool        // it is taken to, once it writes
+	awaited   bool        // assume open once the guest writes
 	sized     bool        // the driver wants to know the size
 	notice    virtio.Notice
 	input     []byte       // for the guest
-	buf       []byte       // what input is a slice of
-	receiving bool         // there is a goroutine that reads
-	ended     bool         // the host's input is at its end
+	buf       []byte       // the array behind input
+	receiving bool         // a goroutine is reading
+	ended     bool         // the host's input has ended
 	output    []byte       // for the host
-	spare     []byte       // takes the place of output while that is written
-	sending   bool         // there is a goroutine that writes
+	spare     []byte       // replaces output while that is written
+	sending   bool         // a goroutine is writing
 	full      bool         // the queue waits for room in output
-	queue     *virtq.Queue // the queue of output, as it was served last
-	skip      uint64       // bytes of its next chain that are in output
-	absent    bool         // nobody is at the host's end
+	queue     *virtq.Queue // the output queue, as last served
+	skip      uint64       // bytes of its next chain that are already in output
+	absent    bool         // the host's end is not connected
 	closed    bool
 	err       error // of the host's end: what the guest writes is dropped
 }
@@ -59,7 +59,7 @@ func newPort(d *Device, i int, s Stream) *port {
 	return p
 }
 
-// queueIn and queueOut are the port's queues, §5.3.2.
+// queueIn and queueOut return the indexes of the port's queues, §5.3.2.
 func (p *port) queueIn() int {
 	if p.index == 0 {
 		return 0
@@ -69,7 +69,7 @@ func (p *port) queueIn() int {
 
 func (p *port) queueOut() int { return p.queueIn() + 1 }
 
-// start goes on where stop, or reset, has left off.
+// start continues where stop, or reset, left off.
 func (p *port) start(h virtio.Host, features uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -81,12 +81,12 @@ func (p *port) start(h virtio.Host, features uint64) {
 	p.open = p.open || !multiport && !p.stream.Await
 }
 
-// tellable says whether the driver may be told of the size. Linux does not look at
-// it at its start, but only when it is told to; and not too early, for before its
-// port is there that is the end of it. The caller holds mu.
+// tellable reports whether the driver may be told the size. Linux does not read it at
+// its start, but only when told to. If told before its port exists, it never reads
+// it. The caller holds mu.
 func (p *port) tellable() bool { return p.sized && (p.open || !p.awaited) }
 
-// resized says that the size has changed.
+// resized tells the driver that the size has changed, if it may be told.
 func (p *port) resized() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -102,7 +102,7 @@ func (p *port) stop() {
 	p.notice.Stop()
 }
 
-// reset forgets the queue, but no byte.
+// reset forgets the queue state, but loses no byte.
 func (p *port) reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -110,7 +110,7 @@ func (p *port) reset() {
 	p.notice.Reset()
 }
 
-// setOpen says whether the guest takes input.
+// setOpen sets whether the guest takes input.
 func (p *port) setOpen(open bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -136,8 +136,8 @@ func (p *port) receiveQueue(q *virtq.Queue) {
 	p.fetch()
 }
 
-// fetch has the host's input read once the guest has all of it: that is the
-// back-pressure. The caller holds mu.
+// fetch starts a read of the host's input once the guest has taken everything: this
+// is the back-pressure. The caller holds mu.
 func (p *port) fetch() {
 	if p.open && p.host != nil && len(p.input) == 0 && !p.receiving && !p.ended && p.stream.In != nil {
 		p.receiving = true
@@ -145,17 +145,17 @@ func (p *port) fetch() {
 	}
 }
 
-// receive reads once. It may take as long as nobody types.
+// receive reads once. It may block for as long as no input comes.
 func (p *port) receive() {
-	n, err := p.stream.In.Read(p.buf) // no one else's while input is not in it
+	n, err := p.stream.In.Read(p.buf) // buf is ours while input is not in it
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.receiving = false
-	p.ended = err != nil // most often EOF: the guest goes on without input
+	p.ended = err != nil // usually EOF: the guest continues without input
 	if len(p.input) == 0 {
 		p.input = p.buf[:n]
 	} else {
-		p.input = append(p.input, p.buf[:n]...) // behind what was inserted meanwhile
+		p.input = append(p.input, p.buf[:n]...) // after what was inserted meanwhile
 	}
 	if p.host != nil {
 		p.host.Wake(p.queueIn())
@@ -175,13 +175,13 @@ func (p *port) insert(v byte) {
 	}
 }
 
-// transmitQueue takes what the guest writes. Without room it stays in the queue,
-// and send brings us here again.
+// transmitQueue takes what the guest writes. Without room it stays in the queue, and
+// send makes transmitQueue run again.
 func (p *port) transmitQueue(q *virtq.Queue) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.queue != nil && p.queue != q {
-		p.skip = 0 // the driver has reset the queue: it is another
+		p.skip = 0 // the driver has reset the queue: this is a new one
 	}
 	p.queue = q
 	for {
@@ -210,10 +210,10 @@ func (p *port) transmitQueue(q *virtq.Queue) {
 	}
 }
 
-// drops says that nobody takes output. The caller holds mu.
+// drops reports whether output is discarded. The caller holds mu.
 func (p *port) drops() bool { return p.stream.Out == nil || p.err != nil || p.closed }
 
-// room is how many bytes of output there may still be. The caller holds mu.
+// room returns how many more bytes output may hold. The caller holds mu.
 func (p *port) room() int {
 	if p.drops() {
 		return outputSize
@@ -221,7 +221,7 @@ func (p *port) room() int {
 	return outputSize - len(p.output)
 }
 
-// take copies a chain to the output, and returns whether that was all of it. The
+// take copies a chain to the output, and reports whether it copied all of it. The
 // caller holds mu.
 func (p *port) take(c *virtq.Chain) bool {
 	if p.drops() {
@@ -245,8 +245,8 @@ func (p *port) take(c *virtq.Chain) bool {
 	return true
 }
 
-// put adds to the output, for which there is room, and has it sent. The caller
-// holds mu.
+// put appends b to the output, which must have room, and starts sending it. The
+// caller holds mu.
 func (p *port) put(b []byte) {
 	if len(b) == 0 {
 		return
@@ -261,7 +261,7 @@ func (p *port) put(b []byte) {
 	}
 }
 
-// print is put for a byte that cannot wait: if there is no room it is lost.
+// print is put for a byte that cannot wait: without room it is lost.
 func (p *port) print(v byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -270,7 +270,7 @@ func (p *port) print(v byte) {
 	}
 }
 
-// send writes output to the host until there is none.
+// send writes output to the host until none is left.
 func (p *port) send() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -285,7 +285,7 @@ func (p *port) send() {
 		err := p.write(b)
 		p.spare = b[:0]
 		if err != nil && p.err == nil {
-			// A reader that went away must not stop the guest.
+			// A reader that has gone away must not stop the guest.
 			p.err = fmt.Errorf("virtio console port %d: %w", p.index, err)
 			p.output = p.output[:0]
 			p.relieve()
@@ -293,15 +293,15 @@ func (p *port) send() {
 	}
 }
 
-// write gives b to the host, without the lock that the caller holds.
+// write gives b to the host. It releases the caller's lock meanwhile.
 func (p *port) write(b []byte) error {
 	p.mu.Unlock()
-	defer p.mu.Lock() // also for a panic on its way to who unlocks
+	defer p.mu.Lock() // also for a panic on its way to the caller's unlock
 	_, err := p.stream.Out.Write(b)
 	return err
 }
 
-// relieve says that there is room for output. The caller holds mu.
+// relieve wakes the output queue if it waits for room. The caller holds mu.
 func (p *port) relieve() {
 	if p.full && p.host != nil {
 		p.full = false
@@ -309,8 +309,8 @@ func (p *port) relieve() {
 	}
 }
 
-// connect says whether there is somebody at the host's end, and returns whether
-// that is news.
+// connect sets whether the host's end is connected, and reports whether that is a
+// change.
 func (p *port) connect(connected bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -320,15 +320,15 @@ func (p *port) connect(connected bool) bool {
 	return news
 }
 
-// connected says whether there is somebody at the host's end.
+// connected reports whether the host's end is connected.
 func (p *port) connected() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return !p.absent
 }
 
-// close waits until the host has all output, or ctx is done. It does not wait for
-// somebody to come.
+// close waits until the host has all output, or ctx is done. It does not wait for the
+// host's end to connect.
 func (p *port) close(ctx context.Context) error {
 	defer p.d.Owner.ContextFunc(ctx, func() {
 		p.mu.Lock()

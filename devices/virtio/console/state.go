@@ -8,7 +8,7 @@ import (
 )
 
 // saved is the state of a console, for a Saver: what the guest has been told, and
-// what it is still to get. Output is not part of it: it goes out once, from the
+// what it is still to get. Output is not part of it: it is written once, by the
 // process in which the guest wrote it.
 type saved struct {
 	Cols, Rows uint16      `json:",omitempty"`
