@@ -10,8 +10,8 @@ const (
 	configSize = tagSize + 4
 )
 
-// ReadConfig implements virtio.Device. A tag that is as long as its field has no
-// NUL behind it.
+// ReadConfig implements virtio.Device. A tag as long as its field has no NUL after
+// it.
 func (d *Device) ReadConfig(off uint64, p []byte) {
 	var c [configSize]byte
 	copy(c[:], d.tag[:])
@@ -21,5 +21,5 @@ func (d *Device) ReadConfig(off uint64, p []byte) {
 	}
 }
 
-// WriteConfig implements virtio.Device: no field can be written.
+// WriteConfig implements virtio.Device. No field is writable.
 func (*Device) WriteConfig(uint64, []byte) {}

@@ -1,5 +1,5 @@
-// Package fs is the virtio file system device (§5.11): a guest's FUSE requests,
-// answered by a file system of the host's.
+// Package fs is the virtio file system device (§5.11): a host file system answers a
+// guest's FUSE requests.
 //
 // Section numbers (§) are those of virtio 1.2,
 // https://docs.oasis-open.org/virtio/virtio/v1.2/virtio-v1.2.html
@@ -23,32 +23,32 @@ import (
 	"vmm/task"
 )
 
-// FileSystem is the host's side. Its methods are called on any goroutine, several
-// at once, but for the last three, which are called alone. Names are what the
-// guest sent: not checked but for their ends.
+// FileSystem is the host's side. Its methods are called on any goroutine, several at
+// once, except the last three, which are called alone. Names are what the guest sent:
+// only their ends are checked.
 type FileSystem interface {
 	fuse.RawFileSystem
 
-	// Quick says that what needs no data of a file is answered at once: nobody
-	// is asked for it over a network.
+	// Quick reports whether requests that need no file data are answered at once,
+	// without asking another machine over a network.
 	Quick() bool
 
-	// Metered says that what is read and written may have to wait, or be counted.
+	// Metered reports whether reads and writes may have to wait, or are counted.
 	Metered() bool
 
-	// Interrupt has calls that take long return early, and those that wait at once,
-	// until Continue.
+	// Interrupt makes long calls return early, and waiting calls at once, until
+	// Continue.
 	Interrupt()
 	Continue()
 
-	// ReadInto and WriteFrom are Read and Write with buffers that are guest memory:
-	// nothing of them may be kept, and what was written may change meanwhile. kill:
-	// a program that is written to loses what gives it rights.
+	// ReadInto and WriteFrom are Read and Write with buffers in guest memory: they
+	// must not be kept, and written data may change meanwhile. kill: a program file
+	// that is written to loses its set-ID bits and capabilities.
 	ReadInto(handle uint64, bufs [][]byte, off uint64) (int, fuse.Status)
 	WriteFrom(handle uint64, bufs [][]byte, off uint64, kill bool) (int, fuse.Status)
 
-	// TryRead is ReadInto if that need not wait; else done is false, and the
-	// buffers hold anything.
+	// TryRead is ReadInto if that need not wait. Otherwise done is false, and the
+	// contents of the buffers are undefined.
 	TryRead(handle uint64, bufs [][]byte, off uint64) (n int, s fuse.Status, done bool)
 
 	SyncFS() fuse.Status
@@ -58,17 +58,17 @@ type FileSystem interface {
 	Load([]byte) error
 }
 
-// queueSize is the size of each queue. A read of 1 MiB into pages of 4 KiB has
-// 259 descriptors, and Linux asks for no more at once than a queue is long.
+// queueSize is the size of each queue. A read of 1 MiB into pages of 4 KiB has 259
+// descriptors, and Linux asks for no more at once than a queue is long.
 const queueSize = 1024
 
-// Workers is how many requests of a device are with the host at once.
+// Workers is how many requests of a device wait for the host at once.
 const Workers = 16
 
-// Config says what kind of device it is.
+// Config describes a device.
 type Config struct {
-	Tag    string       // by which the guest mounts it
-	Queues int          // for requests; one a vCPU is best, 0 is 1
+	Tag    string       // the name by which the guest mounts it
+	Queues int          // for requests; one per vCPU is best, 0 means 1
 	Owner  task.Owner   // of the workers
 	Log    *slog.Logger // nil discards
 }
@@ -78,13 +78,13 @@ type Config struct {
 //	Serve --- what is soon done ------> answer, Push
 //	      \-- jobs --> work: all else --> answer, Push
 //
-// A hand-over to a worker and its waking take four times as long as a name is
-// looked up (BenchmarkShareRequest in machine). So Serve itself does what the host
-// has at hand: names and attributes where the file system is Quick, data that is
-// in the host's cache, small writes.
+// Handing a request to a worker and waking that takes four times as long as a name
+// lookup (BenchmarkShareRequest in machine). So Serve itself does what the host has
+// at hand: names and attributes if the file system is Quick, data in the host's
+// cache, small writes.
 //
-// Requests complete in any order. Those that begin or end a session are done
-// alone: the session is locked for them, and shared for all others.
+// Requests complete in any order. Those that begin or end a session are done alone:
+// they lock session exclusively, all others share it.
 type Device struct {
 	files  FileSystem
 	tag    [tagSize]byte
@@ -94,13 +94,13 @@ type Device struct {
 
 	session sync.RWMutex
 	server  *fuse.ProtocolServer // guarded by session
-	init    []byte               // guarded by session; the request that began it, nil: none has
+	init    []byte               // guarded by session; the request that began it; nil: none
 
 	// Between Start and Stop.
-	jobs chan request // has room for all that can be in flight
+	jobs chan request // has room for all requests in flight
 	wg   task.Group
 
-	// One a goroutine that serves a queue, and one a worker.
+	// One per goroutine that serves a queue, and one per worker.
 	serving, working []*scratch
 }
 
@@ -110,7 +110,7 @@ const (
 	MaxQueues = 64
 )
 
-// New returns a device that shows files to the guest.
+// New returns a device that presents files to the guest.
 func New(files FileSystem, c Config) (*Device, error) {
 	d := &Device{files: files, queues: max(c.Queues, 1), wg: task.Group{Owner: c.Owner}, bugs: logline.New(c.Log, logPause)}
 	if c.Tag == "" || len(c.Tag) > MaxTag || strings.IndexByte(c.Tag, 0) >= 0 || d.queues > MaxQueues {
@@ -130,11 +130,12 @@ func New(files FileSystem, c Config) (*Device, error) {
 // ID implements virtio.Device.
 func (*Device) ID() virtio.ID { return virtio.IDFS }
 
-// Features implements virtio.Device: there is no queue for notifications
-// (§5.11.3), which no driver has.
+// Features implements virtio.Device. There is no notification queue (§5.11.3); no
+// driver has one.
 func (*Device) Features() uint64 { return 0 }
 
-// QueueSizes implements virtio.Device, §5.11.2: what must not wait, then requests.
+// QueueSizes implements virtio.Device, §5.11.2: the high priority queue, then the
+// request queues.
 func (d *Device) QueueSizes() []uint16 {
 	return slices.Repeat([]uint16{queueSize}, 1+d.queues)
 }
@@ -148,7 +149,7 @@ func (d *Device) Start(uint64, virtio.Host) error {
 	return nil
 }
 
-// Stop implements virtio.Device. All chains are pushed, so the workers idle. The
+// Stop implements virtio.Device. All chains are pushed, so the workers are idle. The
 // session stays: it ends with a reset.
 func (d *Device) Stop() {
 	close(d.jobs)
@@ -187,15 +188,15 @@ func (d *Device) work(w *scratch) {
 	}
 }
 
-// Panics returns how many requests have met a bug; 0 is what a guest can bring
-// about.
+// Panics returns how many requests have hit a bug. No guest should be able to raise
+// it above 0.
 func (d *Device) Panics() int { return int(d.panics.Load()) }
 
-// logPause is between two lines about bugs: a guest could send what meets one again
-// and again.
+// logPause is the minimum time between two log lines about bugs: a guest could repeat
+// a request that hits one.
 const logPause = time.Minute
 
-// panicked turns a bug into an error of the request that met it.
+// panicked turns a bug into an error of the request that hit it.
 func (d *Device) panicked(what any) fuse.Status {
 	d.panics.Add(1)
 	d.bugs.Error("internal error: a file system request", "panic", what)

@@ -52,22 +52,22 @@ const (
 	headerOut = 16 // struct fuse_out_header
 )
 
-// An op says what a request of its kind looks like. go-fuse takes the lengths
-// that it is given on trust, so they are held to this before it sees them.
+// An op describes the layout of a request with one opcode. go-fuse trusts the lengths
+// that it is given, so they are checked against this first.
 type op struct {
 	in, out int // sizes of the structures, without headers
-	names   int // strings behind the structure, each with a NUL
-	value   int // most bytes behind the strings
+	names   int // strings after the structure, each with a NUL
+	value   int // most bytes after the strings
 
-	// sized: the structure has a field at this offset that says how many bytes
-	// the guest wants behind out; text: it wants as many as there are.
+	// sized: the structure has a field at this offset that says how many bytes the
+	// guest wants after out; text: it wants as many as there are.
 	sized int
 	text  int
 }
 
-// ops has those that go-fuse answers. What it does not have is ENOSYS, so that
-// Linux does without: locks, which it then keeps itself, bmap, ioctl, poll, and
-// all that is newer.
+// ops lists the opcodes that go-fuse answers. All others get ENOSYS, so that Linux
+// does without: locks, which it then keeps itself, bmap, ioctl, poll, and everything
+// newer.
 var ops = [opLast + 1]op{
 	opLookup:        {names: 1, out: 128},
 	opGetattr:       {in: 16, out: 104},
@@ -103,20 +103,20 @@ var ops = [opLast + 1]op{
 	opTmpfile:       {in: 16, names: 1, out: 144},
 }
 
-const initIn = 64 // struct fuse_init_in as of 7.36; older ones are its beginning
+const initIn = 64 // struct fuse_init_in as of 7.36; older ones are a prefix of it
 
-// Bounds of what goes through go-fuse.
+// Limits of what goes through go-fuse.
 const (
 	maxString  = 4096     // PATH_MAX, for the text of a link
-	maxPayload = 64 << 10 // of an answer: as much as an attribute has, and a fair piece of a directory
+	maxPayload = 64 << 10 // of an answer: as much as an attribute has, and a fair part of a directory
 	maxIn      = 72 << 10 // of a request: an attribute with its name
 	maxOut     = 256 + maxPayload
 )
 
-// known says whether go-fuse answers an opcode.
+// known reports whether go-fuse answers an opcode.
 func known(opcode uint32) bool { return opcode <= opLast && ops[opcode] != op{} }
 
-// shaped says whether what follows the header of a request is what o says.
+// shaped reports whether what follows the header of a request matches o.
 func (o *op) shaped(body []byte) bool {
 	if len(body) < o.in {
 		return false

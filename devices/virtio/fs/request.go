@@ -7,22 +7,22 @@ import (
 	"vmm/devices/virtio/virtq"
 )
 
-// maxIO bounds one read or write. It is what the guest is told at INIT, and the
-// most that Linux has.
+// maxIO bounds one read or write. The guest is told it at INIT; it is also Linux's
+// maximum.
 const maxIO = 1 << 20
 
-// scratch is what a request that is not data is copied to, and its answer built
-// in: the guest may change its own memory while a check is not done with it.
+// scratch holds a copy of a request other than READ and WRITE, and its answer: the
+// guest may change its own memory during a check.
 type scratch struct {
 	in  [maxIn]byte
 	out [maxOut]byte
 
-	// What go-fuse is given: pieces of the two above.
+	// What go-fuse is given: parts of the two above.
 	ins, outs [3][]byte
 }
 
-// A request is a chain of which the header was read, and of READ and WRITE what
-// follows it.
+// A request is a chain whose header was read and, for READ and WRITE, the structure
+// that follows it.
 type request struct {
 	queue *virtq.Queue
 	chain *virtq.Chain
@@ -30,7 +30,7 @@ type request struct {
 	// Of struct fuse_in_header.
 	length, opcode uint32
 	unique, node   uint64
-	caller         fuse.Owner // who makes what this makes
+	caller         fuse.Owner // who owns what the request creates
 
 	// Of struct fuse_read_in and fuse_write_in.
 	handle, off uint64
@@ -39,8 +39,8 @@ type request struct {
 	front       [][]byte // of READ: room for the header of the answer
 }
 
-// parse reads a request so far, and checks that. If it is done with the request
-// it returns how many bytes of an answer it wrote. Without room for a header there
+// parse reads and checks the header of a request. If that completes the request,
+// parse returns how many bytes of an answer it wrote. Without room for a header there
 // is no answer, and nothing is done.
 func (d *Device) parse(r *request) (n uint32, done bool) {
 	var in [headerIn]byte
@@ -58,7 +58,7 @@ func (d *Device) parse(r *request) (n uint32, done bool) {
 		d.forget(r)
 		return 0, true
 	case r.opcode == opInterrupt || r.opcode == opNotifyReply:
-		return 0, true // nothing waits that could be interrupted, and nothing was asked
+		return 0, true // nothing waits that could be interrupted, and no notification was sent
 	case c.WritableLen() < headerOut:
 		return 0, true
 	case (r.opcode == opRead || r.opcode == opWrite) && !r.parseIO():
@@ -67,11 +67,11 @@ func (d *Device) parse(r *request) (n uint32, done bool) {
 	return 0, false
 }
 
-// ioIn is what is behind the header of READ and WRITE: their structures begin
-// alike.
+// ioIn is the size of what follows the header of READ and WRITE: their structures
+// begin alike.
 const ioIn = 40
 
-// parseIO reads that. What is left of the chain are the buffers for the data.
+// parseIO reads that structure. The rest of the chain is the buffers for the data.
 func (r *request) parseIO() bool {
 	var b [ioIn]byte
 	c := r.chain
@@ -93,11 +93,11 @@ func (r *request) parseIO() bool {
 	return true
 }
 
-// attemptBytes is the largest write that does not go to a worker, for the requests
-// behind it wait.
+// attemptBytes is the largest write that does not go to a worker. The requests behind
+// it wait.
 const attemptBytes = 64 << 10
 
-// attempt does a request if that is soon done.
+// attempt does a request if it can be done soon.
 func (d *Device) attempt(r *request, w *scratch) (n uint32, done bool) {
 	switch r.opcode {
 	case opRead:
@@ -136,8 +136,7 @@ func (d *Device) execute(r *request, w *scratch) uint32 {
 	return d.call(r, w)
 }
 
-// refuse answers with a header and nothing behind it: an error, or that all is
-// well.
+// refuse answers with a header only: an error, or success.
 func (d *Device) refuse(r *request, s fuse.Status) uint32 {
 	var b [headerOut]byte
 	if r.chain.WritableLen() < headerOut {
@@ -158,8 +157,8 @@ func putHeader(b []byte, length int, unique uint64, s fuse.Status) {
 // maxForget bounds a batch.
 const maxForget = 64 << 10
 
-// forget does FORGET and BATCH_FORGET, which are not answered. A batch that is
-// not whole is dropped.
+// forget does FORGET and BATCH_FORGET, which get no answer. An incomplete batch is
+// dropped.
 func (d *Device) forget(r *request) {
 	d.session.RLock()
 	defer d.session.RUnlock()
@@ -183,7 +182,7 @@ func (d *Device) forget(r *request) {
 	}
 }
 
-// tryRead reads what the host has in its cache.
+// tryRead reads what is in the host's cache.
 func (d *Device) tryRead(r *request) (n uint32, done bool) {
 	d.session.RLock()
 	defer d.session.RUnlock()
@@ -194,7 +193,7 @@ func (d *Device) tryRead(r *request) (n uint32, done bool) {
 	return r.answerRead(got, s), true
 }
 
-// answerRead answers a read, whose data is where it belongs.
+// answerRead answers a read whose data is already in place.
 func (r *request) answerRead(n int, s fuse.Status) uint32 {
 	if !s.Ok() {
 		n = 0
@@ -220,7 +219,7 @@ func (d *Device) write(r *request) uint32 {
 	return uint32(len(out))
 }
 
-// call has go-fuse answer. The caller holds the session.
+// call makes go-fuse answer. The caller holds the session.
 func (d *Device) call(r *request, w *scratch) uint32 {
 	o := &ops[r.opcode]
 	if r.length > maxIn {
@@ -242,8 +241,8 @@ func (d *Device) call(r *request, w *scratch) uint32 {
 	return d.handle(r, w, in, fixed, payload)
 }
 
-// putHeader writes struct fuse_in_header again, with what is used of it: of who
-// asks, user and group; no extensions were negotiated.
+// putHeader rebuilds struct fuse_in_header with the fields that are used: of the
+// caller, user and group; no extensions were negotiated.
 func (r *request) putHeader(b []byte) {
 	clear(b[:headerIn])
 	le.PutUint32(b[0:], r.length)
@@ -254,8 +253,8 @@ func (r *request) putHeader(b []byte) {
 	le.PutUint32(b[28:], r.caller.Gid)
 }
 
-// answer returns the sizes of an answer, as go-fuse must be given them. What the
-// guest wants at most is cut, in the request too, to what it can be given here.
+// answer returns the sizes of an answer, as go-fuse needs them. It reduces the size
+// that the guest asks for, in the request too, to what fits here.
 func (o *op) answer(in []byte, room uint64) (fixed, payload int) {
 	switch {
 	case o.sized > 0:
@@ -272,8 +271,8 @@ func (o *op) answer(in []byte, room uint64) (fixed, payload int) {
 	return o.out, 0
 }
 
-// handle calls go-fuse, whose pieces of an answer lie one behind the other, and
-// copies that to the guest.
+// handle calls go-fuse, which writes the parts of the answer one after the other, and
+// copies the answer to the guest.
 func (d *Device) handle(r *request, w *scratch, in []byte, fixed, payload int) uint32 {
 	args := headerIn + ops[r.opcode].in
 	w.ins = [3][]byte{in[:headerIn], in[headerIn:args], in[args:]}
@@ -288,7 +287,7 @@ func (d *Device) handle(r *request, w *scratch, in []byte, fixed, payload int) u
 		outs = append(outs, w.outs[2])
 	}
 	_, s := d.server.HandleRequest(w.ins[:], outs)
-	// The header says how long the answer is, and no more was there to fill.
+	// The header says how long the answer is; it cannot exceed the space given.
 	n := le.Uint32(w.out[:])
 	if !s.Ok() || n < headerOut || int(n) > end+payload {
 		return d.refuse(r, fuse.EIO)
@@ -297,14 +296,14 @@ func (d *Device) handle(r *request, w *scratch, in []byte, fixed, payload int) u
 	return n
 }
 
-// go-fuse has a node and a name of its own (fuse/poll.go), for when it mounts:
-// whoever names them is answered by it and not by the file system.
+// go-fuse has a node and a name of its own (fuse/poll.go), for its own mounts. It
+// answers requests for them itself instead of passing them to the file system.
 const (
 	ownNode = 1<<64 - 1
 	ownName = ".go-fuse-epoll-hack"
 )
 
-// hidden keeps a guest from them.
+// hidden keeps a guest from using them.
 func (r *request) hidden(names []byte) fuse.Status {
 	if r.node == ownNode {
 		return fuse.Status(unix.ESTALE)
@@ -318,7 +317,7 @@ func (r *request) hidden(names []byte) fuse.Status {
 	return fuse.OK
 }
 
-// first returns the first n bytes of bufs, which has as many.
+// first returns the first n bytes of bufs, which must have that many.
 func first(bufs [][]byte, n int) [][]byte {
 	for i, b := range bufs {
 		if n == 0 {

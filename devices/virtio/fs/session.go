@@ -11,23 +11,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What of the protocol is used besides what go-fuse does by itself, FUSE_INIT
-// flags. HANDLE_KILLPRIV_V2 says that nobody gets rights by a write, which spares
-// the guest a request for each; the file system must keep to it.
+// The FUSE_INIT flags used besides those go-fuse handles itself. HANDLE_KILLPRIV_V2
+// says that a write never keeps set-ID bits or capabilities, which saves the guest a
+// request for each write. The file system must comply.
 const wanted = fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_ASYNC_DIO | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_HANDLE_KILLPRIV_V2
 
-// unwanted is what go-fuse would accept: it needs a kernel that has the host's
-// descriptors.
+// unwanted is a flag that go-fuse would accept, but that needs a kernel that has the
+// host's descriptors.
 const unwanted = fuse.CAP_PASSTHROUGH
 
-// Protocol versions: a major number has all that is compatible, and virtio-fs
-// came with this minor one.
+// Protocol versions: the same major number means compatible, and virtio-fs came with
+// this minor one.
 const (
 	major    = 7
 	minMinor = 31
 )
 
-// begin has nothing of a session before. The caller has the device alone.
+// begin drops everything of a previous session. The caller has exclusive use of the
+// device.
 func (d *Device) begin() {
 	d.init = nil
 	d.server = fuse.NewProtocolServer(d.files, &fuse.MountOptions{
@@ -35,13 +36,13 @@ func (d *Device) begin() {
 		MaxBackground:        64,
 		ExtraCapabilities:    wanted,
 		DisabledCapabilities: unwanted,
-		// A guest could fill a log, and its bugs are none of the host's.
+		// A guest could fill a log, and its bugs do not concern the host.
 		Logger:       log.New(io.Discard, "", 0),
 		PanicHandler: d.panicked,
 	})
 }
 
-// Reset implements virtio.Resetter: a guest that starts anew knows nothing.
+// Reset implements virtio.Resetter. A guest that starts anew knows nothing.
 func (d *Device) Reset() {
 	d.session.Lock()
 	defer d.session.Unlock()
@@ -49,7 +50,7 @@ func (d *Device) Reset() {
 	d.files.Reset()
 }
 
-// change does INIT and DESTROY. Both leave nothing of a session before: a guest
+// change does INIT and DESTROY. Both drop everything of a previous session: a guest
 // that mounts again does not reset the device in between.
 func (d *Device) change(r *request, w *scratch) uint32 {
 	d.session.Lock()
@@ -59,7 +60,7 @@ func (d *Device) change(r *request, w *scratch) uint32 {
 		d.files.Reset()
 		return d.refuse(r, fuse.OK)
 	}
-	// What an older driver does not send is 0. go-fuse would read it all the same.
+	// What an older driver does not send is 0. go-fuse would read it anyway.
 	in := w.in[:headerIn+initIn]
 	clear(in[headerIn:])
 	r.putHeader(in)
@@ -80,7 +81,7 @@ func (d *Device) change(r *request, w *scratch) uint32 {
 	return d.handle(r, w, in, ops[opInit].out, 0)
 }
 
-// acceptable says whether a request for INIT is of a version that is spoken here.
+// acceptable reports whether an INIT request has a supported version.
 func acceptable(in []byte) bool {
 	return le.Uint32(in[headerIn:]) == major && le.Uint32(in[headerIn+4:]) >= minMinor
 }
@@ -100,7 +101,7 @@ func (d *Device) Save() ([]byte, error) {
 	return json.Marshal(snapshot{d.init, files})
 }
 
-// Load implements virtio.Saver. The bytes are foreign.
+// Load implements virtio.Saver. The bytes are untrusted.
 func (d *Device) Load(b []byte) error {
 	var s snapshot
 	if err := json.Unmarshal(b, &s); err != nil {
