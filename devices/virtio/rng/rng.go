@@ -21,12 +21,12 @@ const (
 	// queueSize is small: Linux has one request in flight.
 	queueSize = 64
 
-	// maxRequest bounds the work of one request: its buffers may overlap, so
-	// their lengths say nothing of the guest's real memory. A driver must be
-	// content with fewer bytes than it has room for (§5.4.6.2).
+	// maxRequest bounds the work of one request: its buffers may overlap, so their
+	// lengths do not reflect the guest's real memory. A driver must accept fewer
+	// bytes than it has room for (§5.4.6.2).
 	maxRequest = 64 << 10
 
-	// period is how often a limited rate is shared out.
+	// period is how often a limited rate is refilled.
 	period = 100 * time.Millisecond
 )
 
@@ -36,24 +36,24 @@ type Device struct {
 	Log   *slog.Logger // nil discards
 
 	source io.Reader
-	share  int // bytes a period, 0 is no limit
+	share  int // bytes per period; 0 is no limit
 
-	// Of the queue's goroutine. They outlive Stop: a guest must not gain by
+	// Used by the queue's goroutine. They outlive Stop: a guest must not gain by
 	// resetting the device.
-	left  int       // of the share
+	left  int       // bytes of the share left
 	until time.Time // when the period ends
 
 	timer  *time.Timer
-	failed *logline.Line // the source
+	failed *logline.Line // of the source
 
 	mu   sync.Mutex
 	host virtio.Host // guarded by mu; nil: stopped
 }
 
-// New returns a device that takes its bytes from source; nil is the host's
-// kernel. A guest gets at most rate bytes a second, rounded to what is shared
-// out ten times a second; 0 is no limit. Without one, a guest that asks without
-// end keeps a CPU of the host busy.
+// New returns a device that takes its bytes from source; nil is the host's kernel. A
+// guest gets at most rate bytes a second, rounded to the ten periods in a second; 0
+// is no limit. Without a limit, a guest that never stops asking keeps a host CPU
+// busy.
 func New(source io.Reader, rate int) *Device {
 	if source == nil {
 		source = rand.Reader
@@ -68,13 +68,13 @@ func New(source io.Reader, rate int) *Device {
 // ID implements virtio.Device.
 func (*Device) ID() virtio.ID { return virtio.IDEntropy }
 
-// Features implements virtio.Device: there are none (§5.4.3).
+// Features implements virtio.Device. There are none (§5.4.3).
 func (*Device) Features() uint64 { return 0 }
 
 // QueueSizes implements virtio.Device.
 func (*Device) QueueSizes() []uint16 { return []uint16{queueSize} }
 
-// ReadConfig implements virtio.Device: there is no configuration (§5.4.4).
+// ReadConfig implements virtio.Device. There is no configuration (§5.4.4).
 func (*Device) ReadConfig(uint64, []byte) {}
 
 // WriteConfig implements virtio.Device.
@@ -96,12 +96,12 @@ func (d *Device) Start(_ uint64, h virtio.Host) error {
 // Stop implements virtio.Device.
 func (d *Device) Stop() {
 	d.timer.Stop()
-	d.mu.Lock() // a wake on its way has ended, or finds no host
+	d.mu.Lock() // a wake under way has ended, or finds no host
 	defer d.mu.Unlock()
 	d.host = nil
 }
 
-// wake runs on the timer's goroutine, when there are bytes to give again.
+// wake runs on the timer's goroutine, when bytes are available again.
 func (d *Device) wake() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -110,8 +110,8 @@ func (d *Device) wake() {
 	}
 }
 
-// Serve implements virtio.Device. When the period's share is used up, requests
-// stay in the queue until the next.
+// Serve implements virtio.Device. When the period's share is used up, requests stay
+// in the queue until the next period.
 func (d *Device) Serve(_ int, q *virtq.Queue) {
 	for d.may() {
 		c := q.Pop()
@@ -124,7 +124,7 @@ func (d *Device) Serve(_ int, q *virtq.Queue) {
 	}
 }
 
-// may reports whether there are bytes to give; if not, it has the timer call
+// may reports whether there are bytes to give. If not, it sets the timer to call
 // Serve again.
 func (d *Device) may() bool {
 	if d.share == 0 {
@@ -143,7 +143,7 @@ func (d *Device) may() bool {
 	return true
 }
 
-// fill fills as much of bufs as may be, and returns how much.
+// fill fills as much of bufs as is allowed, and returns how much.
 func (d *Device) fill(bufs [][]byte) (n int) {
 	most := min(maxRequest, d.left)
 	for _, b := range bufs {
@@ -160,6 +160,6 @@ func (d *Device) fill(bufs [][]byte) (n int) {
 	return n
 }
 
-// logPause is between two lines about a source that fails: a guest asks again and
-// again.
+// logPause is the minimum time between two log lines about a failing source: a guest
+// may ask again at any rate.
 const logPause = time.Minute
