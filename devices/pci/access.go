@@ -2,7 +2,7 @@ package pci
 
 import "vmm/bus"
 
-// PortsSize and ECAMSize are how much Ports and ECAM take of an address space.
+// PortsSize and ECAMSize are the address space sizes of Ports and ECAM.
 const (
 	PortsSize = 8       // from port 0xcf8
 	ECAMSize  = 1 << 20 // bus 0
@@ -14,12 +14,12 @@ const (
 	addressMask   = addressEnable | 0xff_fffc
 )
 
-// Ports returns configuration mechanism #1, CONFIG_ADDRESS and CONFIG_DATA. What
-// is narrower than CONFIG_ADDRESS goes to the device that sits at its four ports
-// as well, unless that is nil.
+// Ports returns configuration mechanism #1, CONFIG_ADDRESS and CONFIG_DATA. Accesses
+// narrower than CONFIG_ADDRESS also go to beside, a device at the same four ports,
+// unless it is nil.
 func (b *Bus) Ports(beside bus.Device) bus.Device { return ports{b, beside} }
 
-// ECAM returns configuration space in memory, 4 KiB a function (PCIe §7.2.2).
+// ECAM returns configuration space in memory, 4 KiB per function (PCIe §7.2.2).
 func (b *Bus) ECAM() bus.Device { return ecam{b} }
 
 type ports struct {
@@ -27,9 +27,9 @@ type ports struct {
 	beside bus.Device
 }
 
-// Read implements bus.Device. An access that crosses a boundary of 4 bytes is
-// two on the bus, and only a whole CONFIG_ADDRESS is that register: narrower
-// ones are for whatever else sits at these ports.
+// Read implements bus.Device. An access that crosses a 4-byte boundary is two on the
+// bus. Only an access to the whole of CONFIG_ADDRESS reaches that register: narrower
+// ones are for the other device at these ports.
 func (d ports) Read(off uint64, p []byte) {
 	if narrow := narrow(off, p); d.beside != nil && narrow != nil {
 		d.beside.Read(off, narrow)
@@ -62,8 +62,8 @@ func (d ports) Write(off uint64, p []byte) {
 	}
 }
 
-// narrow returns what of an access is for CONFIG_ADDRESS's ports and not for that
-// register, nil if nothing.
+// narrow returns the part of an access that is for CONFIG_ADDRESS's ports but not for
+// that register, or nil.
 func narrow(off uint64, p []byte) []byte {
 	if n := min(4-int(off), len(p)); n > 0 && n < 4 {
 		return p[:n]
@@ -71,8 +71,8 @@ func narrow(off uint64, p []byte) []byte {
 	return nil
 }
 
-// split returns what of an access is for CONFIG_ADDRESS, what is for
-// CONFIG_DATA, and where in that it starts.
+// split returns the part of an access for CONFIG_ADDRESS, the part for CONFIG_DATA,
+// and where in CONFIG_DATA that starts.
 func split(off uint64, p []byte) (address, data []byte, at int) {
 	if off < 4 {
 		n := min(4-int(off), len(p))
@@ -111,8 +111,8 @@ func (d ecam) Read(off uint64, p []byte) {
 	d.each(off, p, (*Function).read)
 }
 
-// Write implements bus.Device. All bytes are written before anything follows,
-// so that a 64-bit BAR can be moved by one access of 8 bytes.
+// Write implements bus.Device. All bytes are written before they take effect, so that
+// one 8-byte access can move a 64-bit BAR.
 func (d ecam) Write(off uint64, p []byte) {
 	d.each(off, p, func(f *Function, reg int, p []byte) {
 		f.write(reg, p)
@@ -120,8 +120,8 @@ func (d ecam) Write(off uint64, p []byte) {
 	})
 }
 
-// each does an access, with configuration space locked. One over two functions
-// is one to each.
+// each does an access, with configuration space locked. An access that spans two
+// functions becomes one to each.
 func (d ecam) each(off uint64, p []byte, do func(f *Function, reg int, p []byte)) {
 	d.b.mu.Lock()
 	defer d.b.mu.Unlock()

@@ -10,31 +10,32 @@ import (
 const (
 	barPorts = 1 << 0
 
-	// Of memory.
+	// For memory BARs.
 	barType64       = 2 << 1
 	barPrefetchable = 1 << 3
 )
 
-// A bar is a base address register, or two for a 64-bit one, and what it leads
-// to. Size 0: none, or the upper half of the one before.
+// A bar is a base address register, or two for a 64-bit one, and what it maps. Size
+// 0: none, or the upper half of the previous one.
 //
-// A guest may put BARs where something else is: RAM, a fixed device or port,
-// another BAR. Nothing outside of the bridge's windows answers. Inside, who came first
-// stays, and who comes later does not answer until its address changes or some
-// BAR goes away; of several that wait for a place, the one in the lowest slot
+// A guest may put BARs on top of something else: RAM, a fixed device or port, another
+// BAR. Nothing outside the bridge's windows answers. Inside, the first BAR to claim
+// an address keeps it. A later one does not answer until its address changes or some
+// BAR goes away. If several wait for a place, the one in the lowest slot and register
+// gets it.
 // and register gets it.
 type bar struct {
 	BAR
-	ours bool // of MSI-X: the device does not hear of it
+	ours bool // of MSI-X: the device is not told
 
 	// Guarded by Bus.mu.
-	addr   uint64 // where it is to answer,
+	addr   uint64 // where it should answer,
 	wanted bool   // if decoding is on and addr is in a window,
-	mapped bool   // and if nobody else does
+	mapped bool   // and if no other BAR does
 }
 
-// addBAR makes r register i, and the next if it is 64 bits wide. The bits of
-// the address that are below the size are fixed to 0, which tells the size.
+// addBAR makes r register i, and the next if r is 64 bits wide. The address bits
+// below the size are fixed at 0, which tells the guest the size.
 func (f *Function) addBAR(i int, r bar) {
 	last := i
 	if r.Is64 {
@@ -57,7 +58,7 @@ func (f *Function) addBAR(i int, r bar) {
 	f.writable[regCommand] |= byte(r.enable())
 }
 
-// valid says whether a register can be of this size, §6.2.5.1.
+// valid reports whether a BAR can have this size, §6.2.5.1.
 func (r BAR) valid() bool {
 	least, most := uint64(16), uint64(1<<31)
 	switch {
@@ -70,7 +71,7 @@ func (r BAR) valid() bool {
 		!(r.Ports && (r.Is64 || r.Prefetchable))
 }
 
-// flags are the bits that are not of the address.
+// flags returns the bits that are not part of the address.
 func (r BAR) flags() (flags byte) {
 	if r.Ports {
 		return barPorts
@@ -84,7 +85,7 @@ func (r BAR) flags() (flags byte) {
 	return flags
 }
 
-// enable is the bit of Command that has the BAR answer.
+// enable returns the Command bit that makes the BAR answer.
 func (r BAR) enable() uint16 {
 	if r.Ports {
 		return commandIO
@@ -92,7 +93,7 @@ func (r BAR) enable() uint16 {
 	return commandMemory
 }
 
-// freeBAR returns the first register behind those of the device.
+// freeBAR returns the first register after those of the device.
 func (f *Function) freeBAR() int {
 	for i := len(f.bars); i > 0; i-- {
 		if f.bars[i-1].Size != 0 {
@@ -105,7 +106,7 @@ func (f *Function) freeBAR() int {
 	return 0
 }
 
-// decoded returns where BAR i is according to the registers, and whether it
+// decoded returns the address of BAR i according to the registers, and whether it
 // decodes at all.
 func (f *Function) decoded(i int) (addr uint64, on bool) {
 	at, r := regBAR+4*i, &f.bars[i]
@@ -116,7 +117,7 @@ func (f *Function) decoded(i int) (addr uint64, on bool) {
 	return addr, f.command()&r.enable() != 0
 }
 
-// space is where a BAR answers.
+// space returns the bus on which a BAR answers.
 func (b *Bus) space(r BAR) *bus.Bus {
 	if r.Ports {
 		return b.ports
@@ -124,7 +125,7 @@ func (b *Bus) space(r BAR) *bus.Bus {
 	return b.memory
 }
 
-// decode puts the BARs of f where their registers say.
+// decode moves the BARs of f to where their registers say.
 func (b *Bus) decode(f *Function) {
 	changed, freed := b.want(f)
 	switch {
@@ -135,8 +136,7 @@ func (b *Bus) decode(f *Function) {
 	}
 }
 
-// want notes where the BARs of f are to be, and takes away those that are
-// elsewhere.
+// want records where the BARs of f should be, and unmaps those that are elsewhere.
 func (b *Bus) want(f *Function) (changed, freed bool) {
 	for i := range f.bars {
 		r := &f.bars[i]
@@ -155,10 +155,10 @@ func (b *Bus) want(f *Function) (changed, freed bool) {
 	return changed, freed
 }
 
-// all is a set of BARs, with a bit for each.
+// all is the set of all BARs, one bit each.
 const all = 1<<6 - 1
 
-// claim maps those BARs of f in the set that have a place.
+// claim maps the BARs of f in set for which there is a place.
 func (b *Bus) claim(f *Function, set uint8) {
 	for i := range f.bars {
 		r := &f.bars[i]
@@ -178,7 +178,7 @@ func (b *Bus) claimAll() {
 	}
 }
 
-// unmap takes BAR i of f away if it is mapped.
+// unmap unmaps BAR i of f if it is mapped.
 func (b *Bus) unmap(f *Function, i int) bool {
 	r := &f.bars[i]
 	if !r.mapped {

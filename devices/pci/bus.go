@@ -10,8 +10,8 @@ import (
 // maxSlots is the number of devices on a bus, §3.2.2.3.2.
 const maxSlots = 32
 
-// Bus is the root bus: configuration space, and which addresses are whose. Its
-// devices have one function each; the one in slot 0 is the host bridge.
+// Bus is the root bus: configuration space, and the assignment of addresses. Its
+// devices have one function each. The one in slot 0 is the host bridge.
 type Bus struct {
 	memory, ports *bus.Bus
 	windows       []Window
@@ -23,10 +23,10 @@ type Bus struct {
 	taken     []Window // initial addresses of BARs
 }
 
-// NewBus returns a bus with a bridge and nothing else. BARs answer on memory or
-// on ports, inside of the windows only: RAM, fixed ports, and what the kernel
-// emulates itself, must lie outside of them. The INTA of the device in a slot is wired to
-// lines[slot%len(lines)]; without lines, devices have no pin.
+// NewBus returns a bus with only a bridge. BARs answer on memory or on ports, inside
+// the windows only: RAM, fixed ports, and what the kernel emulates itself must lie
+// outside. The INTA of the device in a slot is wired to lines[slot%len(lines)].
+// Without lines, devices have no pin.
 func NewBus(memory, ports *bus.Bus, bridge Ident, windows []Window, lines []bus.Line) *Bus {
 	b := &Bus{memory: memory, ports: ports, windows: windows}
 	for _, l := range lines {
@@ -39,10 +39,10 @@ func NewBus(memory, ports *bus.Bus, bridge Ident, windows []Window, lines []bus.
 	return b
 }
 
-// Add puts d into the next free slot and gives its BARs their initial addresses
-// in the windows, as firmware would. The guest still has to turn decoding on.
-// Each of vectors, up to MaxVectors, becomes an entry of an MSI-X table. The
-// guest does not run yet. There is an error if the bus or a window is full.
+// Add puts d into the next free slot and gives its BARs their initial addresses in
+// the windows, as firmware would. The guest still has to turn decoding on. Each of
+// vectors, up to MaxVectors, becomes an entry of an MSI-X table. The guest must not
+// run yet. Add returns an error if the bus or a window is full.
 func (b *Bus) Add(d Device, vectors []Vector) (*Function, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -64,7 +64,7 @@ func (b *Bus) Add(d Device, vectors []Vector) (*Function, error) {
 	return f, nil
 }
 
-// apply makes what follows from registers of f follow.
+// apply puts changes of f's registers into effect.
 func (b *Bus) apply(f *Function) {
 	control, master := f.messageControl(), f.command()&commandMaster != 0
 	if f.master && !master {
@@ -79,7 +79,7 @@ func (b *Bus) apply(f *Function) {
 	b.decode(f)
 }
 
-// hostBridge is the device in slot 0. It has an identity and nothing else.
+// hostBridge is the device in slot 0. It has only an identity.
 type hostBridge Ident
 
 func (h hostBridge) Ident() Ident             { return Ident(h) }

@@ -2,7 +2,7 @@ package pci
 
 import "encoding/binary"
 
-// configSize is the configuration space of a conventional function, §6.1.
+// configSize is the size of a conventional function's configuration space, §6.1.
 const configSize = 256
 
 // Registers of the header of type 0, §6.1.
@@ -25,7 +25,7 @@ const (
 	headerSize = 0x40
 )
 
-// Command, §6.2.2. A function without I/O BARs has that bit fixed to 0.
+// Command, §6.2.2. In a function without I/O BARs, commandIO is fixed at 0.
 const (
 	commandIO          = 1 << 0
 	commandMemory      = 1 << 1
@@ -48,7 +48,7 @@ const pinINTA = 1
 
 var le = binary.LittleEndian
 
-// A capWindow is a capability with bytes that are live.
+// A capWindow is a capability with live bytes.
 type capWindow struct {
 	body, live, end int // offsets in configuration space
 	refresh, commit func(body []byte)
@@ -90,8 +90,8 @@ func (f *Function) header(id Ident) {
 	f.writable[regInterruptLine] = 0xff // a scratch register for the guest, §6.2.4
 }
 
-// link puts c at offset *at, with the pointer at *next leading to it, and moves
-// both on. Capabilities are aligned to 4 bytes, §6.7.
+// link puts c at offset *at, makes the pointer at *next point to it, and advances
+// both. Capabilities are aligned to 4 bytes, §6.7.
 func (f *Function) link(next, at *int, c Capability) {
 	start, body := *at, *at+2
 	end := body + len(c.Body)
@@ -115,16 +115,15 @@ func (f *Function) link(next, at *int, c Capability) {
 	*next, *at = start+1, (end+3)&^3
 }
 
-// power sets the registers to what reset leaves, without what follows from it.
+// power sets the registers to their reset values, without applying them.
 func (f *Function) power() { f.config = f.initial }
 
 func (f *Function) command() uint16 { return le.Uint16(f.config[regCommand:]) }
 
-// read and write access registers, with Bus.mu held. What is behind the 256
-// bytes reads as 0, which is how a function without extended capabilities
-// looks (PCIe §7.6.1). Behind a bridge to a conventional bus it would be all
-// ones. Linux looks there at host bridges and PCI Express functions only, and
-// takes either for "nothing".
+// read and write access registers, with Bus.mu held. Bytes after the first 256 read
+// as 0, as in a function without extended capabilities (PCIe §7.6.1). Behind a bridge
+// to a conventional bus they would be all ones. Linux looks there only at host
+// bridges and PCI Express functions, and takes either value for "nothing".
 func (f *Function) read(reg int, p []byte) {
 	for _, w := range f.windows {
 		if w.refresh != nil && reg < w.end && reg+len(p) > w.live {

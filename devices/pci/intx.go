@@ -7,8 +7,7 @@ import (
 )
 
 // INTx is the interrupt pin of a function, always INTA (§2.2.6): a level, and a
-// bus.Line to the device. Functions share a line, which is high while one of
-// them is.
+// bus.Line to the device. Functions share a line, which is high while any of them is.
 type INTx struct {
 	line *line
 	bit  uint32 // in line.high
@@ -23,12 +22,12 @@ type line struct {
 	out bus.Line // nil: nowhere
 
 	mu   sync.Mutex
-	high uint32 // who drives it, a bit for each slot
+	high uint32 // functions that drive it, one bit per slot
 }
 
-// Set implements bus.Line: the device requests service, or no longer does. It
-// may be called from any goroutine, also with the device's locks held. The
-// level is kept while the guest has the pin disabled.
+// Set implements bus.Line: the device requests service, or no longer does. It may be
+// called on any goroutine, even with the device's locks held. The level is kept while
+// the guest has the pin disabled.
 func (x *INTx) Set(high bool) {
 	x.line.mu.Lock()
 	defer x.line.mu.Unlock()
@@ -44,7 +43,7 @@ func (x *INTx) gate(off bool) {
 	x.drive()
 }
 
-// pending is Interrupt Status: it does not depend on Interrupt Disable, §6.2.3.
+// pending is Interrupt Status. It does not depend on Interrupt Disable, §6.2.3.
 func (x *INTx) pending() bool {
 	x.line.mu.Lock()
 	defer x.line.mu.Unlock()

@@ -18,16 +18,16 @@ const (
 	addressUnused = 3 // low bits of an address, §6.8.2.6
 )
 
-// MSIX are the message-signalled interrupts of a function, §6.8.2.
+// MSIX is the message-signaled interrupts of a function, §6.8.2.
 type MSIX struct {
 	entries []entry
 	enabled atomic.Bool
 
-	mu   sync.Mutex // guards open, and entries but for their state
+	mu   sync.Mutex // guards open, and entries except their state
 	open bool       // Enable is set, Function Mask is not, and the function may access memory
 }
 
-// An entry is one vector. Its state is changed by Signal at any time:
+// An entry is one vector. Signal may change its state at any time:
 //
 //	            Signal               unmasked
 //	masked ---------------> pending ----------+
@@ -38,11 +38,11 @@ type MSIX struct {
 //	  +---------------------------------------+
 type entry struct {
 	out   Vector
-	state atomic.Uint32 // a set of the below
+	state atomic.Uint32 // a set of the bits below
 	Entry
-	usable bool // neither masked itself nor by the function, which may access memory
+	usable bool // not masked by itself or by the function, which may access memory
 
-	// The message that out was routed to last, if it was.
+	// The message that out was last routed to, if any.
 	routed  bool
 	address uint64
 	data    uint32
@@ -50,19 +50,18 @@ type entry struct {
 
 const (
 	live    = 1 << 0 // messages can be sent
-	pending = 1 << 1 // one is to be sent; never together with live
+	pending = 1 << 1 // one must be sent; never together with live
 )
 
-// Entry is one of an MSI-X table, as the guest sees it, §6.8.2.6 to §6.8.2.9.
+// Entry is one MSI-X table entry as the guest sees it, §6.8.2.6 to §6.8.2.9.
 type Entry struct {
 	Address uint64 `json:"address"`
 	Data    uint32 `json:"data"`
 	Control uint32 `json:"control"` // Vector Control: bit 0 masks
 }
 
-// addMSIX gives f a table, and returns the capability that tells the guest of
-// it. The table is in the first half of its BAR, the pending bits are in the
-// second.
+// addMSIX gives f a table, and returns the capability that tells the guest about it.
+// The table is in the first half of its BAR, the pending bits in the second.
 func (f *Function) addMSIX(vectors []Vector) Capability {
 	n := len(vectors)
 	if n > MaxVectors {
@@ -95,19 +94,19 @@ func (f *Function) messageControl() uint16 {
 	return le.Uint16(f.config[f.msixAt+2:])
 }
 
-// Vectors returns how many there are.
+// Vectors returns the number of vectors.
 func (m *MSIX) Vectors() int { return len(m.entries) }
 
-// Enabled says whether the guest uses MSI-X. If not, the device uses INTx.
+// Enabled reports whether the guest uses MSI-X. If not, the device uses INTx.
 func (m *MSIX) Enabled() bool { return m.enabled.Load() }
 
-// Signal sends the message of a vector, or makes it pending while the guest has
-// it masked. It may be called from any goroutine with any lock held, and never
+// Signal sends the message of a vector, or makes it pending while the guest has the
+// vector masked. It may be called on any goroutine with any lock held, and never
 // waits. A vector that does not exist is ignored.
 //
-// A Signal that is under way while the guest masks the vector may still send.
-// While MSI-X or bus mastering is off, or the vector's address is not one that can be sent to,
-// it counts as masked: a needless interrupt later does no harm, a lost one does.
+// A Signal under way while the guest masks the vector may still send. While MSI-X or
+// bus mastering is off, or the vector's address cannot be sent to, the vector counts
+// as masked: a needless interrupt later does no harm, a lost one does.
 func (m *MSIX) Signal(vector uint16) {
 	if int(vector) >= len(m.entries) {
 		return
@@ -125,7 +124,7 @@ func (m *MSIX) Signal(vector uint16) {
 	}
 }
 
-// setControl tells of Message Control, and whether the function may access memory: a
+// setControl sets Message Control, and whether the function may access memory: a
 // message is a write (§6.8.2, and Bus Master Enable in PCIe §7.5.1.1.3).
 func (m *MSIX) setControl(control uint16, master bool) {
 	m.mu.Lock()
@@ -141,9 +140,9 @@ func (m *MSIX) setControl(control uint16, master bool) {
 	}
 }
 
-// settle makes e usable or not, with mu held. The message is that of the time
-// when it becomes usable: a guest must not change it later without masking the
-// vector (§6.8.2, PCIe §7.7.2).
+// settle makes e usable or not, with mu held. The message is taken when e becomes
+// usable: a guest must not change it later without masking the vector (§6.8.2, PCIe
+// §7.7.2).
 func (m *MSIX) settle(e *entry) {
 	usable := m.open && e.Control&vectorMask == 0
 	if usable == e.usable {

@@ -5,23 +5,24 @@ import (
 	"fmt"
 )
 
-// State is all that a guest can see of a Bus. The zero State is that after
+// State is all that a guest can see of a Bus. The zero State is the state after
 // power-on: BARs at their initial addresses, decoding off.
 type State struct {
 	Address   uint32          `json:"address,omitempty"` // CONFIG_ADDRESS
 	Functions []FunctionState `json:"functions,omitempty"`
 }
 
-// FunctionState is that of one function. Zero, it is that after power-on.
+// FunctionState is the state of one function. Its zero value is the state after
+// power-on.
 type FunctionState struct {
 	Config  []byte   `json:"config,omitempty"`  // 256 bytes
-	Mapped  uint8    `json:"mapped,omitempty"`  // which BARs have got the addresses that they ask for
+	Mapped  uint8    `json:"mapped,omitempty"`  // which BARs have the addresses that they ask for
 	INTx    bool     `json:"intx,omitempty"`    // what the device has set
 	Table   []Entry  `json:"table,omitempty"`   // MSI-X
 	Pending []uint16 `json:"pending,omitempty"` // vectors
 }
 
-// Save returns the State in JSON. No vCPU or device runs.
+// Save returns the State as JSON. No vCPU or device may run.
 func (b *Bus) Save() ([]byte, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -34,10 +35,10 @@ func (b *Bus) Save() ([]byte, error) {
 	return json.Marshal(s)
 }
 
-// Load sets the State, which is of a bus with the same devices; else there is
-// an error and nothing has changed. No vCPU or device runs. BARs that were
-// mapped are mapped first, so that who came first stays so; devices hear from
-// Moved of all that changes. Interrupts that are pending and may be sent, are.
+// Load sets the State, which must be of a bus with the same devices; otherwise it
+// returns an error and changes nothing. No vCPU or device may run. BARs that were
+// mapped are mapped first, so that they keep their precedence. Moved tells the
+// devices of all changes. Interrupts that are pending and may be sent are sent.
 func (b *Bus) Load(state []byte) error {
 	var s State
 	if err := json.Unmarshal(state, &s); err != nil {
@@ -52,7 +53,7 @@ func (b *Bus) Load(state []byte) error {
 	return nil
 }
 
-// Reset sets the state after power-on. No vCPU or device runs.
+// Reset sets the state after power-on. No vCPU or device may run.
 func (b *Bus) Reset() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -74,7 +75,7 @@ func (b *Bus) check(s State) error {
 	return nil
 }
 
-// check compares all bits that a guest cannot change with what they are here:
+// check compares all bits that a guest cannot change with their values here:
 // identity, BARs, capabilities.
 func (f *Function) check(s FunctionState) error {
 	if n := len(s.Config); n != 0 && n != configSize {
@@ -141,7 +142,7 @@ func (m *MSIX) save() (table []Entry, set []uint16) {
 	return table, set
 }
 
-// load leaves all vectors masked by the function; setControl opens them.
+// load leaves all vectors masked by the function; setControl unmasks them.
 func (m *MSIX) load(table []Entry, set []uint16) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

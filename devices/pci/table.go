@@ -1,8 +1,8 @@
 package pci
 
-// table is the BAR with the MSI-X table and the pending bit array, §6.8.2. Both
-// are accessed by aligned words of 4 or 8 bytes; a guest that does otherwise, or
-// accesses what is in between, reads ones and writes nothing.
+// table is the BAR with the MSI-X table and the pending bit array, §6.8.2. Both are
+// accessed in aligned words of 4 or 8 bytes. Other accesses, and those to the gap in
+// between, read ones and write nothing.
 type table struct {
 	m   *MSIX
 	pba uint64 // offset of the pending bits
@@ -33,8 +33,8 @@ func (t table) Read(off uint64, p []byte) {
 	}
 }
 
-// Write implements bus.Device. The pending bits are read-only: they lie behind
-// the last entry.
+// Write implements bus.Device. The pending bits are read-only: they come after the
+// last entry.
 func (t table) Write(off uint64, p []byte) {
 	if !aligned(off, p) {
 		return
@@ -62,8 +62,8 @@ func (m *MSIX) entry(off uint64) *entry {
 	return nil
 }
 
-// readPending reads 32 pending bits, §6.8.2.10. The array consists of words of
-// 64 bits; bits without a vector are reserved and read as 0.
+// readPending reads 32 pending bits, §6.8.2.10. The array consists of 64-bit words;
+// bits without a vector are reserved and read as 0.
 func (m *MSIX) readPending(off uint64, p []byte) {
 	n := uint64(len(m.entries))
 	first := off * 8

@@ -2,8 +2,8 @@ package pci
 
 import "fmt"
 
-// A Window is a range of addresses, [Base, End), that the host bridge passes
-// on to its bus: of memory, or of ports. ACPI's _CRS tells the guest of them.
+// A Window is a range of addresses, [Base, End), that the host bridge forwards to its
+// bus: memory or ports. ACPI's _CRS describes the windows to the guest.
 type Window struct {
 	Base, End uint64
 	Ports     bool
@@ -42,8 +42,8 @@ func (b *Bus) assign(f *Function) error {
 	return nil
 }
 
-// allocate finds a place, naturally aligned. 64-bit BARs go above 4 GiB if there
-// is room, because the others cannot.
+// allocate finds a naturally aligned place. 64-bit BARs go above 4 GiB if there is
+// room, because other BARs cannot.
 func (b *Bus) allocate(r BAR) (uint64, bool) {
 	if r.Is64 {
 		for _, w := range b.windows {
@@ -62,8 +62,8 @@ func (b *Bus) allocate(r BAR) (uint64, bool) {
 	return 0, false
 }
 
-// fit finds the first free place in w. Address 0 means "not assigned" to
-// Linux, and is never one.
+// fit finds the first free place in w. It never returns address 0, which means "not
+// assigned" to Linux.
 func (b *Bus) fit(w Window, r BAR) (uint64, bool) {
 	size := r.Size
 	if w.Ports != r.Ports {
@@ -86,7 +86,7 @@ func (b *Bus) fit(w Window, r BAR) (uint64, bool) {
 	}
 }
 
-// conflict returns the end of a range that is taken and overlaps, or 0.
+// conflict returns the end of a taken range that overlaps w, or 0.
 func (b *Bus) conflict(w Window) uint64 {
 	for _, t := range b.taken {
 		if t.Ports == w.Ports && w.Base < t.End && t.Base < w.End {

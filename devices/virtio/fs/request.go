@@ -30,7 +30,7 @@ type request struct {
 	// Of struct fuse_in_header.
 	length, opcode uint32
 	unique, node   uint64
-	caller         fuse.Owner // who owns what the request creates
+	caller         fuse.Owner // owner of what the request creates
 
 	// Of struct fuse_read_in and fuse_write_in.
 	handle, off uint64
@@ -39,9 +39,10 @@ type request struct {
 	front       [][]byte // of READ: room for the header of the answer
 }
 
-// parse reads and checks the header of a request. If that completes the request,
-// parse returns how many bytes of an answer it wrote. Without room for a header there
-// is no answer, and nothing is done.
+// parse reads and checks the header of a request and, for READ and WRITE, the
+// structure that follows. If that completes the request, parse returns how many bytes
+// of an answer it wrote. Without room for a header there is no answer, and nothing is
+// done.
 func (d *Device) parse(r *request) (n uint32, done bool) {
 	var in [headerIn]byte
 	c := r.chain
