@@ -10,7 +10,7 @@ import (
 // CMOSSize is the number of ports: index (0x70) and data (0x71).
 const CMOSSize = 2
 
-// Registers of the MC146818, and the century of PCs.
+// Registers of the MC146818, and the PC's century register.
 const (
 	rtcSeconds = 0x00
 	rtcMinutes = 0x02
@@ -29,19 +29,19 @@ const (
 )
 
 const (
-	rtcUIP   = 1 << 7 // A: an update is near
-	rtcSET   = 1 << 7 // B: the driver sets the time
+	rtcUIP   = 1 << 7 // A: an update is about to happen
+	rtcSET   = 1 << 7 // B: the driver is setting the time
 	rtcDM    = 1 << 2 // B: binary, not BCD
 	rtc24    = 1 << 1 // B: 24 hours
 	rtcVRT   = 1 << 7 // D: RAM and time are valid
-	rtcPM    = 1 << 7 // of the hours, when they are 12
+	rtcPM    = 1 << 7 // of the hours, in 12-hour mode
 	rtcDivA  = 0x26   // A: 32.768 kHz, 1.024 kHz rate
 	rtcAhead = 244 * time.Microsecond
 )
 
-// CMOS is the real-time clock with its 128 bytes of RAM. It shows the host's
-// time in UTC; a guest that sets it gets a constant offset. The alarm and the
-// periodic interrupt are registers only: they never interrupt.
+// CMOS is the real-time clock with its 128 bytes of RAM. It shows the host's time in
+// UTC. When a guest sets it, it keeps a constant offset. The alarm and the periodic
+// interrupt are registers only: they never interrupt.
 type CMOS struct {
 	clock func() time.Time
 
@@ -55,7 +55,7 @@ type cmosState struct {
 	RAM    []byte
 }
 
-// NewCMOS returns a clock that shows what clock says.
+// NewCMOS returns a CMOS that shows the time of clock.
 func NewCMOS(clock func() time.Time) *CMOS {
 	c := &CMOS{clock: clock, cmosState: cmosState{RAM: make([]byte, 128)}}
 	c.RAM[rtcA], c.RAM[rtcB], c.RAM[rtcD] = rtcDivA, rtc24, rtcVRT
@@ -80,7 +80,7 @@ func (c *CMOS) Write(off uint64, p []byte) {
 	each(off, p, func(off uint64, b *byte) {
 		switch off {
 		case 0:
-			c.Index = *b & 0x7f // bit 7 masks NMIs, of which there are none
+			c.Index = *b & 0x7f // bit 7 masks NMIs, but there are none
 		case 1:
 			c.write(c.Index, *b)
 		}
@@ -130,7 +130,7 @@ func isTime(i byte) bool {
 	return false
 }
 
-// latch brings the time registers up to date, unless the driver sets them.
+// latch updates the time registers, unless the driver is setting them.
 func (c *CMOS) latch() {
 	if c.RAM[rtcB]&rtcSET != 0 {
 		return
@@ -153,8 +153,8 @@ func (c *CMOS) latch() {
 	c.RAM[RTCCentury] = c.encode(t.Year() / 100 % 100)
 }
 
-// set makes the time registers the time. The weekday follows from the date,
-// and values out of range carry, so that every value is some time.
+// set sets the clock to the time registers. The weekday follows from the date. Values
+// out of range carry, so that all values give some time.
 func (c *CMOS) set() {
 	hour := c.RAM[rtcHours]
 	h := c.decode(hour)

@@ -11,10 +11,10 @@ type DebugExit struct {
 	Exit func(code uint32)
 }
 
-// Read implements bus.Device: the port is write-only.
+// Read implements bus.Device. The port is write-only.
 func (*DebugExit) Read(uint64, []byte) {}
 
-// Write implements bus.Device: 1, 2 or 4 bytes at offset 0 are the code.
+// Write implements bus.Device. 1, 2 or 4 bytes at offset 0 are the code.
 func (d *DebugExit) Write(off uint64, p []byte) {
 	if off != 0 {
 		return

@@ -15,24 +15,23 @@ const (
 	i8042Data    = 0
 	i8042Command = 4
 
-	i8042OBF     = 1 << 0 // status: there is a byte to read
+	i8042OBF     = 1 << 0 // status: output buffer full
 	i8042SYS     = 1 << 2 // status and configuration: the self-test passed
 	i8042CMD     = 1 << 3 // status: the last write was a command
 	i8042Unlock  = 1 << 4 // status: the keyboard is not locked
 	i8042Timeout = 1 << 6 // status: the keyboard did not answer
 
 	i8042KeyInterrupt = 1 << 0 // configuration: an interrupt for each byte to read
-	i8042KeyOff       = 1 << 4 // configuration: the keyboard's clock is held
+	i8042KeyOff       = 1 << 4 // configuration: the keyboard's clock is disabled
 
 	i8042CTR = 0x74 // configuration at reset: both devices off, translation
 	i8042P2  = 0x03 // output port: A20 on, no reset
 )
 
-// I8042 is a keyboard controller without a keyboard. It is there for guests that
-// reset the machine through it (Linux's reboot=k), and it answers enough that a
-// probe ends at once and finds no device. And it wakes a guest that sleeps: of all
-// that this machine has, the interrupt of a keyboard is the only one that Linux,
-// where it suspends to idle, leaves on.
+// I8042 is a keyboard controller without a keyboard. It exists for guests that reset
+// the machine through it (Linux's reboot=k), and it answers enough that a probe ends
+// at once and finds no device. It also wakes a sleeping guest: of all this machine's
+// interrupts, Linux leaves only a keyboard's enabled when it suspends to idle.
 type I8042 struct {
 	irq   bus.Line // edge-triggered
 	reset func()
@@ -45,7 +44,7 @@ type i8042State struct {
 	Config byte
 	Status byte
 	Data   byte // the output buffer
-	Next   byte // the command whose operand the next data byte is, or 0
+	Next   byte // the command that the next data byte is the operand of, or 0
 }
 
 // NewI8042 returns a controller that calls reset for a pulse on the processor's
@@ -54,8 +53,8 @@ func NewI8042(irq bus.Line, reset func()) *I8042 {
 	return &I8042{irq: irq, reset: reset, i8042State: i8042State{Config: i8042CTR, Status: i8042Unlock | i8042SYS}}
 }
 
-// Wake interrupts a guest that wants to hear of keys. What it reads is what a
-// keyboard says that has lost one, 0x00. What is there to read stays.
+// Wake interrupts a guest that has enabled keyboard interrupts. The guest reads 0x00,
+// with which a keyboard reports a lost key. A byte that is already there stays.
 func (c *I8042) Wake() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -112,7 +111,7 @@ func (c *I8042) command(v byte) (reset bool) {
 		c.Next = v
 	case v == 0xa7: // auxiliary device off
 		c.Config |= 0x20
-	case v == 0xa8: // and on
+	case v == 0xa8: // auxiliary device on
 		c.Config &^= 0x20
 	case v == 0xa9, v == 0xab: // test of a device's lines: stuck
 		c.answer(0x01, 0)
@@ -121,13 +120,13 @@ func (c *I8042) command(v byte) (reset bool) {
 		c.answer(0x55, 0)
 	case v == 0xad: // keyboard off
 		c.Config |= 0x10
-	case v == 0xae: // and on
+	case v == 0xae: // keyboard on
 		c.Config &^= 0x10
 	case v == 0xc0: // read the input port
 		c.answer(0x80, 0)
 	case v == 0xd0: // read the output port
 		c.answer(i8042P2, 0)
-	case v >= 0xf0: // pulse the output port's low bits that are 0
+	case v >= 0xf0: // pulse the low bits of the output port that are 0
 		return v&1 == 0
 	}
 	return false
@@ -142,9 +141,9 @@ func (c *I8042) operand(v byte) (reset bool) {
 		c.Status = c.Status&^i8042SYS | v&i8042SYS
 	case 0xd1: // the output port: bit 0 is the reset line, low is active
 		return v&1 == 0
-	case 0xd2, 0xd3: // echo; from the keyboard even if the auxiliary was asked
+	case 0xd2, 0xd3: // echo, as from the keyboard even if for the auxiliary device
 		c.answer(v, 0)
-	default: // for a device that is not there
+	default: // for an absent device
 		c.answer(0xfe, i8042Timeout)
 	}
 	return false
@@ -163,7 +162,7 @@ func (c *I8042) interrupt() {
 	c.irq.Set(false)
 }
 
-// Reset is the reset of the machine.
+// Reset resets the controller, as a machine reset does.
 func (c *I8042) Reset() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

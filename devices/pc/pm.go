@@ -10,9 +10,9 @@ const (
 )
 
 const (
-	// PMResetValue is for the FADT's RESET_VALUE: written to PMReset, it resets.
+	// PMResetValue is for the FADT's RESET_VALUE: writing it to PMReset resets.
 	PMResetValue = 0x06
-	// PMSleepS5 is what the DSDT's \_S5 names: soft off.
+	// PMSleepS5 is the value in the DSDT's \_S5: soft off.
 	PMSleepS5 = 5
 
 	sleepEnable    = 1 << 5 // SLP_EN
@@ -20,8 +20,8 @@ const (
 	sleepTypeMask  = 7
 )
 
-// PM is the power management of hardware-reduced ACPI: off and reset. It has
-// no state: the guest never sleeps, so that WAK_STS is never set.
+// PM is the power management of hardware-reduced ACPI: off and reset. It has no
+// state. The guest never sleeps, so WAK_STS is never set.
 type PM struct {
 	PowerOff func()
 	Reset    func()

@@ -6,14 +6,14 @@ const (
 	PanicPort = 0x505
 )
 
-// PanicEvent is what a guest reports of its end: bits of pvpanic
-// (QEMU, docs/specs/pvpanic).
+// PanicEvent is what a guest reports about its end: bits of pvpanic (QEMU,
+// docs/specs/pvpanic).
 type PanicEvent byte
 
 // The events that Pvpanic supports.
 const (
 	Panicked    PanicEvent = 1 << 0 // the guest's kernel panicked
-	CrashLoaded PanicEvent = 1 << 1 // and a crash kernel goes on; no reason to stop
+	CrashLoaded PanicEvent = 1 << 1 // and a crash kernel continues; no reason to stop
 )
 
 func (e PanicEvent) String() string {
@@ -31,7 +31,7 @@ type Pvpanic struct {
 	Event func(PanicEvent)
 }
 
-// Read implements bus.Device: the events that are supported.
+// Read implements bus.Device. It returns the supported events.
 func (*Pvpanic) Read(_ uint64, p []byte) { p[0] = byte(Panicked | CrashLoaded) }
 
 // Write implements bus.Device.

@@ -3,8 +3,8 @@ package pc
 import "sync"
 
 const (
-	// ResetControlSize spans ports 0xcf8 to 0xcfb, of which 0xcf9 is the register.
-	// What is as wide as all four is not for it but the PCI bridge's.
+	// ResetControlSize spans ports 0xcf8 to 0xcfb; 0xcf9 is the register. Accesses to
+	// all four ports at once are for the PCI bridge instead.
 	ResetControlSize = 4
 
 	rstCnt     = 1
@@ -13,7 +13,7 @@ const (
 )
 
 // ResetControl is the register RST_CNT of Intel's chipsets (ICH datasheets, "Reset
-// Control Register"), by which Linux resets with reboot=p. Its bits read as they
+// Control Register"). Linux resets through it with reboot=p. Its bits read as they
 // were written.
 type ResetControl struct {
 	Reset func()

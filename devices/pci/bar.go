@@ -23,7 +23,6 @@ const (
 // an address keeps it. A later one does not answer until its address changes or some
 // BAR goes away. If several wait for a place, the one in the lowest slot and register
 // gets it.
-// and register gets it.
 type bar struct {
 	BAR
 	ours bool // of MSI-X: the device is not told

@@ -8,26 +8,26 @@ import (
 const (
 	// inputSize bounds what is read ahead of the guest.
 	inputSize = 4 << 10
-	// outputSize bounds what the guest has printed ahead of the host; a byte
-	// more blocks the vCPU. Twice as much exists while the host takes the rest.
+	// outputSize bounds what the guest has printed ahead of the host; one more byte
+	// blocks the vCPU. Twice as much exists while the host takes the rest.
 	outputSize = 32 << 10
-	// outputHigh is where the transmitter reports busy. A driver that waits
-	// for it then stops; one that gave up polling (Linux's printk, after 10 ms)
-	// or has just filled what it takes for a FIFO has space left.
+	// outputHigh is where the transmitter reports busy. A driver that waits for it
+	// then stops. A driver that gave up polling (Linux's printk, after 10 ms), or
+	// that has just filled what it takes for a FIFO, still has space.
 	outputHigh = outputSize - 2<<10
-	// outputSlack is what a guest may print beyond outputSize while the device
-	// is paused or not started, when it cannot block. The rest is lost: a guest
-	// must not fill the host's memory.
+	// outputSlack is what a guest may print beyond outputSize while the device is
+	// paused or not started, when it cannot block. The rest is lost: a guest must not
+	// fill the host's memory.
 	outputSlack = 32 << 10
 
-	// gather is how long output waits for more before it is written.
+	// gather is how long output waits for more output before it is written.
 	gather = time.Millisecond
-	// rxTimeout is the receiver's timeout where the driver left data in the
-	// FIFO: about four characters at 38,400 baud.
+	// rxTimeout is the receiver's timeout when the driver has left data in the FIFO:
+	// about four characters at 38,400 baud.
 	rxTimeout = time.Millisecond
 )
 
-// print takes a byte of the guest. mu is held.
+// print takes a byte from the guest. mu is held.
 func (d *Device) print(v byte) {
 	if d.out == nil || d.err != nil || d.closed {
 		return
@@ -58,9 +58,8 @@ func wake(c chan struct{}) {
 	}
 }
 
-// transmit writes the guest's output to the host, on a goroutine of its own.
-// It gathers for a moment, so that neither every byte wakes it nor every byte
-// is a system call of its own.
+// transmit writes the guest's output to the host, on its own goroutine. It gathers
+// for a moment, so that not every byte causes a wake-up and a system call.
 func (d *Device) transmit() {
 	defer close(d.sent)
 	timer := time.NewTimer(gather)
@@ -81,7 +80,7 @@ func (d *Device) transmit() {
 	}
 }
 
-// drain writes all output. It leaves spare in its place and returns the old.
+// drain writes all output. It replaces output with spare and returns the old buffer.
 func (d *Device) drain(spare []byte) []byte {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -91,7 +90,7 @@ func (d *Device) drain(spare []byte) []byte {
 	if len(p) > 0 {
 		err := d.write(p)
 		if err != nil && d.err == nil {
-			// A terminal that went away must not stop the guest: from here on
+			// A terminal that has gone away must not stop the guest: from here on,
 			// output is dropped.
 			d.err = fmt.Errorf("serial: %w", err)
 			d.output = d.output[:0]
@@ -102,15 +101,15 @@ func (d *Device) drain(spare []byte) []byte {
 	return p
 }
 
-// write gives p to the host, without the lock that the caller holds.
+// write gives p to the host. It releases the caller's lock meanwhile.
 func (d *Device) write(p []byte) error {
 	d.mu.Unlock()
-	defer d.mu.Lock() // also for a panic on its way to who unlocks
+	defer d.mu.Lock() // also for a panic on its way to the caller's unlock
 	_, err := d.out.Write(p)
 	return err
 }
 
-// relieve says that there is room for output. mu is held.
+// relieve signals that output has room. mu is held.
 func (d *Device) relieve() {
 	if d.running {
 		d.uart.setTxBusy(false)
@@ -119,17 +118,17 @@ func (d *Device) relieve() {
 	d.room.Broadcast()
 }
 
-// receive reads the host's bytes, on a goroutine of its own. It reads no more
-// before the guest has taken what was read: that is the back-pressure.
+// receive reads the host's bytes, on its own goroutine. It reads no more before the
+// guest has taken what was read: this is the back-pressure.
 //
-// A byte enters the receiver's FIFO only while the guest asserts RTS. So input
-// that was piped in before the guest's driver opened the port is not lost when
-// the driver clears the FIFOs on its way (Linux raises RTS last), and a guest
-// with hardware flow control (stty crtscts) stops the host.
+// A byte enters the receiver's FIFO only while the guest asserts RTS. So input piped
+// in before the guest's driver opens the port is not lost when the driver clears the
+// FIFOs while opening (Linux raises RTS last). A guest with hardware flow control
+// (stty crtscts) can stop the host.
 //
-// And it enters only when the FIFO is empty, from this goroutine: a FIFO that
-// was refilled while the driver reads it would keep the driver in its interrupt
-// handler (Linux: "too much work for irq") for as long as the host has input.
+// This goroutine also fills the FIFO only when it is empty. A FIFO refilled while the
+// driver reads it would keep the driver in its interrupt handler (Linux: "too much
+// work for irq") for as long as the host has input.
 func (d *Device) receive() {
 	buf := make([]byte, inputSize)
 	for d.supply() && d.in != nil {
@@ -139,14 +138,14 @@ func (d *Device) receive() {
 			d.input = buf[:n]
 		}
 		d.mu.Unlock()
-		if err != nil { // most often EOF: the guest goes on without input
+		if err != nil { // usually EOF: the guest continues without input
 			d.supply()
 			return
 		}
 	}
 }
 
-// supply returns once the guest has taken all input, or false once closed.
+// supply returns true once the guest has taken all input, or false once closed.
 func (d *Device) supply() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -161,8 +160,8 @@ func (d *Device) supply() bool {
 	return !d.closed
 }
 
-// hungry says that the receiver is empty and takes what is next, if there is
-// anything. A break needs no RTS.
+// hungry reports whether the receiver is empty and can take the next input, if there
+// is any. A break needs no RTS.
 func (d *Device) hungry() bool {
 	switch {
 	case d.uart.RXLen > 0 || d.uart.loop():
@@ -173,9 +172,9 @@ func (d *Device) hungry() bool {
 	return len(d.input) > 0 && d.uart.ready()
 }
 
-// feed fills the empty FIFO, up to a break and with it. What then falls short
-// of the trigger level is all there is, so that the receiver's timeout need
-// not be waited for.
+// feed fills the empty FIFO, up to and including a break. If that is less than the
+// trigger level, it is all there is, so there is no need to wait for the receiver's
+// timeout.
 func (d *Device) feed() {
 	n := min(len(d.input), d.uart.depth())
 	if d.brk {
@@ -193,7 +192,7 @@ func (d *Device) feed() {
 	d.uart.idle()
 }
 
-// timeout is the receiver's timeout for data that the driver left behind.
+// timeout is the receiver's timeout for data that the driver has not read.
 func (d *Device) timeout() {
 	d.mu.Lock()
 	defer d.mu.Unlock()

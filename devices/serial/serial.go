@@ -1,8 +1,8 @@
-// Package serial is a PC's serial port: a National Semiconductor PC16550D
-// (a "16550A") between the guest's bus and a host's reader and writer.
+// Package serial is a PC's serial port: a National Semiconductor PC16550D (a
+// "16550A") between the guest's bus and a host reader and writer.
 //
-// uart.go is the chip; this file gives it a lock, a bus and an interrupt line;
-// host.go moves the bytes. docs/serial.md follows one byte all the way.
+// uart.go is the chip; this file adds a lock, a bus and an interrupt line; host.go
+// moves the bytes. docs/serial.md follows one byte all the way.
 package serial
 
 import (
@@ -17,7 +17,7 @@ import (
 	"vmm/task"
 )
 
-// Size is the number of ports that the device takes.
+// Size is the number of ports that the device uses.
 const Size = 8
 
 // Device is one serial port. It implements bus.Device.
@@ -29,13 +29,13 @@ type Device struct {
 	Owner task.Owner // of its goroutines; set before Start
 
 	irq bus.Line
-	in  io.Reader // nil: nothing comes in
-	out io.Writer // nil: what the guest prints is dropped
+	in  io.Reader // nil: no input
+	out io.Writer // nil: the guest's output is dropped
 
 	kick chan struct{} // there is output
 	half chan struct{} // there is much output, so do not gather more
 	done chan struct{} // closed by Close
-	sent chan struct{} // closed by the goroutine that writes to out, at its end
+	sent chan struct{} // closed when the goroutine that writes to out ends
 
 	mu      sync.Mutex
 	uart    uart        // guarded by mu, as all below
@@ -44,21 +44,21 @@ type Device struct {
 	started bool        // Start was called
 	closed  bool        // Close was called
 	input   []byte      // from the host, not yet in the receiver's FIFO
-	brk     bool        // there is a break to come
-	ahead   int         // of it, so many bytes of input
+	brk     bool        // a break is due
+	ahead   int         // bytes of input that come before it
 	fed     *sync.Cond  // wakes receive: room in the FIFO, RTS, running, closed
 	output  []byte      // from the guest, not yet taken by transmit
 	unsent  int         // bytes that transmit is writing to out
 	room    *sync.Cond  // wakes writers of a full output
-	err     error       // the first of out; since then output is dropped
+	err     error       // the first error of out; since then output is dropped
 	timer   *time.Timer // nil before Start
 	armed   bool        // the timer will call timeout
 }
 
-// New returns a port whose interrupt is irq, which is called with the device's
-// lock held. The guest reads what in has and prints to out; either may be nil,
-// and with both nil nothing is plugged in (no carrier). The caller owns in and
-// out and closes them after the device.
+// New returns a port whose interrupt is irq, which is called with the device's lock
+// held. The guest reads from in and prints to out. Either may be nil; if both are,
+// nothing is plugged in (no carrier). The caller owns in and out, and closes them
+// after the device.
 func New(irq bus.Line, in io.Reader, out io.Writer) *Device {
 	d := &Device{
 		irq: irq, in: in, out: out,
@@ -96,8 +96,8 @@ func (d *Device) Read(off uint64, p []byte) {
 	d.settle()
 }
 
-// Write implements bus.Device. It blocks while the output is full and the
-// device neither paused nor closed.
+// Write implements bus.Device. It blocks while the output is full and the device is
+// neither paused nor closed.
 func (d *Device) Write(off uint64, p []byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -109,7 +109,7 @@ func (d *Device) Write(off uint64, p []byte) {
 	d.settle()
 }
 
-// settle does what follows from a change of registers. mu is held.
+// settle applies the consequences of a register change. mu is held.
 func (d *Device) settle() {
 	if d.running && d.hungry() {
 		if len(d.input) > 0 {
@@ -128,14 +128,14 @@ func (d *Device) settle() {
 	}
 }
 
-// Break puts the line from the host into the break state once, in its place
-// among the bytes that in returns. Linux takes the next byte as a SysRq key.
-// A second break before the guest has seen the first does nothing.
+// Break puts the line from the host into the break state once, at its place among the
+// bytes that in returns. Linux takes the next byte as a SysRq key. A second break
+// before the guest has seen the first does nothing.
 func (d *Device) Break() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
-		return // and its interrupt may be gone
+		return // its interrupt may be gone
 	}
 	if !d.brk {
 		d.brk, d.ahead = true, len(d.input)
@@ -143,8 +143,8 @@ func (d *Device) Break() {
 	d.settle()
 }
 
-// Reset is the master reset, as of a system reset. Bytes that the guest has
-// not seen yet stay for its next life.
+// Reset is the master reset, as on a system reset. Bytes that the guest has not seen
+// yet stay until it runs again.
 func (d *Device) Reset() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -152,7 +152,7 @@ func (d *Device) Reset() {
 	d.settle()
 }
 
-// Start begins to move bytes. It is called once.
+// Start starts moving bytes. It is called once.
 func (d *Device) Start() {
 	d.mu.Lock()
 	d.started = true
@@ -168,9 +168,9 @@ func (d *Device) Start() {
 	d.Resume()
 }
 
-// Pause freezes the registers against the host: nothing comes in and no
-// interrupt rises but by an access of the guest. It never waits, and it frees
-// a vCPU that waits in Write. What the guest has printed still goes out.
+// Pause freezes the registers against the host: nothing comes in, and no interrupt
+// rises except by a guest access. It never waits, and it frees a vCPU that waits in
+// Write. What the guest has printed is still written.
 func (d *Device) Pause() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -190,12 +190,12 @@ func (d *Device) Resume() {
 	d.settle()
 }
 
-// Close writes what the guest has printed to the host, waiting for a slow one
-// until ctx is done, and ends the device: later output is dropped. It returns
-// the first error of out, or says how much a host that does not read has missed.
+// Close writes what the guest has printed to the host, waiting for a slow host until
+// ctx is done, and ends the device: later output is dropped. It returns the first
+// error of out, or says how much output was lost because the host did not read.
 //
-// A Read of in that blocks cannot be interrupted from here. Its goroutine
-// ends, without touching the device, once the caller closes in or a byte comes.
+// A blocked Read of in cannot be interrupted from here. Its goroutine ends, without
+// touching the device, once the caller closes in or a byte comes.
 func (d *Device) Close(ctx context.Context) error {
 	d.mu.Lock()
 	first := !d.closed
@@ -231,16 +231,16 @@ type state struct {
 	Ahead int // bytes of Input that come before the break
 }
 
-// Save returns the state of a paused device. Output that still waits for the
-// host is not part of it: it was printed once and this process delivers it.
+// Save returns the state of a paused device. Output that still waits for the host is
+// not part of it: it was printed once, and this process delivers it.
 func (d *Device) Save() ([]byte, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return json.Marshal(state{d.uart, d.input, d.brk, d.ahead})
 }
 
-// Load sets the state of a device that was not started yet. The interrupt line
-// follows in Start.
+// Load sets the state of a device that was not yet started. Start then sets the
+// interrupt line.
 func (d *Device) Load(b []byte) error {
 	var s state
 	if err := json.Unmarshal(b, &s); err != nil {

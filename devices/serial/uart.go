@@ -34,7 +34,7 @@ const (
 	iirTHRI    = 0x02
 	iirMSI     = 0x00
 	iirNone    = 0x01
-	iirFIFO    = 0xc0 // both bits: a FIFO that works, which makes it a 16550A
+	iirFIFO    = 0xc0 // both bits: a working FIFO, which makes it a 16550A
 
 	fcrEnable  = 1 << 0
 	fcrClearRX = 1 << 1
@@ -68,10 +68,10 @@ const (
 // fifoSize is the depth of a 16550A's receiver.
 const fifoSize = 16
 
-// uart is the register file of a 16550A and nothing else: it knows no lock, no
-// host and no time. Its JSON is the snapshot. Transmission takes no time, so
-// the transmitter has no FIFO of its own: write hands each byte to the caller,
-// who says with TxBusy when it would rather have no more.
+// uart is the register file of a 16550A and nothing else: it has no lock, no host and
+// no clock. Its JSON is the snapshot. Transmission takes no time, so the transmitter
+// has no FIFO: write hands each byte to the caller, which sets TxBusy when it wants
+// no more.
 type uart struct {
 	IER, LCR, MCR, SCR byte
 	FCR                byte   // the enable and trigger bits
@@ -88,13 +88,13 @@ type uart struct {
 	TxEmpty bool // the THR-empty interrupt is due
 }
 
-// reset is the master reset. What is outside the chip stays as it is. The
-// divisor is not defined by a reset, but Linux divides by it: 0 would be fatal.
+// reset is the master reset. What is outside the chip does not change. A reset leaves
+// the divisor undefined, but Linux divides by it: 0 would be fatal.
 func (u *uart) reset() {
 	*u = uart{MSR: u.Lines, Lines: u.Lines, Divisor: 1, TxBusy: u.TxBusy}
 }
 
-// check refuses a state that the guest cannot bring about.
+// check rejects a state that the guest cannot cause.
 func (u *uart) check() error {
 	if u.RXLen < 0 || u.RXLen > u.depth() {
 		return fmt.Errorf("serial: state has %d bytes in a FIFO of %d", u.RXLen, u.depth())
@@ -141,7 +141,7 @@ func (u *uart) read(reg int) byte {
 	}
 }
 
-// write sets a register. sent says that the transmitter sent v to the host.
+// write sets a register. sent means that the transmitter sent v to the host.
 func (u *uart) write(reg int, v byte) (sent bool) {
 	if u.LCR&lcrDLAB != 0 {
 		switch reg {
@@ -176,9 +176,9 @@ func (u *uart) write(reg int, v byte) (sent bool) {
 	return false
 }
 
-// writeTHR sends v at once, so the THR is empty again and the interrupt due
-// again, unless the host cannot keep up. The interrupt line shows no dip
-// between two bytes: a driver that was interrupted reads IIR before it writes.
+// writeTHR sends v at once, so the THR is empty and the interrupt due again, unless
+// the host cannot keep up. The interrupt line does not drop between two bytes: an
+// interrupted driver reads IIR before it writes.
 func (u *uart) writeTHR(v byte) (sent bool) {
 	u.TxEmpty = !u.TxBusy
 	if u.loop() {
@@ -209,7 +209,7 @@ func (u *uart) modem(lines byte) {
 	u.setLines(u.lines())
 }
 
-// lines is what MSR is wired to: in loopback RTS, DTR, OUT1 and OUT2 become
+// lines returns the inputs that MSR shows: in loopback RTS, DTR, OUT1 and OUT2 become
 // CTS, DSR, RI and DCD.
 func (u *uart) lines() byte {
 	if u.loop() {
@@ -228,7 +228,7 @@ func (u *uart) setLines(lines byte) {
 
 func (u *uart) loop() bool { return u.MCR&mcrLoop != 0 }
 
-// ready says that the driver takes bytes from outside: it asserts RTS.
+// ready reports whether the driver takes bytes from outside: it asserts RTS.
 func (u *uart) ready() bool { return u.MCR&(mcrRTS|mcrLoop) == mcrRTS }
 
 func (u *uart) depth() int {
@@ -245,8 +245,8 @@ func (u *uart) trigger() int {
 	return [4]int{1, 4, 8, 14}[u.FCR>>6]
 }
 
-// receive takes a byte and its errors from the line. With no room it is lost:
-// a FIFO keeps the old bytes, without one the new byte replaces the old.
+// receive takes a byte and its errors from the line. Without room a byte is lost: a
+// FIFO keeps the old bytes; without a FIFO the new byte replaces the old.
 func (u *uart) receive(v uint16) {
 	if u.RXLen == u.depth() {
 		u.LSR |= lsrOE
@@ -266,7 +266,7 @@ func (u *uart) receive(v uint16) {
 func (u *uart) pop() byte {
 	v := byte(u.RX[0])
 	if u.RXLen == 0 {
-		return v // the last byte again, as the hardware does
+		return v // the last byte again, as in the hardware
 	}
 	u.Timeout = false
 	u.RXLen--
@@ -277,16 +277,17 @@ func (u *uart) pop() byte {
 	return v
 }
 
-// waiting says that there is data of which no interrupt will tell by itself.
+// waiting reports whether there is data that no interrupt has announced.
 func (u *uart) waiting() bool {
 	return u.IER&ierRDI != 0 && u.RXLen > 0 && u.RXLen < u.trigger() && !u.Timeout
 }
 
-// idle is the receiver's timeout: nothing came and nothing was read for the
-// time of four characters.
+// idle is the receiver's timeout: for the time of four characters, nothing came and
+// nothing was read.
 func (u *uart) idle() { u.Timeout = u.Timeout || u.waiting() }
 
-// setTxBusy tells that the host lags, or no longer does: the THR is empty then.
+// setTxBusy tells the chip that the host lags, or no longer does: then the THR is
+// empty.
 func (u *uart) setTxBusy(busy bool) {
 	if u.TxBusy != busy {
 		u.TxBusy, u.TxEmpty = busy, !busy
@@ -309,11 +310,11 @@ func (u *uart) readLSR() byte {
 		}
 	}
 	u.LSR = 0
-	u.RX[0] &= 0xff // told
+	u.RX[0] &= 0xff // reported
 	return v
 }
 
-// pending is the interrupt of the highest priority.
+// pending returns the pending interrupt with the highest priority.
 func (u *uart) pending() byte {
 	switch {
 	case u.IER&ierRLSI != 0 && u.LSR != 0:
@@ -341,8 +342,8 @@ func (u *uart) readIIR() byte {
 	return v
 }
 
-// line is the level of the interrupt on the bus. A PC gates it with OUT2,
-// which loopback holds inactive.
+// line returns the level of the interrupt on the bus. A PC gates it with OUT2, which
+// loopback holds inactive.
 func (u *uart) line() bool {
 	return u.MCR&(mcrOUT2|mcrLoop) == mcrOUT2 && u.pending() != iirNone
 }
