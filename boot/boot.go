@@ -80,7 +80,7 @@ type Entry struct {
 	Mode    Mode          // never Auto
 	Release string        // the kernel's version, if a bzImage names it
 	Cached  bool          // the unpacked kernel came from the cache
-	Took    time.Duration // of Load
+	Took    time.Duration // duration of Load
 
 	finish func(keep bool) error // finishes, or with keep false only frees
 }

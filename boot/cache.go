@@ -20,7 +20,7 @@ import (
 //
 //	<sha256 of the payload>-<its size>.image    an unpacked kernel, see header
 //	<device>-<inode>-<size>-<mtime>-<ctime>.key  a symbolic link to one: the index
-//	<random>.tmp                                one of these, half written
+//	<random>.tmp                                either of these, not yet complete
 //
 // Everything is written to a .tmp file and then renamed; it never changes after that.
 // An image may be unlinked while a guest has it mapped, but is never truncated. Its

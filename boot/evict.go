@@ -21,8 +21,8 @@ var (
 	tempNames  = regexp.MustCompile(`^[A-Z2-7]{26}\.tmp$`)
 )
 
-// remove removes a file if names matches it and it is the cache's: a file of this user
-// with no other link, or a symbolic link.
+// remove removes a file if names matches it and it is the cache's: a regular file or a
+// symbolic link of this user, with no other hard link.
 func (s *store) remove(info fs.FileInfo, names *regexp.Regexp) {
 	st := info.Sys().(*syscall.Stat_t)
 	file := info.Mode().Type()&^fs.ModeSymlink == 0 && st.Nlink == 1 && int(st.Uid) == os.Geteuid()

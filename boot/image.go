@@ -58,7 +58,7 @@ func (img *image) has(addr uint64) bool {
 	return slices.ContainsFunc(img.segments, func(s segment) bool { return addr >= s.Addr && addr-s.Addr < s.MemSize })
 }
 
-// place puts the segments into memory.
+// place loads the segments into memory.
 func (img *image) place(m *mem.Memory) error {
 	for _, s := range img.segments {
 		if img.immortal != nil && (s.Addr^s.Off)%mem.PageSize == 0 && img.mapSegment(m, s) == nil {

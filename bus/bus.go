@@ -13,7 +13,7 @@ import (
 // device must handle guest errors itself: there is no error to return. Calls come from
 // any vCPU's thread, and may be concurrent.
 type Device interface {
-	Read(off uint64, p []byte) // p comes filled with 0xff
+	Read(off uint64, p []byte) // p is already filled with 0xff
 	Write(off uint64, p []byte)
 }
 

@@ -19,7 +19,7 @@ var ErrStopped = errors.New("eventfd: stopped")
 type FD struct {
 	fd      int
 	stopped atomic.Bool
-	yielder Yielder // Wait's
+	yielder Yielder // used by Wait
 	count   [8]byte // what Wait reads; a field because a local variable would escape to the heap
 }
 

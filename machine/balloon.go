@@ -30,7 +30,7 @@ func (c *Config) validateBalloon() error {
 	return checkBalloon(c.Balloon, c.Memory)
 }
 
-// checkBalloon refuses a balloon that is larger than the guest.
+// checkBalloon rejects a balloon larger than the guest.
 func checkBalloon(size, memory uint64) error {
 	if size > memory {
 		return &ConfigError{"Balloon", fmt.Sprintf("%d MiB; the guest has %d MiB in all", size>>20, memory>>20)}

@@ -134,7 +134,7 @@ func newVM(sys *kvm.System) (*kvm.VM, error) {
 	return vm, nil
 }
 
-// load puts the ACPI tables and the kernel into memory.
+// load writes the ACPI tables and loads the kernel into memory.
 func (m *Machine) load(cmdline string) error {
 	if err := m.writeACPI(); err != nil {
 		return err

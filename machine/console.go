@@ -28,7 +28,7 @@ const (
 // and a host program.
 type Port struct {
 	Name   string
-	Stream *Stream `json:"-"` // nil is not connected
+	Stream *Stream `json:"-"` // nil: not connected
 }
 
 // MaxPorts bounds a Config.

@@ -13,9 +13,9 @@ import (
 type Disk struct {
 	Path     string // a raw image or a block device
 	ReadOnly bool   `json:",omitempty"`
-	Direct   bool   `json:",omitempty"` // past the host's page cache (O_DIRECT)
+	Direct   bool   `json:",omitempty"` // bypasses the host's page cache (O_DIRECT)
 	Serial   string `json:",omitempty"` // up to 20 bytes
-	Queues   int    `json:",omitempty"` // 0 is 1
+	Queues   int    `json:",omitempty"` // 0 means 1
 }
 
 // MaxDisks and MaxDiskQueues bound a Config.

@@ -14,12 +14,12 @@ import (
 //	0x000e_0000      ACPI tables (reserved in the memory map)
 //	0xc000_0000    hole: BARs of PCI devices
 //	0xe000_0000      PCI's configuration space (ECAM)
-//	0xfe00_0000      virtio-mmio, a page a device
+//	0xfe00_0000      virtio-mmio, one page per device
 //	0xfec0_0000      I/O APIC            (in the kernel)
 //	0xfee0_0000      local APICs         (in the kernel)
 //	0xfffb_c000      identity map and TSS of VT-x
-//	0x1_0000_0000  RAM, what did not fit below the hole
-//	behind it      64-bit BARs of PCI devices, up to what the processor can address
+//	0x1_0000_0000  RAM that does not fit below the hole
+//	above that     64-bit BARs of PCI devices: 64 GiB, if the processor can address them
 const (
 	holeBase mem.Addr = 0xc000_0000
 	highBase mem.Addr = 0x1_0000_0000

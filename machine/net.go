@@ -18,10 +18,10 @@ import (
 // Net is a virtio network card and its connection: a tap, or the user-mode network in
 // this process, which needs no privilege.
 type Net struct {
-	Tap    string `json:",omitempty"` // the tap's name; "" is user mode
+	Tap    string `json:",omitempty"` // the tap's name; "" means user mode
 	MAC    string `json:",omitempty"` // "" derives it from the guest's name
-	Queues int    `json:",omitempty"` // queue pairs, tap only; 0 is 1
-	PCAP   string `json:",omitempty"` // a file to record frames in
+	Queues int    `json:",omitempty"` // queue pairs, tap only; 0 means 1
+	PCAP   string `json:",omitempty"` // file to record frames to
 
 	BytesPerSecond  uint64        `json:",omitempty"` // in each direction; 0 is no limit
 	FramesPerSecond uint64        `json:",omitempty"`
@@ -167,7 +167,7 @@ type NetError struct{ Err error }
 func (e *NetError) Error() string { return e.Err.Error() }
 func (e *NetError) Unwrap() error { return e.Err }
 
-// NetStats returns the counters of a network card, by its index in the Config.
+// NetStats returns the counters of a network card, given its index in the Config.
 func (m *Machine) NetStats(card int) net.Stats { return m.devices.nics[card].device.Stats() }
 
 // SetLink plugs the cable of a network card in or out.

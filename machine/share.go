@@ -95,7 +95,7 @@ func (c *Config) validateShares() error {
 	return nil
 }
 
-// tag is the tag of the i-th share.
+// tag returns the tag of the i-th share.
 func (s *Share) tag(i int) string {
 	if s.Tag != "" {
 		return s.Tag

@@ -18,7 +18,7 @@ import (
 type cpu interface {
 	Bind()
 	Run() (kvm.Exit, error)
-	Kick() // makes the running or the next Run return kvm.ErrKicked
+	Kick() // makes the current or the next Run return kvm.ErrKicked
 	Unbind()
 }
 

@@ -63,7 +63,7 @@ func Device(name string, body ...Term) Term {
 	return sized([]byte{opExtended, opDevice}, Path(name), join(body))
 }
 
-// Name gives a value a name.
+// Name binds a value to a name.
 func Name(name string, value Term) Term {
 	return join([]Term{{opName}, Path(name), value})
 }
@@ -174,7 +174,7 @@ func segment(s string) string {
 	return (s + "___")[:4]
 }
 
-// If runs body when cond is not zero.
+// If runs body if cond is not zero.
 func If(cond Term, body ...Term) Term { return sized([]byte{opIf}, cond, join(body)) }
 
 // Else follows an If.

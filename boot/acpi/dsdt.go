@@ -64,8 +64,9 @@ func legacy(c Config) (devices []Term) {
 	return devices
 }
 
-// power returns the registers of Config.Power, which belong to no device and so are
-// reserved (PNP0C02), the button, and the device that delivers its presses.
+// power returns the reserved resources (PNP0C02), which include the registers of
+// Config.Power because these belong to no device; the power button; and the device
+// that delivers its presses and Config.Events.
 func power(c Config) (devices []Term) {
 	reserved := slices.Clone(c.Reserved)
 	for _, p := range slices.Compact([]uint16{c.Power.ResetPort, c.Power.SleepControl, c.Power.SleepStatus}) {
