@@ -1,6 +1,6 @@
-// Package ethernet is what a virtual network card and the network behind it
-// agree on: frames, and the header in front of each, which is that of virtio
-// and of Linux's taps alike.
+// Package ethernet is the interface between a virtual network card and the network
+// behind it: frames, and the header in front of each, which virtio and Linux taps
+// share.
 //
 // Section numbers (§) are those of virtio 1.2,
 // https://docs.oasis-open.org/virtio/virtio/v1.2/virtio-v1.2.html
@@ -16,38 +16,37 @@ var le = binary.LittleEndian
 // A MAC is an Ethernet address.
 type MAC [6]byte
 
-// Multicast reports whether it is the address of several stations.
+// Multicast reports whether m is a group address.
 func (m MAC) Multicast() bool { return m[0]&1 != 0 }
 
 // Broadcast is the address of all stations.
 var Broadcast = MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 
-// A Link is the far end of a card's cable: a tap, a network in this process,
-// or one of those behind a filter. A frame is an Ethernet frame without its
-// checksum, at most MaxFrame bytes.
+// A Link is the far end of a card's cable: a tap, a network in this process, or one of
+// these behind a filter. A frame is an Ethernet frame without its checksum, at most
+// MaxFrame bytes.
 type Link interface {
-	// Info does not change.
+	// Info returns what the link can do. It does not change.
 	Info() Info
 
-	// Start makes g hear of events, until Stop has returned. Frames that come
-	// after Stop wait for the next Start, as far as there is room: a guest that
-	// is paused misses none. Configure came before it.
+	// Start tells g of events until Stop has returned. Frames that come after Stop wait
+	// for the next Start, as far as there is room: a paused guest misses none.
+	// Configure is called first.
 	Start(g Guest) error
 	Stop()
 
-	// Discard drops the frames that wait, and those that come before the next
-	// Start: nobody is there to take them. The link is stopped, or was never
-	// started.
+	// Discard drops the frames that wait, and those that come before the next Start: no
+	// driver is there to take them. The link is stopped, or was never started.
 	Discard()
 
-	// Configure says what the driver can do. It is called before Start, and at
-	// any time when the driver changes its mind.
+	// Configure says what the driver can do. It is called before Start, and whenever
+	// that changes.
 	Configure(m Mode) error
 
-	// Send takes a frame from the guest on one of its pairs. ErrAgain means not
-	// now: g.Writable will be called. Any other error means that the frame is
-	// lost. frame belongs to the guest, which may change it at any time, and is
-	// valid until Send returns. Send does not block.
+	// Send sends a frame from the guest on one of its pairs. ErrAgain means not now:
+	// g.Writable will be called. Any other error means that the frame is lost. frame
+	// belongs to the guest, which may change it at any time, and is valid until Send
+	// returns. Send does not block.
 	Send(pair int, h *Header, frame [][]byte) error
 
 	// Receive fills bufs with the next frame for the guest and returns its
@@ -55,18 +54,17 @@ type Link interface {
 	// means that there is none: g.Readable will be called. It does not block.
 	Receive(pair int, h *Header, bufs [][]byte) (int, error)
 
-	// Resume undoes a Readable that returned false. One too many does no harm.
+	// Resume undoes a Readable that returned false. An extra call does no harm.
 	Resume(pair int)
 }
 
-// ErrAgain is what a Link returns that can do nothing now.
+// ErrAgain is returned by a Link that can do nothing now.
 var ErrAgain = errors.New("network: try again later")
 
-// A Guest hears of a link's events, on any goroutine but one at a time for
-// each pair.
+// A Guest is told of a link's events, on any goroutine but one at a time for each pair.
 type Guest interface {
-	// Readable is called when Receive may return a frame again. If it returns
-	// false, the guest has no room: nothing of that pair is wanted before Resume.
+	// Readable is called when Receive may return a frame again. If it returns false,
+	// the guest has no room: Readable is not wanted for that pair before Resume.
 	Readable(pair int) bool
 	// Writable is called when Send may succeed again.
 	Writable(pair int)
@@ -75,22 +73,22 @@ type Guest interface {
 // Info is what a link can do.
 type Info struct {
 	Pairs   int     // queues each way, 1 or more
-	MTU     int     // largest packet in a frame; 0 for one that is not known
+	MTU     int     // largest packet in a frame; 0 if unknown
 	Offload Offload // both ways
 }
 
 // Mode is what the driver can do.
 type Mode struct {
-	Pairs   int     // that it uses, from the first on
-	Offload Offload // what it takes from the link
+	Pairs   int     // number of pairs it uses, from the first on
+	Offload Offload // what it accepts from the link
 }
 
-// Offload is work on a frame that is left to who gets it.
+// Offload is work on a frame that is left to the receiver.
 type Offload uint8
 
 const (
-	Checksum Offload = 1 << iota // the checksum of TCP or UDP is not there yet
-	TSO4                         // TCP over IPv4 that is not cut into segments yet
+	Checksum Offload = 1 << iota // the TCP or UDP checksum is not computed yet
+	TSO4                         // TCP over IPv4, not cut into segments yet
 	TSO6                         // the same over IPv6
 	ECN                          // segments with congestion notification
 )
@@ -126,7 +124,7 @@ func (h *Header) GSOSize() uint16        { return le.Uint16(h[4:]) }
 func (h *Header) ChecksumStart() uint16  { return le.Uint16(h[6:]) }
 func (h *Header) ChecksumOffset() uint16 { return le.Uint16(h[8:]) }
 
-// Set sets all but the number of buffers, which the device sets.
+// Set sets all fields except the number of buffers, which the device sets.
 func (h *Header) Set(flags, gsoType byte, headerLength, gsoSize, checksumStart, checksumOffset uint16) {
 	h[0], h[1] = flags, gsoType
 	le.PutUint16(h[2:], headerLength)
@@ -135,11 +133,11 @@ func (h *Header) Set(flags, gsoType byte, headerLength, gsoSize, checksumStart, 
 	le.PutUint16(h[8:], checksumOffset)
 }
 
-// SetBuffers sets the number of buffers that the frame was cut into.
+// SetBuffers sets the number of buffers that the frame spans.
 func (h *Header) SetBuffers(n uint16) { le.PutUint16(h[10:], n) }
 
-// Needs returns the offloads without which a frame with this header cannot be
-// understood, and false for a header that no offload explains.
+// Needs returns the offloads that a receiver needs to understand a frame with this
+// header, and false for an invalid header.
 func (h *Header) Needs() (o Offload, ok bool) {
 	switch {
 	case h.Flags()&^NeedsChecksum != 0:

@@ -1,14 +1,14 @@
 package usernet
 
-// bounds are how many of each a network holds, with one descriptor of the host's
-// each. (A query to a second resolver, while the first is silent, counts as another.)
+// bounds limit how many of each a network holds. Each uses one host descriptor. (A
+// query to a second resolver while the first is silent counts as another.)
 type bounds struct{ connections, forwarded, mappings, queries, echoes int }
 
-// MaxDescriptors is what a network makes use of.
+// MaxDescriptors is the largest number of descriptors that a network uses.
 const MaxDescriptors = maxConnections + maxForwarded + maxMappings + maxQueries + maxEchoes
 
-// within returns bounds that take at most so many descriptors, all in proportion; 0
-// is MaxDescriptors.
+// within returns bounds that need at most this many descriptors, all scaled in
+// proportion; 0 means MaxDescriptors.
 func within(descriptors int) bounds {
 	if descriptors <= 0 || descriptors > MaxDescriptors {
 		descriptors = MaxDescriptors

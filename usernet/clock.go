@@ -10,26 +10,26 @@ import (
 	"vmm/task"
 )
 
-// clock is the guest's time: it stands still while the guest is paused. What waits for
-// the guest goes by it, above all netstack with all its timers, so that a pause of an
-// hour is to a connection what a pause of a second is. What waits for somebody else
-// (a resolver, a connection's other end) goes by the host's. It implements tcpip.Clock.
+// clock is the guest's time: it stops while the guest is paused. Everything that waits
+// for the guest uses it, above all netstack with all its timers, so a pause of an hour
+// affects a connection no more than a pause of a second. Waits for anything else (a
+// resolver, a connection's other end) use the host's time. It implements tcpip.Clock.
 type clock struct {
-	owner task.Owner // of timers
+	owner task.Owner // of the timers
 	begun time.Time
-	state atomic.Pointer[clockState] // nil while stop looks at the time
+	state atomic.Pointer[clockState] // nil while stop reads the time
 
 	mu     sync.Mutex               // held to change state
-	parked map[*clockTimer]struct{} // that were due by the host's time while it stood still; guarded by mu
+	parked map[*clockTimer]struct{} // due by the host's time while the clock was stopped; guarded by mu
 }
 
-// clockState does not change.
+// clockState is immutable.
 type clockState struct {
 	ran   time.Duration // up to since
-	since time.Time     // zero: it stands still
+	since time.Time     // zero: stopped
 }
 
-// newClock returns a clock that goes.
+// newClock returns a running clock.
 func newClock(owner task.Owner) *clock {
 	now := time.Now()
 	c := &clock{owner: owner, begun: now, parked: map[*clockTimer]struct{}{}}
@@ -37,13 +37,14 @@ func newClock(owner task.Owner) *clock {
 	return c
 }
 
-// now is how long it has gone. It never goes back: what a state that has just been
-// replaced says is not believed, and stop looks at the time when no other can be.
+// now returns how long the clock has run. It never goes back: the time from a state
+// that has just been replaced is discarded, and stop reads the time while no reader
+// can.
 func (c *clock) now() time.Duration {
 	for {
 		s := c.state.Load()
 		if s == nil {
-			c.mu.Lock() // until stop has done
+			c.mu.Lock() // until stop is done
 			s = c.state.Load()
 			c.mu.Unlock()
 		}
@@ -60,7 +61,7 @@ func (s *clockState) now() time.Duration {
 	return s.ran + time.Since(s.since)
 }
 
-// stop has it stand still, until start.
+// stop stops the clock until start.
 func (c *clock) stop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -76,7 +77,7 @@ func (c *clock) start() {
 	}
 }
 
-// startParked returns the timers that are parked no more.
+// startParked starts the clock and returns the timers that were parked.
 func (c *clock) startParked() (timers map[*clockTimer]struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -87,7 +88,7 @@ func (c *clock) startParked() (timers map[*clockTimer]struct{}) {
 	return timers
 }
 
-// park keeps a timer for start, and returns false if the clock goes.
+// park keeps a timer for start. It returns false if the clock runs.
 func (c *clock) park(t *clockTimer) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -98,7 +99,7 @@ func (c *clock) park(t *clockTimer) bool {
 	return true
 }
 
-// leave forgets a timer that may be parked: in a long pause there may be many whose
+// leave forgets a timer that may be parked: a long pause may collect many whose
 // connection has ended.
 func (c *clock) leave(t *clockTimer) {
 	c.mu.Lock()
@@ -115,28 +116,28 @@ func (c *clock) NowMonotonic() tcpip.MonotonicTime { return tcpip.MonotonicTime{
 // AfterFunc implements tcpip.Clock.
 func (c *clock) AfterFunc(d time.Duration, f func()) tcpip.Timer {
 	t := &clockTimer{c: c, f: f}
-	t.mu.Lock() // so that fire finds all of it
+	t.mu.Lock() // fire must find it complete
 	defer t.mu.Unlock()
 	t.armed, t.due = true, c.now()+d
 	t.t = c.owner.AfterFunc(d, t.fire)
 	return t
 }
 
-// after returns a channel that is closed after a time, unless stop is called before.
+// after returns a channel that is closed after d, unless stop is called first.
 func (c *clock) after(d time.Duration) (over <-chan struct{}, stop func() bool) {
 	done := make(chan struct{})
 	return done, c.AfterFunc(d, func() { close(done) }).Stop
 }
 
-// clockTimer goes by the host's time, and when that is over looks at the clock.
+// clockTimer runs by the host's time, and checks the clock when that expires.
 type clockTimer struct {
 	c *clock
 	f func()
 
 	mu     sync.Mutex // before clock.mu
 	t      *time.Timer
-	armed  bool // guarded by mu, as is all below; f is to be called
-	parked bool // since the clock stood still
+	armed  bool // guarded by mu, as is all below; f will be called
+	parked bool // because the clock was stopped
 	due    time.Duration
 }
 
@@ -161,7 +162,7 @@ func (t *clockTimer) Reset(d time.Duration) {
 	t.t.Reset(d)
 }
 
-// goOn has a timer that was parked be due when it is.
+// goOn rearms a timer that was parked for the rest of its time.
 func (t *clockTimer) goOn() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -177,7 +178,7 @@ func (t *clockTimer) fire() {
 	}
 }
 
-// over reports whether the time is, once. The clock may have stood still meanwhile.
+// over reports once that the time is over. The clock may have been stopped meanwhile.
 func (t *clockTimer) over() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -11,36 +11,36 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
-// lease is what the guest's address is given for. There is nobody else to give
-// it to.
+// lease is the lease time of the guest's address. No other client can get it.
 const lease = 24 * time.Hour
 
 const (
 	dhcpServerPort = 67
 	dhcpClientPort = 68
 
-	// Where in a message they are.
+	// Offsets in a message.
 	dhcpClientAddress = 12 // ciaddr
 	dhcpClientMAC     = 28 // chaddr
 
-	// maxDHCP bounds a reply, which has some of the request's options. No longer
-	// one fits into a frame.
+	// maxDHCP bounds a reply, which copies some of the request's options. A longer one
+	// does not fit into a frame.
 	maxDHCP = MTU - header.IPv4MinimumSize - header.UDPMinimumSize
-	// minDHCP is what every client takes (RFC 2131 §2), in a packet of 576 bytes.
+	// minDHCP is the size that every client accepts (RFC 2131 §2), in a packet of 576
+	// bytes.
 	minDHCP = 576 - header.IPv4MinimumSize - header.UDPMinimumSize
-	// maxOption is one option's; not all clients join those that are in several (RFC
-	// 3396).
+	// maxOption is the limit of one option; not all clients join an option that is
+	// split (RFC 3396).
 	maxOption = 255
 )
 
-// handleDHCP answers a message of DHCP (RFC 2131) from the guest.
+// handleDHCP answers a DHCP message (RFC 2131) from the guest.
 func (n *Network) handleDHCP(message []byte) {
 	reply := dhcpReply(message, n.dns.search())
 	if len(reply) == 0 || len(reply) > maxDHCP {
 		return
 	}
-	// A client that has no address yet may take what is sent to all only; one that
-	// renews its lease may take what is sent to it only.
+	// A client without an address may accept broadcasts only; one that renews its lease
+	// may accept unicast only.
 	mac, dst := header.EthernetBroadcastAddress, header.IPv4Broadcast
 	if a := [4]byte(reply[dhcpClientAddress:]); a == Guest.As4() {
 		mac, dst = tcpip.LinkAddress(reply[dhcpClientMAC:][:header.EthernetAddressSize]), tcpipAddress(Guest)
@@ -65,8 +65,8 @@ func (n *Network) handleDHCP(message []byte) {
 	n.stack.WritePacketToRemote(nicID, mac, header.IPv4ProtocolNumber, buffer.MakeWithView(v))
 }
 
-// dhcpReply returns the answer to a message, or nil if there is none. Of the domains
-// it has as many as have room.
+// dhcpReply returns the answer to a message, or nil if there is none. It includes as
+// many of the domains as fit.
 func dhcpReply(message []byte, search []string) []byte {
 	m, err := dhcpv4.FromBytes(message)
 	if err != nil || m.OpCode != dhcpv4.OpcodeBootRequest {
@@ -74,7 +74,7 @@ func dhcpReply(message []byte, search []string) []byte {
 	}
 	gateway, guest := net.IP(Gateway.AsSlice()), net.IP(Guest.AsSlice())
 	if id := m.ServerIdentifier(); id != nil && !id.Equal(gateway) {
-		return nil // it takes another server's offer
+		return nil // it accepts another server's offer
 	}
 	var t dhcpv4.MessageType
 	switch m.MessageType() {
@@ -121,7 +121,7 @@ func dhcpReply(message []byte, search []string) []byte {
 	return fitDomains(r, search, limit)
 }
 
-// fitDomains returns a reply with as many domains as have room.
+// fitDomains returns a reply with as many domains as fit.
 func fitDomains(r *dhcpv4.DHCPv4, search []string, limit int) []byte {
 	b := r.ToBytes()
 	for _, first := range []bool{true, false} {
@@ -134,9 +134,8 @@ func fitDomains(r *dhcpv4.DHCPv4, search []string, limit int) []byte {
 	return b
 }
 
-// withDomains returns a reply with the domains in which the guest looks for short
-// names: as many as fit (RFC 3397) and, for clients that know no other, the first (RFC
-// 2132 §3.17).
+// withDomains returns a reply with the search domains: as many as fit (RFC 3397) and,
+// for clients that know only this option, the first (RFC 2132 §3.17).
 func withDomains(r *dhcpv4.DHCPv4, search []string, first bool, room int) []byte {
 	r.Options.Del(dhcpv4.OptionDomainName)
 	if first {

@@ -14,11 +14,10 @@ import (
 
 const dnsPort = 53
 
-// maxServers is how many resolvers are asked, as libc does.
+// maxServers is how many resolvers are asked, as in libc.
 const maxServers = 3
 
-// handleDNS takes a query of the guest's. It is called by Send, and does not
-// block.
+// handleDNS takes a query from the guest. Send calls it; it does not block.
 func (n *Network) handleDNS(from, to netip.AddrPort, query []byte) {
 	answer, ok := refusal(query, false)
 	if answer != nil {
@@ -30,7 +29,7 @@ func (n *Network) handleDNS(from, to netip.AddrPort, query []byte) {
 	select {
 	case n.queries <- struct{}{}:
 	default:
-		return // too many: the guest asks again
+		return // too many: the guest will retry
 	}
 	query = append([]byte(nil), query...)
 	if !n.start(func() {
@@ -39,28 +38,28 @@ func (n *Network) handleDNS(from, to netip.AddrPort, query []byte) {
 		if r.answer != nil {
 			n.writeUDP(to, from, r.answer)
 		}
-		r.wait() // and count as one query as long
+		r.wait() // and count as one query until then
 	}) {
 		<-n.queries
 	}
 }
 
-// asker asks a resolver, and returns its answer or nil. err is what it said of the
-// host or the network behind it, nil for nothing.
+// asker asks a resolver, and returns its answer or nil. err is an error of the
+// resolver's host or of the network, nil if it just did not answer.
 type asker func(server netip.AddrPort, query []byte, until time.Time) (answer []byte, err error)
 
-// resolution is a query that is asked.
+// resolution is a query in progress.
 type resolution struct {
 	n       *Network
 	query   []byte
 	ask     asker
 	until   time.Time
-	order   []netip.AddrPort // of the resolvers that are left
+	order   []netip.AddrPort // the resolvers that are left
 	replies chan reply
-	asked   map[netip.AddrPort]bool // those that have not answered, and whether they are late
-	tokens  int                     // of n.queries: one for each of those, and one at least, which is the caller's
+	asked   map[netip.AddrPort]bool // resolvers that have not answered, and whether they are late
+	tokens  int                     // of n.queries: one for each in asked, and at least the caller's
 
-	answer []byte // the first that is good, or the first, or nil after Close
+	answer []byte // the first good one, else the first, or nil after Close
 }
 
 type reply struct {
@@ -69,11 +68,11 @@ type reply struct {
 	err    error
 }
 
-// resolve asks the host's resolvers, each a while after the one before or once that
-// one has failed, and returns the first answer, as it came but for the identifier. So
-// the guest, which gives up after 5 s, hears of the last one by then. An error is
-// returned when nobody is left who may know better. An answer's size is what the guest
-// allowed in its query, or the answer says that it is truncated.
+// resolve asks the host's resolvers, each a while after the one before or once that one
+// has failed, and returns the first answer, unchanged except for the identifier. So the
+// guest, which gives up after 5 s, hears from the last one by then. It returns an error
+// answer when no resolver is left that may know better. An answer has the size that the
+// guest allowed in its query, or is marked as truncated.
 func (n *Network) resolve(query []byte, ask asker) *resolution {
 	order, first := n.dns.servers()
 	r := &resolution{
@@ -111,7 +110,8 @@ func (n *Network) resolve(query []byte, ask asker) *resolution {
 	return r
 }
 
-// start asks the next resolver, if there is one, and a socket for it.
+// start asks the next resolver, if there is one and the bound on queries allows
+// another.
 func (r *resolution) start() bool {
 	if len(r.order) == 0 {
 		return false
@@ -137,8 +137,8 @@ func (r *resolution) start() bool {
 	return true
 }
 
-// take takes a reply, and reports whether it is what the guest asked for. Then those
-// that are late are silent, unless they answer yet.
+// take takes a reply, and reports whether it answers the guest. If so, resolvers that
+// are late count as silent until they answer.
 func (r *resolution) take(a reply) bool {
 	r.done(a.from)
 	if a.answer == nil {
@@ -162,7 +162,7 @@ func (r *resolution) take(a reply) bool {
 	return good
 }
 
-// wait waits for those that have not answered, so that it is known who lives.
+// wait waits for resolvers that have not answered, to learn which are alive.
 func (r *resolution) wait() {
 	for len(r.asked) > 0 {
 		a := <-r.replies
@@ -173,7 +173,7 @@ func (r *resolution) wait() {
 	}
 }
 
-// done gives back what is not needed without a resolver that has been asked.
+// done removes a resolver that was asked, and gives back the tokens no longer needed.
 func (r *resolution) done(server netip.AddrPort) {
 	delete(r.asked, server)
 	for r.tokens > max(len(r.asked), 1) {
@@ -182,7 +182,7 @@ func (r *resolution) done(server netip.AddrPort) {
 	}
 }
 
-// settle has somebody wait, and give the query back.
+// settle waits, on another goroutine if possible, and then gives the query back.
 func (n *Network) settle(r *resolution) {
 	f := func() {
 		r.wait()
@@ -193,15 +193,15 @@ func (n *Network) settle(r *resolution) {
 	}
 }
 
-// renamed returns the query with another identifier, which who would forge an answer
-// must guess.
+// renamed returns the query with another identifier, which a forger of answers must
+// guess.
 func renamed(query []byte) []byte {
 	var id [2]byte
 	rand.Read(id[:])
 	return append(id[:], query[2:]...)
 }
 
-// askUDP asks from a port of its own, which must be guessed too.
+// askUDP asks from a new port, which a forger must guess too.
 func (n *Network) askUDP(server netip.AddrPort, query []byte, until time.Time) ([]byte, error) {
 	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(server))
 	if err != nil {
@@ -231,7 +231,7 @@ func (n *Network) askUDP(server netip.AddrPort, query []byte, until time.Time) (
 	}
 }
 
-// unlessLate returns nil for an error that says nothing but that time is over.
+// unlessLate returns nil for a timeout, else err.
 func unlessLate(err error) error {
 	if e, ok := err.(net.Error); ok && e.Timeout() {
 		return nil
@@ -274,9 +274,9 @@ func readMessage(c io.Reader) ([]byte, error) {
 	return b, err
 }
 
-// acceptDNS answers queries of the guest's over TCP, one after another: the same
-// resolvers as over UDP, in the same order, for a connection is most often the second
-// try of a query whose answer was too long.
+// acceptDNS answers the guest's queries over TCP, one after another. It asks the same
+// resolvers as over UDP, in the same order: most connections retry a query whose answer
+// was too long.
 func (n *Network) acceptDNS(r *tcp.ForwarderRequest) {
 	g := n.newConn()
 	if !g.open(r) {

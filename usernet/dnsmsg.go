@@ -2,16 +2,16 @@ package usernet
 
 import "encoding/binary"
 
-// Of messages of DNS (RFC 1035 §4) only the header and the question are looked at,
-// as bytes: a label may have any (RFC 2181 §11).
+// Only the header and the question of DNS messages (RFC 1035 §4) are parsed, as bytes:
+// a label may contain any byte (RFC 2181 §11).
 const (
 	dnsHeader = 12
-	maxName   = 255 // bytes, with lengths and the root
+	maxName   = 255 // bytes, including lengths and the root
 	maxLabel  = 63
 	typeIXFR  = 251
 	typeAXFR  = 252
 
-	// Bits of the third and the fourth byte.
+	// Bits of the third and fourth bytes.
 	flagQR     = 0x80
 	flagOpcode = 0x78
 	flagAA     = 0x04
@@ -28,14 +28,14 @@ const (
 	rcodeRefused        = 5
 )
 
-// questionOf returns the only question of a message, name, type and class, or false.
+// questionOf returns the only question of a message (name, type and class), or false.
 func questionOf(m []byte) ([]byte, bool) {
 	if len(m) < dnsHeader || binary.BigEndian.Uint16(m[4:]) != 1 {
 		return nil, false
 	}
 	end := dnsHeader
 	for {
-		if end >= len(m) || m[end] > maxLabel { // a pointer has nowhere to point to
+		if end >= len(m) || m[end] > maxLabel { // a pointer cannot be valid here
 			return nil, false
 		}
 		size := int(m[end])
@@ -52,7 +52,7 @@ func questionOf(m []byte) ([]byte, bool) {
 	return m[dnsHeader:end], true
 }
 
-// sameQuestion compares two questions. The case of letters does not count.
+// sameQuestion compares two questions. It ignores case.
 func sameQuestion(a, b []byte) bool {
 	if len(a) != len(b) {
 		return false
@@ -65,8 +65,8 @@ func sameQuestion(a, b []byte) bool {
 	return true
 }
 
-// lower is that of ASCII. A length is no letter, and what of a type or class looks like
-// one is so in both.
+// lower maps ASCII to lower case. A length is never a letter, and bytes of a type or
+// class that look like letters do so in both questions.
 func lower(c byte) byte {
 	if 'A' <= c && c <= 'Z' {
 		return c + 'a' - 'A'
@@ -74,9 +74,10 @@ func lower(c byte) byte {
 	return c
 }
 
-// refusal returns the answer to a query that is not passed on: one that is none (RFC
-// 1035 §4.1.1: notifications, and updates, RFC 2136), and one that is damaged. It
-// returns nil for one that is, and false for what gets no answer.
+// refusal returns the answer to a message that is not passed on: one with another
+// opcode (RFC 1035 §4.1.1: notifications, and updates, RFC 2136), a malformed query, or
+// a zone transfer over TCP. It returns nil for a query that is passed on, and false for
+// a message that gets no answer.
 func refusal(query []byte, tcp bool) (answer []byte, ok bool) {
 	if len(query) < dnsHeader || query[2]&flagQR != 0 {
 		return nil, false
@@ -88,7 +89,7 @@ func refusal(query []byte, tcp bool) (answer []byte, ok bool) {
 	if !ok {
 		return response(query, nil, rcodeFormatError), true
 	}
-	// A transfer over TCP is of several messages, and not what a resolver is for.
+	// A zone transfer over TCP takes several messages, and is not a resolver's job.
 	if t := binary.BigEndian.Uint16(q[len(q)-4:]); tcp && (t == typeAXFR || t == typeIXFR) {
 		return response(query, q, rcodeRefused), true
 	}
@@ -121,9 +122,9 @@ func answers(message, query []byte) bool {
 	return ok && sameQuestion(got, want)
 }
 
-// useless reports whether another resolver may know more than this answer says, as
-// libc has it: the first does not work or does not want to, or it is none and says
-// where to ask.
+// useless reports whether another resolver may know more than this answer says, by the
+// rules of libc: the first has failed or refuses, or it is not a resolver and only
+// refers to other servers.
 func useless(answer []byte) bool {
 	switch answer[3] & flagRCode {
 	case rcodeServerFailure, rcodeNotImplemented, rcodeRefused:

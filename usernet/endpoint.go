@@ -25,8 +25,8 @@ var (
 	errClosed = errors.New("user network: closed")
 )
 
-// Send implements ethernet.Link. The frame is copied once, and looked at after
-// that: the guest can change it meanwhile.
+// Send implements ethernet.Link. The frame is copied once, and only the copy is
+// examined: the guest can change the original at any time.
 func (n *Network) Send(_ int, h *ethernet.Header, frame [][]byte) error {
 	d := n.link.dispatcher.Load()
 	if d == nil || n.ctx.Err() != nil {
@@ -39,8 +39,8 @@ func (n *Network) Send(_ int, h *ethernet.Header, frame [][]byte) error {
 	if size < ethernet.HeaderLen || size > ethernet.MaxFrame {
 		return errLength
 	}
-	// The header goes by itself: with it, the largest packet is larger than the
-	// largest view that is pooled.
+	// The header is kept apart: with it, the largest packet would exceed the largest
+	// pooled view.
 	var link [ethernet.HeaderLen]byte
 	view := buffer.NewViewSize(size - len(link))
 	left, to := link[:], view.AsSlice()
@@ -69,8 +69,7 @@ func (n *Network) Send(_ int, h *ethernet.Header, frame [][]byte) error {
 	return nil
 }
 
-// WritePackets implements stack.LinkEndpoint. It runs on netstack's goroutines
-// too.
+// WritePackets implements stack.LinkEndpoint. Netstack's goroutines call it too.
 func (e *endpoint) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	defer e.owner.Rescue()
 	for i, pkt := range pkts.AsSlice() {
@@ -81,21 +80,21 @@ func (e *endpoint) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) 
 	return pkts.Len(), nil
 }
 
-// SupportedGSO implements stack.GSOEndpoint. It does not follow what the guest
-// can do, which may change: frames that it cannot take are cut on their way out,
-// which is also faster than to have netstack make small ones.
+// SupportedGSO implements stack.GSOEndpoint. It does not depend on the guest's
+// offloads, which may change: frames that the guest cannot take are cut on their way
+// out. That is also faster than letting netstack make small ones.
 func (*endpoint) SupportedGSO() stack.SupportedGSO { return stack.HostGSOSupported }
 
-// maxPacket is what the 16 bits of an IP packet's length allow.
+// maxPacket is the largest value of the 16-bit length of an IP packet.
 const maxPacket = 65535
 
 // GSOMaxSize implements stack.GSOEndpoint.
 func (*endpoint) GSOMaxSize() uint32 { return maxPacket }
 
-// Capabilities implements stack.LinkEndpoint. The guest's checksums count as
-// good, be they there or left to us: nothing can damage a frame on its way. Not
-// those that we send: with CapabilityTXChecksumOffload netstack leaves out those
-// of segments that are no GSO, and says so nowhere.
+// Capabilities implements stack.LinkEndpoint. The guest's checksums count as good,
+// whether computed or offloaded: nothing can damage a frame on its way. Checksums to
+// the guest are not offloaded: with CapabilityTXChecksumOffload netstack omits those of
+// non-GSO segments without marking them.
 func (*endpoint) Capabilities() stack.LinkEndpointCapabilities {
 	return stack.CapabilityRXChecksumOffload | stack.CapabilityResolutionRequired
 }

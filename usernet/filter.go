@@ -9,9 +9,9 @@ import (
 	"vmm/ethernet"
 )
 
-// admit reports whether netstack gets a frame of the guest's: the link's header,
-// and a packet. It stands in for every address, and would claim the guest's own
-// one for itself, if asked by ARP or NDP who has it.
+// admit reports whether netstack gets a frame from the guest: the link header, and a
+// packet. Netstack stands in for every address, and would answer ARP and NDP requests
+// for the guest's own.
 func (n *Network) admit(link, packet []byte) bool {
 	dst := ethernet.MAC(link)
 	if dst != GatewayMAC && !dst.Multicast() {
@@ -19,7 +19,7 @@ func (n *Network) admit(link, packet []byte) bool {
 	}
 	switch header.Ethernet(link).Type() {
 	case header.IPv4ProtocolNumber:
-		// Netstack would drop loopback's too, and write about it to stderr.
+		// Netstack would drop loopback packets too, but log them to stderr.
 		const loopback = 127
 		if len(packet) < header.IPv4MinimumSize || packet[12] == loopback || packet[16] == loopback {
 			return false
@@ -39,8 +39,8 @@ func (n *Network) admit(link, packet []byte) bool {
 	return false
 }
 
-// admitNDP answers router solicitations, and drops what only routers say. A
-// guest that hides these behind extension headers fools nobody but itself.
+// admitNDP answers router solicitations, and drops messages that only routers send. A
+// guest that hides these behind extension headers harms only itself.
 func (n *Network) admitNDP(ip header.IPv6) bool {
 	icmp := header.ICMPv6(ip[header.IPv6MinimumSize:])
 	if ip.NextHeader() != uint8(header.ICMPv6ProtocolNumber) || len(icmp) < header.ICMPv6MinimumSize {
@@ -67,13 +67,13 @@ func local(a netip.Addr) bool {
 // isDNS reports whether an address is the DNS server's.
 func isDNS(a netip.Addr) bool { return a == DNS || a == DNS6 }
 
-// neighbour reports whether an address may be the guest's. Whatever else it
-// claims as its own gets no answer: netstack would ask and wait for each.
+// neighbour reports whether an address may be the guest's. Other source addresses get
+// no answer: netstack would have to resolve each.
 func neighbour(a netip.Addr) bool {
 	return (Subnet.Contains(a) || Subnet6.Contains(a) || a.IsLinkLocalUnicast() && a.Is6()) && !local(a)
 }
 
-// address is netstack's address as Go's.
+// address converts netstack's address to Go's.
 func address(a tcpip.Address) netip.Addr {
 	if a.Len() == header.IPv4AddressSize {
 		return netip.AddrFrom4(a.As4())
@@ -81,7 +81,7 @@ func address(a tcpip.Address) netip.Addr {
 	return netip.AddrFrom16(a.As16())
 }
 
-// tcpipAddress is the opposite of address.
+// tcpipAddress is the inverse of address.
 func tcpipAddress(a netip.Addr) tcpip.Address {
 	if a.Is4() {
 		return tcpip.AddrFrom4(a.As4())

@@ -12,20 +12,20 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// flow is who the guest exchanges datagrams with: one of its ports, and one of
-// another host. It is sent by a mapping, if the guest spoke first, or by a
+// flow is a pair of ports that exchange datagrams: one of the guest, and one of another
+// host. They are sent through a mapping, if the guest sent first, or through a
 // published port.
 type flow struct {
 	id    stack.TransportEndpointID // netstack's name for the two
-	peer  netip.AddrPort            // the other host's, as this host knows it
+	peer  netip.AddrPort            // the other host, as this host knows it
 	sa    unix.Sockaddr             // the same
 	via   *mapping                  // or nil
 	to    *published                // or nil
-	quote []byte                    // of the guest's first datagram, for ICMP
+	quote []byte                    // from the guest's first datagram, for ICMP
 
-	checked atomic.Int64 // when the peer was last one that the guest reaches, in nanoseconds
+	checked atomic.Int64 // when the peer was last checked to be one that the guest reaches, in nanoseconds
 
-	party netip.AddrPort // whose budget; this and all below are guarded by flows.mu
+	party netip.AddrPort // whose budget it counts against; guarded by flows.mu, as is all below
 	own   *list.Element  // its place among those of the party
 	age   age
 	ended bool
@@ -38,7 +38,7 @@ func (f *flow) pool(s *flows) *pool {
 	return &s.own
 }
 
-// raw is the socket that sends to its peer.
+// raw returns the socket that sends to the peer.
 func (f *flow) raw() syscall.RawConn {
 	if f.to != nil {
 		return f.to.raw
@@ -46,7 +46,7 @@ func (f *flow) raw() syscall.RawConn {
 	return f.via.raw
 }
 
-// flows are all of them.
+// flows holds all flows.
 type flows struct {
 	clock *clock
 
@@ -65,8 +65,8 @@ func (s *flows) init(c *clock) {
 	s.own = newPool(maxFlows)
 }
 
-// unlock closes sockets, too: that waits for who reads from them, who may wait for
-// the lock.
+// unlock also closes sockets, without the lock: Close waits for their readers, which
+// may wait for the lock.
 func (s *flows) unlock() {
 	dead := s.dead
 	s.dead = nil
@@ -76,7 +76,7 @@ func (s *flows) unlock() {
 	}
 }
 
-// sent returns the flow of a datagram of the guest's, or nil.
+// sent returns the flow of a datagram from the guest, or nil.
 func (s *flows) sent(id stack.TransportEndpointID) *flow {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -99,8 +99,8 @@ func (s *flows) touch(f *flow) {
 	}
 }
 
-// add returns false after closeAll, for an id that there is a flow of, and for a
-// mapping that has ended. Those that are brief give way first.
+// add adds a flow. It returns false after closeAll, for an id that has a flow, and for
+// a mapping that has ended. Brief flows give way first.
 func (s *flows) add(f *flow, brief bool) bool {
 	s.mu.Lock()
 	defer s.unlock()
@@ -109,7 +109,7 @@ func (s *flows) add(f *flow, brief bool) bool {
 	}
 	p := f.pool(s)
 	if f.via != nil {
-		f.via.meet(f) // before another gives way, and with it perhaps the mapping
+		f.via.meet(f) // before another flow gives way, perhaps with the mapping
 	}
 	if old := p.crowded(f.party); old != nil {
 		s.remove(old)
@@ -142,7 +142,7 @@ func (s *flows) endUnused(m *mapping) {
 	}
 }
 
-// remove ends a flow, and the mapping that has no other. mu is held.
+// remove ends a flow, and its mapping if it has no other. mu is held.
 func (s *flows) remove(f *flow) {
 	if f.ended {
 		return
@@ -158,7 +158,7 @@ func (s *flows) remove(f *flow) {
 	}
 }
 
-// expire ends those that were silent for a time, of the guest's.
+// expire ends flows that were silent for idle, in the guest's time.
 func (s *flows) expire(idle time.Duration, ports []*published) {
 	since := s.clock.now() - idle
 	s.mu.Lock()
@@ -169,7 +169,7 @@ func (s *flows) expire(idle time.Duration, ports []*published) {
 	}
 }
 
-// closeAll ends all, and has no more begin.
+// closeAll ends all flows, and lets no more begin.
 func (s *flows) closeAll() {
 	s.mu.Lock()
 	defer s.unlock()

@@ -10,23 +10,22 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// Ports of the gateway's that those of the host who send datagrams to a forward
-// get, one each.
+// Gateway ports that stand for the peers that send datagrams to a forward, one each.
 const (
 	firstForwardPort = 49152
 	forwardPorts     = 65536 - firstForwardPort
 )
 
-// published is a port of the host's in one life of the guest.
+// published is a published host port in one life of the guest.
 type published struct {
 	Forward
 	raw syscall.RawConn // of UDP
 
 	pool  pool                     // of UDP; guarded by flows.mu, as is all below
-	peers map[netip.AddrPort]*flow // by who sends
+	peers map[netip.AddrPort]*flow // by sender
 }
 
-// forwardAll has ports lead to the guest.
+// forwardAll starts forwarding all ports to the guest.
 func (n *Network) forwardAll(p *Ports) error {
 	if p == nil {
 		return nil
@@ -39,7 +38,7 @@ func (n *Network) forwardAll(p *Ports) error {
 	return nil
 }
 
-// forward has a port that is listened to lead to the guest.
+// forward starts forwarding a bound port to the guest.
 func (n *Network) forward(h heldPort) error {
 	p := &published{Forward: h.Forward, pool: newPool(maxPeers), peers: map[netip.AddrPort]*flow{}}
 	n.ports = append(n.ports, p)
@@ -71,14 +70,14 @@ func (n *Network) forward(h heldPort) error {
 	return nil
 }
 
-// serveConnections has those who connect to a port be connected to the guest.
+// serveConnections connects clients of a port to the guest.
 func (n *Network) serveConnections(l *net.TCPListener, p *published) {
 	for {
 		c, err := l.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if err != nil { // no file descriptor left, say
+		if err != nil { // for example, no file descriptor left
 			if !n.pause() {
 				return
 			}
@@ -97,8 +96,8 @@ func (n *Network) serveConnections(l *net.TCPListener, p *published) {
 	}
 }
 
-// serveForward connects c to the guest. A guest that does not answer is waited
-// for as long as n.s.dialTimeout.
+// serveForward connects c to the guest. It waits up to n.s.dialTimeout for the guest to
+// answer.
 func (n *Network) serveForward(c *net.TCPConn, who holder) {
 	defer n.endFor(who)
 	defer n.forget(c)
@@ -116,8 +115,8 @@ func (n *Network) serveForward(c *net.TCPConn, who holder) {
 	n.relay(g, c)
 }
 
-// serveDatagrams moves datagrams to the guest. Its answers go to the flow of the
-// port that they are sent to.
+// serveDatagrams moves datagrams to the guest. The gateway port that the guest answers
+// to tells the flow.
 func (n *Network) serveDatagrams(c *net.UDPConn, p *published) {
 	to := netip.AddrPortFrom(Guest, p.Guest)
 	b := new([maxPacket]byte)
@@ -143,7 +142,7 @@ func (n *Network) serveDatagrams(c *net.UDPConn, p *published) {
 	}
 }
 
-// arrived returns the flow of who sends to a port, or nil.
+// arrived returns the flow of a sender to a port, or nil.
 func (s *flows) arrived(p *published, from netip.AddrPort) *flow {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -154,11 +153,11 @@ func (s *flows) arrived(p *published, from netip.AddrPort) *flow {
 	return f
 }
 
-// newPeer makes a flow with the guest for who sends to a port, or returns nil. It is
-// brief until the guest answers: senders may be made up.
+// newPeer makes a flow for a sender to a port, or returns nil. The flow is brief until
+// the guest answers: sender addresses may be forged.
 func (n *Network) newPeer(p *published, from netip.AddrPort) *flow {
 	f := &flow{peer: from, sa: sockaddr(from), to: p, party: party(from.Addr())}
-	for range 64 { // or all ports that are tried have flows
+	for range 64 { // give up if all ports tried have flows
 		f.id = stack.TransportEndpointID{
 			LocalAddress: tcpipAddress(Gateway), LocalPort: uint16(firstForwardPort + rand.IntN(forwardPorts)),
 			RemoteAddress: tcpipAddress(Guest), RemotePort: p.Guest,
@@ -170,7 +169,7 @@ func (n *Network) newPeer(p *published, from netip.AddrPort) *flow {
 	return nil
 }
 
-// zone returns the index of the interface that a link-local address is of.
+// zone returns the interface index of a link-local address.
 func zone(a netip.Addr) uint32 {
 	if a.Zone() == "" {
 		return 0

@@ -13,12 +13,12 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// echoTimeout is how long an answer is waited for.
+// echoTimeout is how long to wait for an answer.
 const echoTimeout = 10 * time.Second
 
-// handleEcho takes an echo request of the guest's, ICMP or ICMPv6, and other
-// messages that nobody waits for. It returns false for one that netstack shall
-// answer itself. It is called by Send, and does not block.
+// handleEcho takes ICMP and ICMPv6 messages from the guest: echo requests, and others,
+// which it drops. It returns false for one that netstack answers itself. Send calls it;
+// it does not block.
 func (n *Network) handleEcho(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 	message := append(append([]byte(nil), pkt.TransportHeader().Slice()...), dataOf(pkt, pkt.Data().Size())...)
 	from, to := endpoints(id)
@@ -53,8 +53,8 @@ func isEchoRequest(message []byte, to netip.Addr) bool {
 	return header.ICMPv6(message).Type() == header.ICMPv6EchoRequest
 }
 
-// echo sends a request to a host, and its answer to the guest. The kernel puts an
-// identifier of its own into the former: the guest's is put back.
+// echo sends a request to a host, and its answer to the guest. The kernel replaces the
+// identifier in the request; echo puts the guest's back.
 func (n *Network) echo(from, to, host netip.Addr, message []byte) {
 	c, err := dialICMP(host)
 	if err != nil {
@@ -78,7 +78,7 @@ func (n *Network) echo(from, to, host netip.Addr, message []byte) {
 		if err != nil {
 			return
 		}
-		// The type is 0 or 129, and the sequence number the request's.
+		// The type must be 0 or 129, and the sequence number that of the request.
 		reply := b[:size]
 		if size < header.ICMPv4MinimumSize || isEchoRequest(reply, to) || string(reply[6:8]) != string(message[6:8]) {
 			continue
@@ -89,8 +89,8 @@ func (n *Network) echo(from, to, host netip.Addr, message []byte) {
 	}
 }
 
-// dialICMP opens an ICMP socket that needs no privilege, if the kernel lets us:
-// see net.ipv4.ping_group_range in icmp(7).
+// dialICMP opens an unprivileged ICMP socket, if the kernel allows it: see
+// net.ipv4.ping_group_range in icmp(7).
 func dialICMP(host netip.Addr) (net.Conn, error) {
 	family, proto := unix.AF_INET6, unix.IPPROTO_ICMPV6
 	var sa unix.Sockaddr = &unix.SockaddrInet6{Addr: host.As16()}
@@ -129,8 +129,8 @@ func (n *Network) writeICMP(src, dst netip.Addr, b []byte) {
 	})
 }
 
-// writeUnreachable tells the guest that a packet of its did not arrive: the type and
-// code of ICMP or ICMPv6, and the first bytes of the packet.
+// writeUnreachable tells the guest that one of its packets did not arrive. kind and
+// code are those of ICMP or ICMPv6, and quote is the start of the packet.
 func (n *Network) writeUnreachable(src, dst netip.Addr, kind, code byte, quote []byte) {
 	n.writeICMP(src, dst, append([]byte{kind, code, 0, 0, 0, 0, 0, 0}, quote...))
 }

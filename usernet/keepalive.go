@@ -11,14 +11,14 @@ import (
 )
 
 // A guest's keepalive (RFC 1122 §4.2.3.6) ends here: netstack answers its probes, and
-// whether the other end lives the guest would never know. So the host's side is probed
-// as the guest probes: after the time that the guest waits, which its probes tell. How
-// often it would repeat one that is not answered they do not tell.
+// the guest would never learn whether the other end is alive. So the kernel probes the
+// host's side as the guest does, after the same idle time, which the guest's probes
+// show. They do not show how often the guest would repeat an unanswered probe.
 //
 //	guest --probe--> netstack        kernel --probe--> other end
 //	      <--answer-                        <-answer--, or the connection ends
 
-// keepalives see the guest's segments go by, and know its probes.
+// keepalives watches the guest's segments, and recognizes its probes.
 type keepalives struct {
 	clock *clock
 
@@ -26,25 +26,27 @@ type keepalives struct {
 	by map[pair]*keepalive // guarded by mu
 }
 
-// pair is who a connection is between: the guest, and the other end as it knows it.
+// pair is the two ends of a connection: the guest, and the other end as the guest knows
+// it.
 type pair struct{ guest, other netip.AddrPort }
 
-// keepalive is one connection's.
+// keepalive is the keepalive state of one connection.
 type keepalive struct {
 	g    *guestConn
 	host *net.TCPConn
 
 	mu    sync.Mutex
 	begun bool          // the guest has sent something; guarded by mu, as is all below
-	end   uint32        // the sequence number behind all of that
-	at    time.Duration // when it last did, of its time
-	idle  time.Duration // what the host's side has; 0 is hostIdle
+	end   uint32        // the sequence number after all of that
+	at    time.Duration // when it last did, in the guest's time
+	idle  time.Duration // of the host's side; 0 means hostIdle
 }
 
-// leastIdle tells a probe from a byte that is sent again: a guest waits a second at least.
+// leastIdle tells a probe from a retransmitted byte: a guest waits at least a second
+// before a probe.
 const leastIdle = 700 * time.Millisecond
 
-// add has a connection's segments looked at, from the first on.
+// add starts watching a connection's segments, from the first on.
 func (k *keepalives) add(p pair, g *guestConn, host *net.TCPConn) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -57,11 +59,11 @@ func (k *keepalives) remove(p pair) {
 	delete(k.by, p)
 }
 
-// see takes a packet of the guest's, IPv4 or IPv6, of TCP or not.
+// see takes a packet from the guest, IPv4 or IPv6, TCP or not.
 func (k *keepalives) see(packet []byte) {
 	var p pair
-	var b []byte // TCP's header, and data
-	size := 0    // of b, which is not all there if the packet is cut
+	var b []byte // TCP header and data
+	size := 0    // of b, which is incomplete if the packet is cut
 	switch {
 	case packet[0]>>4 == 4:
 		ip := header.IPv4(packet)
@@ -90,8 +92,8 @@ func (k *keepalives) see(packet []byte) {
 	}
 }
 
-// segment takes one of the guest's: when it came, its sequence number, and how many
-// bytes it has.
+// segment takes a segment from the guest: when it came, its sequence number, and its
+// number of data bytes.
 func (c *keepalive) segment(now time.Duration, seq uint32, size int, flags header.TCPFlags) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -102,7 +104,7 @@ func (c *keepalive) segment(now time.Duration, seq uint32, size int, flags heade
 	case flags&(header.TCPFlagSyn|header.TCPFlagFin|header.TCPFlagRst) != 0:
 		end++
 	case !first && size <= 1 && seq == c.end-1 && waited >= leastIdle && !c.g.writing.Load():
-		// While the host's side is full such a segment asks for room.
+		// While the host's side is full, such a segment is a window probe.
 		c.probe(waited.Round(time.Second))
 	}
 	if first || int32(end-c.end) > 0 {
@@ -110,11 +112,12 @@ func (c *keepalive) segment(now time.Duration, seq uint32, size int, flags heade
 	}
 }
 
-// probe has the host's side be probed after a time, and at once if that has passed.
+// probe makes the kernel probe the host's side after idle, and at once if that has
+// passed.
 func (c *keepalive) probe(idle time.Duration) {
 	idle = max(idle, time.Second)
 	if c.idle != 0 && (idle-c.idle).Abs() <= time.Second {
-		return // as it has it; a timer is never quite on time
+		return // no change; a timer is never quite on time
 	}
 	c.idle = idle
 	c.host.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: idle, Interval: min(idle, hostInterval), Count: hostCount})

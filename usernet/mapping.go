@@ -11,12 +11,11 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// mapping is a port of the guest's and the host's port that stands for it, the
-// same whatever the peer (RFC 4787 §4.1, endpoint-independent mapping): what a
-// server tells of it (STUN) is true for others. Who may send to it are the addresses
-// that the guest has sent to, from whatever port (§5, address-dependent filtering):
-// a guest has not asked to be reached by everybody; for that there are published
-// ports.
+// mapping is a guest port and the host port that stands for it, the same for every peer
+// (RFC 4787 §4.1, endpoint-independent mapping): the address that a STUN server reports
+// holds for others too. Only addresses that the guest has sent to may send to it, from
+// any port (§5, address-dependent filtering). A guest that wants to be reached by all
+// uses published ports.
 type mapping struct {
 	from netip.AddrPort // the guest's
 	conn *net.UDPConn
@@ -27,13 +26,13 @@ type mapping struct {
 	ended bool
 }
 
-// known is an address that a port of the guest's has sent to.
+// known is an address that a guest port has sent to.
 type known struct {
 	name  netip.Addr // the guest's for it
 	flows int
 }
 
-// meet notes whom the guest sends to. flows.mu is held.
+// meet notes a peer that the guest sends to. flows.mu is held.
 func (m *mapping) meet(f *flow) {
 	k := m.peers[f.peer.Addr()]
 	if k == nil {
@@ -43,7 +42,7 @@ func (m *mapping) meet(f *flow) {
 	k.flows++
 }
 
-// part undoes meet, and reports whether nobody is left.
+// part undoes meet, and reports whether no peer is left.
 func (m *mapping) part(f *flow) bool {
 	k := m.peers[f.peer.Addr()]
 	if k.flows--; k.flows == 0 {
@@ -52,8 +51,7 @@ func (m *mapping) part(f *flow) bool {
 	return len(m.peers) == 0
 }
 
-// mapped returns the mapping of a port of the guest's, which it makes if it must,
-// or nil.
+// mapped returns the mapping of a guest port, which it makes if needed, or nil.
 func (n *Network) mapped(from netip.AddrPort) *mapping {
 	s := &n.flows
 	s.mu.Lock()
@@ -84,7 +82,8 @@ func (n *Network) mapped(from netip.AddrPort) *mapping {
 	return m
 }
 
-// open makes the socket, which learns of ICMP errors with whom they are of.
+// open makes the socket, which receives ICMP errors together with the peer they
+// concern.
 func (m *mapping) open(n *Network) bool {
 	network, level, option := "udp6", unix.SOL_IPV6, unix.IPV6_RECVERR
 	if m.from.Addr().Is4() {
@@ -92,8 +91,8 @@ func (m *mapping) open(n *Network) bool {
 	}
 	l := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		return control(c, func(fd int) error {
-			// Go sets SO_BROADCAST: without it, datagrams to the broadcast address
-			// of one of the host's networks fail.
+			// Go sets SO_BROADCAST: without it, datagrams to the broadcast address of a
+			// host network fail.
 			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 0); err != nil {
 				return err
 			}
@@ -139,7 +138,8 @@ func (s *flows) removeMapping(m *mapping) {
 	s.dead = append(s.dead, m)
 }
 
-// id is the name of the flow of a peer, whose address the guest knows as name.
+// id returns netstack's name for the flow of a peer, whose address the guest knows as
+// name.
 func (m *mapping) id(name netip.Addr, port uint16) stack.TransportEndpointID {
 	return stack.TransportEndpointID{
 		LocalAddress: tcpipAddress(name), LocalPort: port,
@@ -147,8 +147,8 @@ func (m *mapping) id(name netip.Addr, port uint16) stack.TransportEndpointID {
 	}
 }
 
-// received returns who the guest knows the sender of a datagram as, and the flow
-// if there is one, and false for one who may not send to it.
+// received returns the guest's name for the sender of a datagram, and the flow if there
+// is one. It returns false for a sender that is not allowed.
 func (s *flows) received(m *mapping, from netip.AddrPort) (name netip.AddrPort, f *flow, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -162,7 +162,7 @@ func (s *flows) received(m *mapping, from netip.AddrPort) (name netip.AddrPort, 
 	return netip.AddrPortFrom(k.name, from.Port()), f, true
 }
 
-// receiveMapping moves what others send to the guest, until the mapping ends.
+// receiveMapping moves datagrams from peers to the guest, until the mapping ends.
 func (n *Network) receiveMapping(m *mapping) {
 	var size int
 	var from unix.Sockaddr
@@ -192,7 +192,7 @@ func (n *Network) receiveMapping(m *mapping) {
 	}
 }
 
-// addrPort is the kernel's address as Go's.
+// addrPort converts the kernel's address to Go's.
 func addrPort(sa unix.Sockaddr) netip.AddrPort {
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
@@ -203,9 +203,9 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// receiveErrors tells the guest what ICMP has told the socket: IP_RECVERR of ip(7).
-// No mapping ends by that (RFC 4787 §10). It is called in a read of the socket, which
-// Close waits for.
+// receiveErrors passes ICMP errors of the socket on to the guest: IP_RECVERR in ip(7).
+// They do not end a mapping (RFC 4787 §10). It is called within a read of the socket,
+// which Close waits for.
 func (n *Network) receiveErrors(m *mapping, fd int) {
 	var b [1]byte
 	var oob [256]byte
@@ -224,9 +224,8 @@ func (n *Network) receiveErrors(m *mapping, fd int) {
 	}
 }
 
-// unreachable returns the type and code of an ICMP or ICMPv6 message that a
-// destination cannot be reached, of control messages with a struct
-// sock_extended_err.
+// unreachable finds an ICMP or ICMPv6 destination-unreachable message in control
+// messages with a struct sock_extended_err, and returns its type and code.
 func unreachable(oob []byte) (kind, code byte, ok bool) {
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {

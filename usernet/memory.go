@@ -2,19 +2,19 @@ package usernet
 
 import "net"
 
-// What the host's kernel holds of a connection grows by itself to what
-// net.ipv4.tcp_rmem and tcp_wmem allow, 10 MiB in all as a rule, if the other end
-// sends and does not take, or a guest does. So only the first few have that, which
-// takes a path of a high bandwidth and delay; each other has buffers of these sizes
-// each way, twice for the kernel's own use: below 1 GiB for all together, with those.
+// The host kernel's buffers of a connection grow to what net.ipv4.tcp_rmem and tcp_wmem
+// allow, usually 10 MiB in all, if the other end or a guest sends and does not receive.
+// Only a path of high bandwidth and delay needs that, so only the first few connections
+// have it. Each other has buffers of these sizes each way, doubled for the kernel's own
+// use: below 1 GiB for all together, including the first few.
 const (
 	fewConnections   = 32
 	middleHostBuffer = 256 << 10 // up to manyConnections
 	smallHostBuffer  = 32 << 10
 )
 
-// fit bounds what the host's kernel holds of a connection by how many there are, and
-// returns whether these are so many that we hold less as well.
+// fit bounds the host kernel's buffers of a connection by the number of connections. It
+// reports whether there are so many that our own buffers must be small too.
 func (n *Network) fit(host *net.TCPConn) (many bool) {
 	n.mu.Lock()
 	count := n.connections + n.shares.held
@@ -26,7 +26,7 @@ func (n *Network) fit(host *net.TCPConn) (many bool) {
 	case count <= manyConnections:
 		size = middleHostBuffer
 	}
-	host.SetReadBuffer(size) // if it fails the connection has ended
+	host.SetReadBuffer(size) // fails only if the connection has ended
 	host.SetWriteBuffer(size)
 	return count > manyConnections
 }

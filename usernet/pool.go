@@ -6,20 +6,20 @@ import (
 	"time"
 )
 
-// ages keeps things in the order of their last use. Those that are brief give way
-// before all others.
+// ages keeps things in the order of their last use. Brief ones give way before all
+// others.
 type ages struct {
 	lasting, brief list.List
 }
 
-// age is where a thing is among others.
+// age is the place of a thing among others.
 type age struct {
 	in   *list.List
 	at   *list.Element
-	used time.Duration // of the guest's time
+	used time.Duration // in the guest's time
 }
 
-// add keeps v, whose age is a, as used just now.
+// add adds v, whose age is a, as used now.
 func (s *ages) add(v any, a *age, brief bool, now time.Duration) {
 	a.in = &s.lasting
 	if brief {
@@ -33,7 +33,7 @@ func (a *age) touch(now time.Duration) {
 	a.in.MoveToFront(a.at)
 }
 
-// last has a thing that was brief, and is used just now, be so no more.
+// last marks a thing that is used now as lasting if it was brief.
 func (s *ages) last(a *age, now time.Duration) {
 	if a.in == &s.brief {
 		v := a.in.Remove(a.at)
@@ -43,7 +43,7 @@ func (s *ages) last(a *age, now time.Duration) {
 
 func (a *age) remove() { a.in.Remove(a.at) }
 
-// oldest returns what gives way first, or nil.
+// oldest returns the thing that gives way first, or nil.
 func (s *ages) oldest() any {
 	for _, l := range []*list.List{&s.brief, &s.lasting} {
 		if e := l.Back(); e != nil {
@@ -53,9 +53,9 @@ func (s *ages) oldest() any {
 	return nil
 }
 
-// pool is a budget of flows, and who has them. No party gets more than what is left
-// for others, and when nothing is left, what was silent for longest gives way:
-// so nobody can take it all, and who is new finds room.
+// pool is a budget of flows, and the parties that hold them. No party gets more than is
+// left for others, and when nothing is left, the flow that was silent longest gives
+// way. So no party can take it all, and a new one finds room.
 type pool struct {
 	size, held int
 	ages       ages // of flows
@@ -64,8 +64,8 @@ type pool struct {
 
 func newPool(size int) pool { return pool{size: size, parties: map[netip.AddrPort]*list.List{}} }
 
-// party returns who a flow counts for: a port of the guest's, or who sends to one.
-// Of IPv6 it is a network, for each host has 2^64 addresses (RFC 6177).
+// party returns the party that counts for an address that sends to a guest port. For
+// IPv6 it is the /64 network: each host may have 2^64 addresses (RFC 6177).
 func party(a netip.Addr) netip.AddrPort {
 	if a.Is6() {
 		p, _ := a.WithZone("").Prefix(64)
@@ -74,7 +74,7 @@ func party(a netip.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(a, 0)
 }
 
-// crowded returns the flow that gives way to one more of a party's, or nil.
+// crowded returns the flow that gives way to one more flow of a party, or nil.
 func (p *pool) crowded(who netip.AddrPort) *flow {
 	left := p.size - p.held
 	if l := p.parties[who]; l != nil && l.Len() >= left {
@@ -115,7 +115,7 @@ func (p *pool) remove(f *flow) {
 	p.held--
 }
 
-// expire ends the flows that were not used since. flows.mu is held.
+// expire ends the flows not used after since. flows.mu is held.
 func (p *pool) expire(s *flows, since time.Duration) {
 	for _, l := range []*list.List{&p.ages.brief, &p.ages.lasting} {
 		for e := l.Back(); e != nil && e.Value.(*flow).age.used <= since; e = l.Back() {

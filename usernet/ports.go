@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Ports are ports of the host's that lead to a guest. They are bound from Listen to
-// Close, over all lives of the guest: nobody else gets them in between. Who connects
-// while there is no life waits for the next.
+// Ports are host ports that lead to a guest. They stay bound from Listen to Close, over
+// all lives of the guest: no other process gets them in between. A client that connects
+// between two lives waits for the next.
 type Ports struct{ list []heldPort }
 
 // heldPort is one of them: either a listener or a socket.
@@ -36,8 +36,7 @@ func Listen(list []Forward) (*Ports, error) {
 	return p, nil
 }
 
-// listen binds a port. 0.0.0.0 is all of IPv4 and nothing of IPv6, and :: the
-// reverse.
+// listen binds a port. 0.0.0.0 means all of IPv4 and no IPv6, and :: the reverse.
 func (h *heldPort) listen() (err error) {
 	address := h.Listen.Addr().Unmap()
 	family := "6"
@@ -57,7 +56,7 @@ func (h *heldPort) listen() (err error) {
 	return err
 }
 
-// explainListen says what to do about an error of listen.
+// explainListen adds advice to an error of listen.
 func explainListen(f Forward, err error) error {
 	proto := "tcp"
 	if f.UDP {
@@ -75,7 +74,7 @@ func explainListen(f Forward, err error) error {
 	return fmt.Errorf("%s: %w", name, err)
 }
 
-// dup returns the port again, for one life, which closes what it gets.
+// dup duplicates the port's socket for one life, which closes the duplicate.
 func (h *heldPort) dup() (*net.TCPListener, *net.UDPConn, error) {
 	if h.UDP {
 		f, err := h.c.File()
@@ -102,7 +101,7 @@ func (h *heldPort) dup() (*net.TCPListener, *net.UDPConn, error) {
 	return l.(*net.TCPListener), nil, nil
 }
 
-// Forwards returns them, each with the port that it got.
+// Forwards returns the forwards, each with the port that it got.
 func (p *Ports) Forwards() (list []Forward) {
 	for _, h := range p.list {
 		list = append(list, h.Forward)

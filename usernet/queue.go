@@ -9,33 +9,33 @@ import (
 	"vmm/ethernet"
 )
 
-// Bounds of the queue to the guest: against one that opens connections to fast
-// servers and takes nothing. What is more is lost, as on any wire.
+// Bounds of the queue to the guest, against one that opens connections to fast servers
+// and receives nothing. Frames beyond them are lost, as on any wire.
 const (
 	maxFrames      = 4096
 	maxFramesBytes = 32 << 20
 )
 
-// queue holds frames for the guest, and has it take them.
+// queue holds frames for the guest, and tells it to receive them.
 //
 //	           push                      pop by Readable,
 //	empty ------------> pump calls ------------------------> empty
 //	                    Readable   --> false: asleep --Resume--> pump
 //
-// It keeps what comes between stop and start, for a guest that is paused.
-// Readable is called by pump only, with no lock held.
+// It keeps frames that come between stop and start, for a paused guest. Only pump calls
+// Readable, with no lock held.
 type queue struct {
 	wake chan struct{} // for pump; holds one
 	done chan struct{}
 
 	receiving sync.Mutex  // held by receive, before mu
 	cut       cutter      // guarded by receiving
-	partial   atomic.Bool // cut has more: a limit on the way may have stopped amidst a packet
+	partial   atomic.Bool // cut has more: a rate limit may have stopped within a packet
 
 	mu      sync.Mutex
-	idle    sync.Cond                      // pump is not in Readable any more
+	idle    sync.Cond                      // pump has left Readable
 	guest   ethernet.Guest                 // guarded by mu, as is all below; nil: stopped
-	drops   bool                           // what comes, until start
+	drops   bool                           // drops frames until start
 	frames  [maxFrames]*stack.PacketBuffer // a ring
 	first   int
 	n       int
@@ -51,8 +51,8 @@ func newQueue() *queue {
 	return q
 }
 
-// push takes a reference of its own, and returns false if there is no room. It is
-// called by netstack, with whatever locks of its own.
+// push takes its own reference to pkt, and returns false if there is no room. Netstack
+// calls it, with any of its locks held.
 func (q *queue) push(pkt *stack.PacketBuffer) bool {
 	size := pkt.Size()
 	q.mu.Lock()
@@ -70,10 +70,10 @@ func (q *queue) push(pkt *stack.PacketBuffer) bool {
 	return true
 }
 
-// signal has pump look. The caller holds mu.
+// signal wakes pump. The caller holds mu.
 func (q *queue) signal() {
 	if q.asleep || q.calling {
-		return // it looks by itself
+		return // Resume or pump itself will check
 	}
 	select {
 	case q.wake <- struct{}{}:
@@ -121,11 +121,11 @@ func (q *queue) call() bool {
 		q.mu.Unlock()
 		return false
 	}
-	q.calling, q.asleep = true, true // unless resume comes meanwhile
+	q.calling, q.asleep = true, true // resume may clear asleep meanwhile
 	q.mu.Unlock()
 
 	more := false
-	defer func() { // also after a panic, or stop would wait for ever
+	defer func() { // also after a panic, or stop would wait forever
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		q.calling = false
@@ -152,7 +152,7 @@ func (q *queue) start(g ethernet.Guest) {
 	}
 }
 
-// stop waits for a Readable under way.
+// stop waits for a running Readable.
 func (q *queue) stop() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -163,7 +163,7 @@ func (q *queue) stop() {
 	q.asleep = false
 }
 
-// discard drops all there is, and what comes until start.
+// discard drops all frames, and those that come before start.
 func (q *queue) discard() {
 	q.mu.Lock()
 	q.drops = true

@@ -19,19 +19,19 @@ const (
 	prefixLifetime = 86400
 )
 
-// maxDNSSL bounds the domains in an advertisement, which fits into a frame.
+// maxDNSSL bounds the domains in an advertisement, so that it fits into a frame.
 const maxDNSSL = 1024
 
 // newAdvertisement makes a router advertisement (RFC 4861 §4.2) with a prefix for
-// addresses (SLAAC), the DNS server (RFC 8106 §5.1), and the domains in which the guest
-// looks for short names (§5.2), as many as have room.
+// addresses (SLAAC), the DNS server (RFC 8106 §5.1), and as many of the search domains
+// (§5.2) as fit.
 func newAdvertisement(search []string) []byte {
 	be := binary.BigEndian
 	icmp := make([]byte, header.ICMPv6HeaderSize, 128)
 	icmp[0] = byte(header.ICMPv6RouterAdvert)
 	icmp = append(icmp, 64, 0)                          // hop limit, no flags
 	icmp = be.AppendUint16(icmp, routerLifetime)        //
-	icmp = append(icmp, 0, 0, 0, 0, 0, 0, 0, 0)         // timers of the guest's choice
+	icmp = append(icmp, 0, 0, 0, 0, 0, 0, 0, 0)         // the guest chooses its timers
 	icmp = append(append(icmp, 1, 1), GatewayMAC[:]...) // source link-layer address
 	icmp = be.AppendUint32(append(icmp, 5, 1, 0, 0), MTU)
 
@@ -66,7 +66,7 @@ func newAdvertisement(search []string) []byte {
 	return append(b, icmp...)
 }
 
-// advertise sends it to all.
+// advertise sends a router advertisement to all nodes.
 func (n *Network) advertise() {
 	const allNodes = tcpip.LinkAddress("\x33\x33\x00\x00\x00\x01")
 	n.stack.WritePacketToRemote(nicID, allNodes, header.IPv6ProtocolNumber, buffer.MakeWithData(newAdvertisement(n.dns.search())))

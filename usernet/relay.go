@@ -18,15 +18,15 @@ import (
 	"vmm/task"
 )
 
-// copySize is what is moved at once: two of the largest packets that netstack
-// makes; for one of many connections it is less.
+// copySize is how much is copied at once: two of the largest packets that netstack
+// makes. One of many connections uses smallCopySize.
 const (
 	copySize      = 2 * (maxPacket - header.TCPTotalHeaderMaximumSize - 1)
 	smallCopySize = 16 << 10
 )
 
-// copies and smallCopies are buffers that are held while there is something in
-// them, and not while a connection is silent.
+// copies and smallCopies are buffers that a connection holds only while there is data
+// in them, not while it is silent.
 var copies, smallCopies = buffers(copySize), buffers(smallCopySize)
 
 func buffers(size int) *sync.Pool {
@@ -36,7 +36,7 @@ func buffers(size int) *sync.Pool {
 	}}
 }
 
-// guestConn is netstack's end of a connection with the guest.
+// guestConn is netstack's end of a connection to the guest.
 type guestConn struct {
 	ctx    context.Context // of the network
 	owner  task.Owner      // likewise
@@ -45,10 +45,10 @@ type guestConn struct {
 	queue  waiter.Queue
 	copies *sync.Pool
 
-	slow *time.Timer // of copyFrom's
+	slow *time.Timer // used by copyFrom
 
-	writing          atomic.Bool // to the host's side, which may be full
-	toHost, fromHost atomic.Bool // all of that direction is copied
+	writing          atomic.Bool // to the host's side, which may be blocking
+	toHost, fromHost atomic.Bool // that direction is complete
 }
 
 func (n *Network) newConn() *guestConn {
@@ -71,7 +71,7 @@ func (g *guestConn) setOptions(small bool) {
 	g.ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepaliveCount)
 }
 
-// copyTo moves what the guest sends to host, until its end.
+// copyTo copies the guest's data to host, until the end of the stream.
 func (g *guestConn) copyTo(host *net.TCPConn) error {
 	entry, ready := waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr)
 	g.queue.EventRegister(&entry)
@@ -102,7 +102,7 @@ func (g *guestConn) copyTo(host *net.TCPConn) error {
 			}
 		case *tcpip.ErrWouldBlock:
 		case *tcpip.ErrClosedForReceive:
-			if g.broken() { // and somebody else has been told so
+			if g.broken() { // and the error was reported elsewhere
 				return io.ErrUnexpectedEOF
 			}
 			return nil
@@ -112,7 +112,7 @@ func (g *guestConn) copyTo(host *net.TCPConn) error {
 	}
 }
 
-// copyFrom moves what host sends to the guest, until its end.
+// copyFrom copies host's data to the guest, until the end of the stream.
 func (g *guestConn) copyFrom(host *net.TCPConn) error {
 	raw, err := host.SyscallConn()
 	if err != nil {
@@ -153,8 +153,8 @@ func (g *guestConn) copyFrom(host *net.TCPConn) error {
 	}
 }
 
-// write waits until netstack has taken all of b, which came from host. ready is of
-// the queue.
+// write waits until netstack has taken all of b, which came from host. ready signals
+// events of the queue.
 func (g *guestConn) write(b []byte, ready <-chan struct{}, host *net.TCPConn) error {
 	var r bytes.Reader
 	for len(b) > 0 {
@@ -174,11 +174,11 @@ func (g *guestConn) write(b []byte, ready <-chan struct{}, host *net.TCPConn) er
 	return nil
 }
 
-// slow is how long a guest may take to make room before its host's side is watched:
-// most have made it by then.
+// slow is how long a guest may take to make room before the host's side is watched:
+// most have by then.
 const slow = 20 * time.Millisecond
 
-// room waits until ready, or until the network or the host's side has gone.
+// room waits until ready, or until the network or the host's side is gone.
 func (g *guestConn) room(ready <-chan struct{}, host *net.TCPConn) error {
 	if g.slow == nil {
 		g.slow = time.NewTimer(slow)
@@ -196,8 +196,8 @@ func (g *guestConn) room(ready <-chan struct{}, host *net.TCPConn) error {
 	}
 }
 
-// watch waits until stop, and returns an error if the host's side is reset before.
-// Nobody reads from it meanwhile.
+// watch waits until stop, and returns an error if the host's side is reset first.
+// Nothing else may read from host meanwhile.
 func (g *guestConn) watch(host *net.TCPConn, stop <-chan struct{}) error {
 	raw, err := host.SyscallConn()
 	if err != nil {
@@ -206,7 +206,7 @@ func (g *guestConn) watch(host *net.TCPConn, stop <-chan struct{}) error {
 	failed := make(chan error, 1)
 	g.owner.Go(func() {
 		failed <- raw.Read(func(fd uintptr) bool {
-			// A reset is an error; an end is none.
+			// A reset is an error; an end of stream is not.
 			p := []unix.PollFd{{Fd: int32(fd)}}
 			n, err := unix.Poll(p, 0)
 			return err == nil && n > 0 && p[0].Revents&unix.POLLERR != 0
@@ -230,35 +230,35 @@ func (g *guestConn) watch(host *net.TCPConn, stop <-chan struct{}) error {
 	return err
 }
 
-// resetGrace is how long the host's side may take what the guest sent before it reset
-// the connection.
+// resetGrace is how long the host's side may take to receive what the guest sent before
+// a reset.
 const resetGrace = 200 * time.Millisecond
 
-// changed has the host's side see a reset by the guest. It is called by netstack, at
-// each change of the connection's state, and does not block.
+// changed passes a reset by the guest on to the host's side. Netstack calls it when the
+// connection's state changes; it does not block.
 func (g *guestConn) changed(host *net.TCPConn) {
 	if !g.broken() {
 		return
 	}
-	host.SetWriteDeadline(time.Now().Add(resetGrace)) // copyTo fails then, if not before
+	host.SetWriteDeadline(time.Now().Add(resetGrace)) // copyTo fails by then
 	if g.toHost.Load() {
 		g.owner.Go(func() { reset(host) })
 	}
 }
 
-// broken reports whether the connection with the guest has ended out of order.
+// broken reports whether the connection to the guest has ended abnormally.
 func (g *guestConn) broken() bool {
 	switch tcp.EndpointState(g.ep.State()) {
 	case tcp.StateError:
 		return true
-	case tcp.StateClose: // netstack's for a reset after the guest's end
+	case tcp.StateClose: // netstack's state for a reset after the guest's FIN
 		return !g.fromHost.Load()
 	}
 	return false
 }
 
-// wait waits until netstack holds nothing of the connection any more, and returns
-// true, or until stop.
+// wait waits until netstack has released the connection and returns true, or until stop
+// and returns false.
 func (g *guestConn) wait(stop <-chan struct{}) bool {
 	entry, changed := waiter.NewChannelEntry(waiter.EventHUp | waiter.EventErr)
 	g.queue.EventRegister(&entry)

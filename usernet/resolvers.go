@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// resolvers are those of resolv.conf(5), which is read again when it changes: a
-// host moves from one network to another.
+// resolvers are those of resolv.conf(5), which is read again when it changes: a host
+// may move to another network.
 type resolvers struct {
 	path string
 	port uint16
@@ -19,10 +19,10 @@ type resolvers struct {
 	mu    sync.Mutex
 	of    version                      // of the file; guarded by mu, as is all below
 	conf  *resolvConf                  // nil: not read yet
-	quiet map[netip.AddrPort]time.Time // until when those that did not answer, nor have since, are not asked but last
+	quiet map[netip.AddrPort]time.Time // resolvers that have been silent, and until when they are asked last
 }
 
-// version tells a file from what it was, also if it is replaced within a second.
+// version tells whether a file has changed, even if it was replaced within a second.
 type version struct {
 	dev, ino uint64
 	size     int64
@@ -38,9 +38,9 @@ func versionOf(info os.FileInfo) version {
 	return v
 }
 
-// quietTime is for how long a resolver that did not answer is asked last. Then it is
-// asked beside another, and when it answers it is first again: names of a network's own
-// it alone may know.
+// quietTime is how long a resolver that did not answer is asked last. After that it is
+// asked along with another, and once it answers it is first again: it alone may know a
+// network's own names.
 const quietTime = 30 * time.Second
 
 // read returns what the file says now. mu is held.
@@ -57,15 +57,15 @@ func (r *resolvers) read() *resolvConf {
 	case err == nil:
 		r.of = versionOf(info)
 	case r.conf != nil:
-		return r.conf // it is just being replaced, perhaps
+		return r.conf // it may just be being replaced
 	}
 	name, _ := os.Hostname()
 	r.conf, r.quiet = parseResolvConf(string(text), name, r.port), map[netip.AddrPort]time.Time{}
 	return r.conf
 }
 
-// servers returns the resolvers in the order in which they are asked, as libc would but
-// those last that were silent, and how many of them are asked at once.
+// servers returns the resolvers in the order to ask them, which is that of libc except
+// that silent ones come last, and how many to ask at once.
 func (r *resolvers) servers() (list []netip.AddrPort, first int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -78,8 +78,8 @@ func (r *resolvers) servers() (list []netip.AddrPort, first int) {
 	return list, 1
 }
 
-// rank is 0 for a resolver that answers, 1 for a silent one that is to be tried, and 2
-// for one that was just now.
+// rank is 0 for a resolver that answers, 1 for a silent one that is due for another
+// try, and 2 for one that was silent recently.
 func (r *resolvers) rank(a netip.AddrPort, now time.Time) int {
 	until, silent := r.quiet[a]
 	switch {
@@ -91,7 +91,7 @@ func (r *resolvers) rank(a netip.AddrPort, now time.Time) int {
 	return 1
 }
 
-// areSilent reports whether resolvers were silent before they were asked.
+// areSilent reports whether all these resolvers were already silent.
 func (r *resolvers) areSilent(asked map[netip.AddrPort]bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -103,14 +103,14 @@ func (r *resolvers) areSilent(asked map[netip.AddrPort]bool) bool {
 	return true
 }
 
-// search returns the domains in which the host looks for short names.
+// search returns the host's search domains.
 func (r *resolvers) search() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.read().search
 }
 
-// silent notes that a resolver did not answer, and heard that it did.
+// silent notes that a resolver did not answer, heard that it did.
 func (r *resolvers) silent(a netip.AddrPort) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -131,9 +131,9 @@ type resolvConf struct {
 	search  []string // domains, without a dot at the end
 }
 
-// parseResolvConf returns the servers in a resolv.conf, the first three, or if there
-// are none, this host; and the domains of the last line that has some, or if there is
-// none, that of this host's name.
+// parseResolvConf returns the first three servers in a resolv.conf, or this host if
+// there are none, and the domains of the last line that has some, or the domain of this
+// host's name if there is none.
 func parseResolvConf(text, hostname string, port uint16) *resolvConf {
 	c := &resolvConf{}
 	_, domain, _ := strings.Cut(hostname, ".")
@@ -165,9 +165,9 @@ func parseResolvConf(text, hostname string, port uint16) *resolvConf {
 	return c
 }
 
-// isDomain reports whether a guest can be told of a domain: its labels are of letters,
-// digits, - and _, and fit (RFC 1035 §2.3.4). The root is none: it says that there is
-// nothing to look in.
+// isDomain reports whether a domain can be given to the guest: its labels consist of
+// letters, digits, - and _, and are short enough (RFC 1035 §2.3.4). The root is
+// excluded: it means an empty search list.
 func isDomain(s string) bool {
 	if len(s) == 0 || len(s)+2 > maxName {
 		return false
@@ -185,8 +185,8 @@ func isDomain(s string) bool {
 	return true
 }
 
-// appendDomains appends domains as DNS has them (RFC 1035 §3.1), those of the first that
-// have room in so many bytes.
+// appendDomains appends the first domains, as many as fit in room bytes, in DNS
+// encoding (RFC 1035 §3.1).
 func appendDomains(b []byte, domains []string, room int) []byte {
 	end := len(b) + room
 	for _, d := range domains {

@@ -9,16 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// routes asks the kernel where packets to an address would go: rtnetlink(7). It
-// knows the addresses of all interfaces as they are at this moment.
+// routes asks the kernel where packets to an address would go: rtnetlink(7). The kernel
+// knows the current addresses of all interfaces.
 type routes struct {
 	mu  sync.Mutex
 	fd  int    // guarded by mu, as is all below; -1 after close
-	seq uint32 // of the last question
+	seq uint32 // of the last request
 }
 
-// routeTimeout bounds the wait for the kernel's answer, which is there when the
-// question was sent.
+// routeTimeout bounds the wait for the kernel's answer, which is ready once the request
+// was sent.
 const routeTimeout = time.Second
 
 func newRoutes() (*routes, error) {
@@ -43,9 +43,9 @@ func (r *routes) close() {
 	r.fd = -1
 }
 
-// own reports whether a packet to a would not leave this host: a is an address of
-// one of its interfaces, or what all on one of its networks listen to. There is no
-// way to others: connect(2) says so.
+// own reports whether a is this host's: an address of one of its interfaces, or a
+// broadcast, anycast or multicast address. An unreachable address is not: connect(2)
+// will fail.
 func (r *routes) own(a netip.Addr) (bool, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -71,7 +71,7 @@ func (r *routes) own(a netip.Addr) (bool, error) {
 	}
 }
 
-// routeRequest is an RTM_GETROUTE: struct nlmsghdr, struct rtmsg, and one
+// routeRequest returns an RTM_GETROUTE: struct nlmsghdr, struct rtmsg, and one
 // attribute, RTA_DST.
 func routeRequest(seq uint32, a netip.Addr) []byte {
 	family, dst := unix.AF_INET6, a.AsSlice()
@@ -91,8 +91,8 @@ func routeRequest(seq uint32, a netip.Addr) []byte {
 	return append(b, dst...)
 }
 
-// routeKind returns the rtm_type in the answer to a question, RTN_UNSPEC if the
-// answer is an error, and false for what is no answer to it.
+// routeKind returns the rtm_type in the answer to a request, RTN_UNSPEC if the answer
+// is an error, and false if b is not an answer to it.
 func routeKind(b []byte, seq uint32) (kind byte, ok bool) {
 	const rtmType = unix.SizeofNlMsghdr + 7
 	ne := binary.NativeEndian

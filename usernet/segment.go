@@ -9,7 +9,7 @@ import (
 	"vmm/ethernet"
 )
 
-// segmented reports whether a packet of netstack's is more than one segment.
+// segmented reports whether a netstack packet is more than one segment.
 func segmented(pkt *stack.PacketBuffer) bool {
 	return pkt.GSOOptions.Type != stack.GSONone && pkt.Data().Size() > int(pkt.GSOOptions.MSS)
 }
@@ -49,12 +49,12 @@ func whole(pkt *stack.PacketBuffer, h *ethernet.Header, bufs [][]byte) int {
 	return out.n
 }
 
-// cutter makes a packet into segments, or one with a checksum, for a guest that
-// does not do that itself.
+// cutter cuts a packet into segments, or adds its checksum, for a guest that does not
+// do that itself.
 type cutter struct {
 	pkt     *stack.PacketBuffer // nil: none
 	headers [ethernet.HeaderLen + header.IPv6MinimumSize + header.IPv4MaximumHeaderSize + header.TCPHeaderMaximumSize]byte
-	ip, tcp int // where in headers; tcp's end is length
+	ip, tcp int // offsets in headers; the TCP header ends at length
 	length  int
 	off     int // in the data
 }
@@ -68,7 +68,7 @@ func (c *cutter) drop() {
 	}
 }
 
-// load takes over the reference to pkt, which is of TCP.
+// load takes over the reference to pkt, which is a TCP packet.
 func (c *cutter) load(pkt *stack.PacketBuffer) {
 	c.pkt, c.off = pkt, 0
 	c.ip = ethernet.HeaderLen
@@ -112,7 +112,7 @@ func (c *cutter) next(h *ethernet.Header, bufs [][]byte, offload ethernet.Offloa
 	return out.n
 }
 
-// headerOf changes the headers to those of a segment with n bytes at c.off.
+// headerOf turns the headers into those of a segment with n bytes at c.off.
 func (c *cutter) headerOf(head []byte, n int, last bool) {
 	length := len(head) - c.ip + n
 	if c.pkt.GSOOptions.Type == stack.GSOTCPv4 {
@@ -160,11 +160,11 @@ func forRange(views buffer.ViewList, skip, n int, f func([]byte)) {
 	}
 }
 
-// scatter writes into buffers one after another.
+// scatter writes into a list of buffers.
 type scatter struct {
 	rest [][]byte
 	used int // of the first
-	n    int // all that was written, be there room or not
+	n    int // total written, including what did not fit
 }
 
 func (s *scatter) write(b []byte) {

@@ -5,20 +5,20 @@ import (
 	"net/netip"
 )
 
-// shares divide the connections to published ports among those who make them. Who
-// has much, and is at a port that has much, gets no more once that is three times
-// what is left: one peer alone may have three fifths, and there is always something
-// left for another peer, and another port.
+// shares divides the connections to published ports among peers. A peer gets no more
+// once what it holds plus what its port holds is three times what is left: a single
+// peer may have three fifths, and there is always something left for another peer and
+// another port.
 type shares struct {
 	size, held int
 	ports      map[*published]int
 	peers      map[holder]int
 }
 
-// holder is who has connections: a peer at a port.
+// holder is a peer that has connections to a port.
 type holder struct {
 	port *published
-	peer netip.AddrPort // as party has it
+	peer netip.AddrPort // as returned by party
 }
 
 func newShares(size int) shares {
@@ -45,13 +45,13 @@ func (s *shares) give(h holder) {
 	}
 }
 
-// peer is who has connected to a port.
+// peer returns the holder of a connection to a port.
 func (n *Network) peer(p *published, c *net.TCPConn) holder {
 	return holder{p, party(c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap())}
 }
 
-// beginFor takes one of the connections to published ports, until endFor; it returns
-// false if there is none left for who wants it, and after Close.
+// beginFor takes one of the connections to published ports, until endFor. It returns
+// false if none is left for the holder, and after Close.
 func (n *Network) beginFor(h holder) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()

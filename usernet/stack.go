@@ -21,28 +21,28 @@ import (
 
 const nicID = 1
 
-// Buffers of a connection, each way. A quarter of them is in flight between two
-// processes of one host at 10 Gbit/s. Those after the first manyConnections get
-// less: what maxConnections hold, with what is being copied, is below 1 GiB.
+// Buffers of a connection, each way. A quarter of one is in flight between two
+// processes of one host at 10 Gbit/s. Connections after the first manyConnections get
+// less: maxConnections of them hold less than 1 GiB, including copies in progress.
 const (
 	bufferSize      = 1 << 20
 	smallBufferSize = 64 << 10
 	manyConnections = 128
 )
 
-// quiet keeps netstack from writing to stderr, which it does for packets that
-// the guest chose.
+// quiet keeps netstack from logging to stderr, which packets from the guest could
+// cause.
 var quiet = sync.OnceFunc(func() { log.SetTarget(&log.GoogleEmitter{Writer: &log.Writer{Next: io.Discard}}) })
 
-// newStack makes netstack with the network's addresses. It takes what is sent to
-// any address (promiscuous), and answers as any (spoofing).
+// newStack makes netstack with the network's addresses. It accepts packets to any
+// address (promiscuous), and answers from any (spoofing).
 func (n *Network) newStack() error {
 	quiet()
 	s := stack.New(stack.Options{
 		Clock: n.clock,
 		NetworkProtocols: []stack.NetworkProtocolFactory{
 			ipv4.NewProtocol,
-			ipv6.NewProtocolWithOptions(ipv6.Options{}), // no detection of duplicates: the addresses hold at once
+			ipv6.NewProtocolWithOptions(ipv6.Options{}), // no duplicate address detection: the addresses are valid at once
 			arp.NewProtocol,
 		},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
@@ -87,10 +87,10 @@ func (n *Network) newStack() error {
 
 func setTCPOptions(s *stack.Stack) tcpip.Error {
 	sack, moderate := tcpip.TCPSACKEnabled(true), tcpip.TCPModerateReceiveBufferOption(false)
-	// What a connection leaves behind counts as one of the guest's, so it leaves
-	// early.
+	// What remains of a closed connection counts against the guest's bound, so it is
+	// dropped early.
 	timeWait, linger, synRetries := tcpip.TCPTimeWaitTimeoutOption(time.Second), tcpip.TCPLingerTimeoutOption(30*time.Second), tcpip.TCPSynRetriesOption(4)
-	retries := tcpip.TCPMaxRetriesOption(64) // two hours of a guest that has suspended itself
+	retries := tcpip.TCPMaxRetriesOption(64) // two hours for a guest that has suspended itself
 	for _, o := range []tcpip.SettableTransportProtocolOption{
 		&sack,
 		&moderate,
@@ -108,9 +108,9 @@ func setTCPOptions(s *stack.Stack) tcpip.Error {
 	return nil
 }
 
-// write sends a packet to the guest: b is the transport's, and its first
-// headerSize bytes the header, which finish completes. What does not fit into a
-// frame netstack cuts into fragments.
+// write sends a packet to the guest. b is the transport packet; its first headerSize
+// bytes are the header, which finish completes. Netstack fragments a packet that does
+// not fit into a frame.
 func (n *Network) write(src, dst netip.Addr, transport tcpip.TransportProtocolNumber, headerSize int, b []byte, finish func(r *stack.Route, header []byte)) {
 	r, err := n.stack.FindRoute(nicID, tcpipAddress(src), tcpipAddress(dst), protocol(src), false)
 	if err != nil {
@@ -129,8 +129,8 @@ func (n *Network) write(src, dst netip.Addr, transport tcpip.TransportProtocolNu
 	r.WritePacket(stack.NetworkHeaderParams{Protocol: transport, TTL: r.DefaultTTL()}, pkt)
 }
 
-// dataOf returns the first size bytes behind the headers of a packet, or nil.
-// They are valid as long as the packet is.
+// dataOf returns the first size bytes after the headers of a packet, or nil. They are
+// valid as long as the packet.
 func dataOf(pkt *stack.PacketBuffer, size int) []byte {
 	if size < 0 || size > pkt.Data().Size() {
 		return nil
@@ -145,7 +145,8 @@ func dataOf(pkt *stack.PacketBuffer, size int) []byte {
 	return b
 }
 
-// endpoints returns who sent a packet, and to whom, by netstack's name for it.
+// endpoints returns the source and destination of a packet from the guest, by
+// netstack's name for it.
 func endpoints(id stack.TransportEndpointID) (from, to netip.AddrPort) {
 	return netip.AddrPortFrom(address(id.RemoteAddress), id.RemotePort), netip.AddrPortFrom(address(id.LocalAddress), id.LocalPort)
 }

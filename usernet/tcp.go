@@ -13,16 +13,16 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// A guest that was started again does not say that it has left its connections:
-// it does when it is asked. One that has suspended itself has not left, for two hours.
+// A restarted guest does not say that its connections are gone, but answers a probe
+// with a reset. The connections of a guest that has suspended itself are kept for two
+// hours.
 const (
 	keepaliveIdle     = 5 * time.Minute
 	keepaliveInterval = 10 * time.Minute
 	keepaliveCount    = 12
 )
 
-// newTCP returns what netstack calls for a segment that no connection is there
-// for.
+// newTCP returns the function that netstack calls for a segment without a connection.
 func (n *Network) newTCP() func(stack.TransportEndpointID, *stack.PacketBuffer) bool {
 	f := tcp.NewForwarder(n.stack, bufferSize, maxHalfOpen, n.accept)
 	return func(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
@@ -34,8 +34,8 @@ func (n *Network) newTCP() func(stack.TransportEndpointID, *stack.PacketBuffer) 
 	}
 }
 
-// accept connects to where the guest wants to, and only then answers it. It runs
-// on a goroutine of its own.
+// accept connects to where the guest wants to, and only then answers it. It runs on its
+// own goroutine.
 func (n *Network) accept(r *tcp.ForwarderRequest) {
 	defer n.config.Owner.Rescue() // the goroutine is netstack's
 	if !n.begin() {
@@ -52,7 +52,7 @@ func (n *Network) accept(r *tcp.ForwarderRequest) {
 	if err != nil {
 		n.log.Debug("user network: a connection of the guest's", "err", err)
 		var timeout net.Error
-		// To nobody's answer the guest gets none.
+		// If the host got no answer, the guest gets none.
 		r.Complete(!errors.As(err, &timeout) || !timeout.Timeout())
 		return
 	}
@@ -76,8 +76,8 @@ func (g *guestConn) open(r *tcp.ForwarderRequest) bool {
 	return err == nil
 }
 
-// begin takes one of the connections, until end; it returns false if there is
-// none left, and after Close.
+// begin takes one of the guest's connections, until end. It returns false if none is
+// left, and after Close.
 func (n *Network) begin() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -123,7 +123,7 @@ func (n *Network) dialHost(a netip.AddrPort, timeout time.Duration) (*net.TCPCon
 	return host, nil
 }
 
-// bindGuest takes a port of the gateway's, to connect to one of the guest's from it.
+// bindGuest takes a gateway port, to connect to a guest port from it.
 func (n *Network) bindGuest(port uint16) (*guestConn, pair, error) {
 	g := n.newConn()
 	var err tcpip.Error
@@ -141,7 +141,7 @@ func (n *Network) bindGuest(port uint16) (*guestConn, pair, error) {
 	return g, pair{netip.AddrPortFrom(Guest, port), netip.AddrPortFrom(Gateway, from.Port)}, nil
 }
 
-// dial connects to a port of the guest's, or aborts. The time is the guest's.
+// dial connects to a guest port, or aborts. The timeout is in the guest's time.
 func (g *guestConn) dial(to netip.AddrPort, timeout time.Duration) error {
 	entry, ready := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventHUp | waiter.EventErr)
 	g.queue.EventRegister(&entry)
@@ -166,10 +166,9 @@ func (g *guestConn) dial(to netip.AddrPort, timeout time.Duration) error {
 	return nil
 }
 
-// relay moves bytes both ways until both are done, or one has failed, and has either
-// side see at once that the other has reset the connection, also while it is full.
-// It keeps the connection that the guest does not let go of, for a while: what
-// netstack holds for one that has ended must count.
+// relay copies both ways until both are done or one has failed. It passes a reset on to
+// the other side at once, even while that side is full. It waits a while for the guest
+// to close its side: what netstack holds for a finished connection must count.
 func (n *Network) relay(g *guestConn, host *net.TCPConn) {
 	g.setOptions(n.fit(host))
 	entry := waiter.NewFunctionEntry(waiter.EventHUp|waiter.EventErr, func(waiter.EventMask) { g.changed(host) })
@@ -184,7 +183,7 @@ func (n *Network) relay(g *guestConn, host *net.TCPConn) {
 			return
 		}
 		host.CloseWrite()
-		host.SetLinger(-1) // what is on its way arrives, whatever becomes of us
+		host.SetLinger(-1) // data on its way arrives even if this process ends
 		g.toHost.Store(true)
 		g.changed(host)
 	})
@@ -203,7 +202,8 @@ func (n *Network) relay(g *guestConn, host *net.TCPConn) {
 	n.linger(g)
 }
 
-// linger waits until the guest has let go of a connection too, for some of its time.
+// linger waits until the guest has closed the connection too, up to a limit in the
+// guest's time.
 func (n *Network) linger(g *guestConn) {
 	g.ep.Close()
 	late, stop := n.clock.after(n.s.lingerTimeout)
@@ -213,22 +213,22 @@ func (n *Network) linger(g *guestConn) {
 	}
 }
 
-// RFC 5382 §5 has an idle connection live for 2 hours and 4 minutes at least. Then
-// the host's side is asked whether it is there still.
+// RFC 5382 §5 keeps an idle connection alive for at least 2 hours and 4 minutes. After
+// that the host's side is probed.
 const (
 	hostIdle     = 2*time.Hour + 4*time.Minute
 	hostInterval = 75 * time.Second
 	hostCount    = 9
 )
 
-// begun sets up the host's side of a connection. It is reset should this process, or
-// the guest, end before it: half of an answer must not look like all of it.
+// begun sets up the host's side of a connection. It is reset if this process or the
+// guest ends before it: a partial answer must not look complete.
 func begun(host *net.TCPConn) {
 	host.SetLinger(0)
 	host.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: hostIdle, Interval: hostInterval, Count: hostCount})
 }
 
-// reset has the other end see that this one was not ended in order.
+// reset closes a connection with a reset, so that the other end sees an abnormal end.
 func reset(host *net.TCPConn) {
 	host.SetLinger(0)
 	host.Close()

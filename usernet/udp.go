@@ -12,8 +12,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// handleUDP takes a datagram of the guest's. It returns false for one that shall
-// be answered as unreachable. It is called by Send, and does not block.
+// handleUDP takes a datagram from the guest. It returns false for one to be answered as
+// unreachable. Send calls it; it does not block.
 func (n *Network) handleUDP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 	data := dataOf(pkt, int(header.UDP(pkt.TransportHeader().Slice()).Length())-header.UDPMinimumSize)
 	if data == nil {
@@ -41,12 +41,11 @@ func (n *Network) handleUDP(id stack.TransportEndpointID, pkt *stack.PacketBuffe
 	return f != nil && n.sendFlow(f, data)
 }
 
-// recheck is how long a flow's peer, which was no address of this host's, is taken
-// to be none still.
+// recheck is how long a check that the guest reaches a flow's peer is valid.
 const recheck = time.Second
 
-// reachesStill reports whether the guest reaches a flow's peer: this host may have
-// got its address since.
+// reachesStill reports whether the guest still reaches a flow's peer: the address may
+// have become this host's.
 func (n *Network) reachesStill(f *flow) bool {
 	now := time.Now().UnixNano()
 	if f.via == nil || now-f.checked.Load() < int64(recheck) {
@@ -71,8 +70,8 @@ func (n *Network) newFlow(id stack.TransportEndpointID, quote []byte) *flow {
 	f := &flow{id: id, peer: netip.AddrPortFrom(host, to.Port()), via: m, party: from, quote: quote}
 	f.sa = sockaddr(f.peer)
 	f.checked.Store(time.Now().UnixNano())
-	// RFC 4787 §4.3 lets those of well-known ports end early: a guest that resolves
-	// names by itself has a port for each question.
+	// RFC 4787 §4.3 lets flows of well-known ports end early: a guest that runs its own
+	// resolver uses a port for each query.
 	if !n.flows.add(f, to.Port() == dnsPort) {
 		n.flows.endUnused(m)
 		return nil
@@ -80,13 +79,13 @@ func (n *Network) newFlow(id stack.TransportEndpointID, quote []byte) *flow {
 	return f
 }
 
-// sendFlow sends a datagram to a flow's peer, or loses it. It returns false if
-// there is no way to the peer.
+// sendFlow sends a datagram to a flow's peer, or drops it. It returns false if the peer
+// is unreachable.
 func (n *Network) sendFlow(f *flow, b []byte) bool {
 	raw := f.raw()
 	var err error
 	raw.Write(func(fd uintptr) bool {
-		for range 2 { // the first error may be of what was sent to another peer
+		for range 2 { // the first error may concern a datagram to another peer
 			if err = unix.Sendto(int(fd), b, unix.MSG_DONTWAIT, f.sa); err == nil || err == unix.EAGAIN {
 				break
 			}
@@ -100,12 +99,12 @@ func (n *Network) sendFlow(f *flow, b []byte) bool {
 	return true
 }
 
-// quoteOf returns the part of a packet that an ICMP message about it has.
+// quoteOf returns the part of a packet that an ICMP message quotes.
 func quoteOf(pkt *stack.PacketBuffer) []byte {
 	return append(append([]byte(nil), pkt.NetworkHeader().Slice()...), pkt.TransportHeader().Slice()...)
 }
 
-// sockaddr is Go's address as the kernel's.
+// sockaddr converts Go's address to the kernel's.
 func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	if a.Addr().Is4() {
 		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
@@ -113,7 +112,7 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16(), ZoneId: zone(a.Addr())}
 }
 
-// datagrams are buffers for one.
+// datagrams are buffers for one datagram each.
 var datagrams = sync.Pool{New: func() any { return new([maxPacket]byte) }}
 
 // writeUDP sends a datagram to the guest.
@@ -128,7 +127,7 @@ func (n *Network) writeUDP(src, dst netip.AddrPort, b []byte) {
 		u.Encode(&header.UDPFields{SrcPort: src.Port(), DstPort: dst.Port(), Length: uint16(size)})
 		sum := ^u.CalculateChecksum(checksum.Checksum(b, r.PseudoHeaderChecksum(header.UDPProtocolNumber, uint16(size))))
 		if sum == 0 {
-			sum = 0xffff // RFC 768: 0 would be none
+			sum = 0xffff // RFC 768: 0 means no checksum
 		}
 		u.SetChecksum(sum)
 	})

@@ -1,17 +1,16 @@
-// Package usernet is a network in this process, for a guest that shall reach
-// what this process reaches: it needs no privilege, and no change of the host.
-// It is an ethernet.Link with a router at its far end, gVisor's netstack, which
-// ends the guest's connections and opens the same to the host's:
+// Package usernet is a network in this process, for a guest that should reach what this
+// process reaches. It needs no privilege, and no change of the host. It is an
+// ethernet.Link with a router at its far end: gVisor's netstack, which terminates the
+// guest's connections and opens host connections for them:
 //
 //	guest --frames--> Send ---> filter ---> netstack ---> TCP, UDP, ICMP ---> host's sockets
 //	guest <--frames-- Receive <-- queue <-- netstack <--- DHCP, DNS, RA
 //
 // # Addresses
 //
-// They are those of QEMU's user network. The guest gets Guest by DHCP, from
-// GatewayMAC, whatever its own MAC address is. IPv6 is of unique local
-// addresses (RFC 4193) by router advertisements, so that a guest prefers IPv4
-// where a name has both.
+// They are those of QEMU's user network. The guest gets Guest by DHCP, from GatewayMAC,
+// whatever its own MAC address is. IPv6 uses unique local addresses (RFC 4193) from
+// router advertisements, so a guest prefers IPv4 where a name has both.
 //
 //	10.0.2.0/24    fd00:0:0:2::/64
 //	10.0.2.2       fd00:0:0:2::2     gateway; the host's 127.0.0.1 and ::1 with Config.HostLoopback
@@ -20,23 +19,22 @@
 //
 // # What a guest reaches
 //
-// TCP and UDP to whatever this process may connect to, except: 0/8, 127/8,
-// 169.254/16, 224/3, ::/96, fe80::/10, ff00::/8, mapped IPv4 addresses, and what is
-// left of the guest's network. Only with HostLoopback it reaches the host's loopback
-// by the gateway's address, the host's other addresses as they are when it connects,
-// and the metadata services of clouds. An IPv6 address with an IPv4 one in it
-// (NAT64, 6to4, Teredo, ISATAP) is reached if both are. A firewall on the host sees
-// connections of this process.
+// TCP and UDP to all that this process may connect to, except: 0/8, 127/8, 169.254/16,
+// 224/3, ::/96, fe80::/10, ff00::/8, mapped IPv4 addresses, and the rest of the guest's
+// network. Only with HostLoopback does it reach the host's loopback by the gateway's
+// address, the host's other addresses at the time of connecting, and the metadata
+// services of clouds. An IPv6 address that embeds an IPv4 address (NAT64, 6to4, Teredo,
+// ISATAP) is reached if both are. A host firewall sees connections of this process.
 //
-// A connection is opened on the host first: one that is refused there is
-// refused to the guest. A datagram's sender and receiver make a flow, which ends
-// when nothing came for five minutes; a port of the guest's has one of the host's,
-// whatever the peer (see mapping). Echo requests (ping) go through the host's
-// unprivileged ICMP sockets, if net.ipv4.ping_group_range allows these to us.
+// A connection is opened on the host first: one that is refused there is refused to the
+// guest. A datagram's sender and receiver make a flow, which ends after five minutes of
+// silence. A guest port has one host port, for all peers (see mapping). Echo requests
+// (ping) go through the host's unprivileged ICMP sockets, if net.ipv4.ping_group_range
+// allows them.
 //
-// Connections and flows stay while the guest is paused, for which no time passes then
-// (see clock): a connection as long as the other end has that patience. They end with
-// Close, and are not part of a snapshot.
+// Connections and flows survive a pause of the guest, during which its time stands
+// still (see clock): a connection as long as the other end waits. They end with Close,
+// and are not part of a snapshot.
 package usernet
 
 import (
@@ -65,42 +63,42 @@ var (
 	Gateway6 = netip.MustParseAddr("fd00:0:0:2::2")
 	DNS6     = netip.MustParseAddr("fd00:0:0:2::3")
 
-	// GatewayMAC is that of the gateway and of the DNS server.
+	// GatewayMAC is the MAC address of the gateway and of the DNS server.
 	GatewayMAC = ethernet.MAC{0x52, 0x55, 10, 0, 2, 2}
 )
 
-// MTU is the largest packet in a frame that is not cut by an offload.
+// MTU is the largest packet in a frame without segmentation offload.
 const MTU = 1500
 
-// Bounds on what one guest can have us hold. Config.Descriptors may be less.
+// Bounds on what one guest can make us hold. Config.Descriptors may lower them.
 const (
-	maxConnections = 2048 // of TCP that the guest opens, until it has let go of them
-	maxForwarded   = 2048 // of TCP to published ports, likewise
-	maxHalfOpen    = 512  // of those the guest opens
-	maxMappings    = 1024 // the guest's ports of UDP
-	maxFlows       = 8192 // of them, to one peer each
-	maxPeers       = 2048 // of a published port of UDP
-	maxQueries     = 256  // DNS, not answered yet
+	maxConnections = 2048 // TCP, opened by the guest, until it has closed them
+	maxForwarded   = 2048 // TCP to published ports, likewise
+	maxHalfOpen    = 512  // of those that the guest opens
+	maxMappings    = 1024 // the guest's UDP ports
+	maxFlows       = 8192 // of the mappings, to one peer each
+	maxPeers       = 2048 // of a published UDP port
+	maxQueries     = 256  // DNS, unanswered
 	maxEchoes      = 64   // the same
 )
 
 // Config says what the network offers.
 type Config struct {
 	Ports        *Ports       // published ports, which stay the caller's
-	Forwards     []Forward    // the same, bound by New and until Close
-	HostLoopback bool         // the gateway's address is the host's loopback; its others are reached
+	Forwards     []Forward    // the same, bound from New to Close
+	HostLoopback bool         // the gateway's address is the host's loopback; the host's other addresses are reached
 	Log          *slog.Logger // nil discards
-	Owner        task.Owner   // of its goroutines
-	// Descriptors is how many the network may have open, but for Ports; 0 is
+	Owner        task.Owner   // of the network's goroutines
+	// Descriptors is how many the network may have open, not counting Ports; 0 means
 	// MaxDescriptors.
 	Descriptors int
 }
 
-// Forward has a port of the host lead to one of the guest's. The guest sees the
-// gateway as the other end.
+// Forward makes a host port lead to a guest port. The guest sees the gateway as the
+// other end.
 type Forward struct {
 	UDP    bool
-	Listen netip.AddrPort // port 0 is any that is free
+	Listen netip.AddrPort // port 0 means any free port
 	Guest  uint16
 }
 
@@ -121,13 +119,13 @@ type Network struct {
 
 	keepalives keepalives
 
-	queries chan struct{} // a token for each that is under way
+	queries chan struct{} // a token for each in progress
 	echoes  chan struct{} // the same
 	routes  *routes
 	held    *Ports       // of Config.Forwards
 	ports   []*published // of Config.Ports and Forwards
-	denied  sync.Once    // says that pings are not allowed to us
-	untold  sync.Once    // says that the host does not tell which addresses are its own
+	denied  sync.Once    // logs that pings are not allowed
+	untold  sync.Once    // logs that the host does not tell which addresses are its own
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -135,25 +133,25 @@ type Network struct {
 
 	mu          sync.Mutex
 	closed      bool                // guarded by mu, as is all below
-	connections int                 // of TCP that the guest opened
-	shares      shares              // of TCP to published ports
+	connections int                 // TCP, opened by the guest
+	shares      shares              // TCP to published ports
 	sockets     map[socket]struct{} // to be closed by Close
 }
 
-// socket is one of the host's.
+// socket is a host socket.
 type socket interface{ Close() error }
 
-// settings is what only tests change.
+// settings are what only tests change.
 type settings struct {
 	resolvConf    string
 	dnsPort       uint16
-	dnsTimeout    time.Duration // of all resolvers: less than the 5 s of the guest's
+	dnsTimeout    time.Duration // of all resolvers: less than the guest's 5 s
 	dnsNext       time.Duration // until the next one is asked
-	dnsIdle       time.Duration // of a guest's connection without a query (RFC 7766 §6.2.3); of its time
-	dialTimeout   time.Duration // of the guest's time where it is the guest that does not answer
-	lingerTimeout time.Duration // of a connection that the guest does not let go of; of the guest's time
-	flowTimeout   time.Duration // likewise; RFC 4787 §4.3: not less than 2 minutes, and 5 if in doubt
-	advertise     time.Duration // between two unsolicited router advertisements
+	dnsIdle       time.Duration // of a guest connection without a query (RFC 7766 §6.2.3), in the guest's time
+	dialTimeout   time.Duration // in the guest's time if it is the guest that does not answer
+	lingerTimeout time.Duration // of a connection that the guest does not close, in the guest's time
+	flowTimeout   time.Duration // in the guest's time; RFC 4787 §4.3: at least 2 minutes, 5 recommended
+	advertise     time.Duration // between unsolicited router advertisements
 }
 
 var defaults = settings{
@@ -168,8 +166,7 @@ var defaults = settings{
 	advertise:     5 * time.Minute,
 }
 
-// New returns a network that listens on the host's side of its forwards
-// already.
+// New returns a network that already listens on its forwarded host ports.
 func New(c Config) (*Network, error) { return newNetwork(c, defaults) }
 
 func newNetwork(c Config, s settings) (*Network, error) {
@@ -235,13 +232,13 @@ func (n *Network) Close() error {
 		n.held.Close()
 	}
 	n.out.close()
-	n.clock.start() // for all that ends by it
+	n.clock.start() // so that all that waits for it ends
 	done := make(chan struct{})
 	n.config.Owner.Go(func() {
 		n.tasks.Wait()
 		close(done)
 	})
-	// A handshake that began just now is not among what netstack aborts.
+	// Netstack does not abort a handshake that has just begun, so retry.
 	for retry := time.NewTicker(10 * time.Millisecond); ; {
 		if n.stack != nil {
 			n.stack.Close()
@@ -271,8 +268,7 @@ func (n *Network) start(f func()) bool {
 	return true
 }
 
-// keep has Close close s, until forget. After Close it closes s and returns
-// false.
+// keep makes Close close s, until forget. After Close it closes s and returns false.
 func (n *Network) keep(s socket) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -315,8 +311,8 @@ func (*Network) Info() ethernet.Info {
 	return ethernet.Info{Pairs: 1, MTU: MTU, Offload: ethernet.Checksum | ethernet.TSO4 | ethernet.TSO6}
 }
 
-// Configure implements ethernet.Link. It holds for connections that exist too:
-// what the driver does not take is done to frames on their way out.
+// Configure implements ethernet.Link. It applies to existing connections too: frames
+// are cut and summed on their way out for what the driver does not take.
 func (n *Network) Configure(m ethernet.Mode) error {
 	n.offload.Store(uint32(m.Offload))
 	return nil
@@ -329,14 +325,14 @@ func (n *Network) Start(g ethernet.Guest) error {
 	return nil
 }
 
-// Stop implements ethernet.Link. Connections stay, and time stands still for them.
+// Stop implements ethernet.Link. Connections stay, and their time stands still.
 func (n *Network) Stop() {
 	n.out.stop()
 	n.clock.stop()
 }
 
-// Discard implements ethernet.Link. Connections send again what is lost, to a driver
-// that may never come.
+// Discard implements ethernet.Link. The clock runs again: connections retransmit to a
+// driver that may never come.
 func (n *Network) Discard() {
 	n.out.discard()
 	n.clock.start()
@@ -360,8 +356,7 @@ func (n *Network) Forwarded() (list []Forward) {
 
 var _ ethernet.Link = (*Network)(nil)
 
-// pause waits a little before something is tried again, and returns false after
-// Close.
+// pause waits a little before a retry, and returns false after Close.
 func (n *Network) pause() bool {
 	t := time.NewTimer(100 * time.Millisecond)
 	defer t.Stop()
