@@ -11,7 +11,7 @@ import (
 	"vmm/stream"
 )
 
-// conn is a connection with a program. It implements stream.Conn.
+// conn is a connection to a host program. It implements stream.Conn.
 type conn struct {
 	h       *Host
 	id      uint64
@@ -24,8 +24,8 @@ type conn struct {
 // What is always watched, once for each change (edge-triggered).
 const interest = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET
 
-// start has w told of events. The owner may have used c already, and closed it. If
-// it fails, w finds that the program has left.
+// start tells w of events from now on. The owner may have used c already, or closed it.
+// If start fails, w finds that the program has left.
 func (c *conn) start(w stream.Watcher) error {
 	c.h.mu.Lock()
 	defer c.h.mu.Unlock()
@@ -40,7 +40,7 @@ func (c *conn) start(w stream.Watcher) error {
 	return err
 }
 
-// interest is what c is watched for.
+// interest returns the events that c is watched for.
 func (c *conn) interest() uint32 {
 	if c.full.Load() {
 		return interest | unix.EPOLLOUT
@@ -48,8 +48,8 @@ func (c *conn) interest() uint32 {
 	return interest
 }
 
-// setFull says whether an event is to come when there is room, which there may be
-// already. A call that was just passed on is not watched yet: start sees to it.
+// setFull sets whether c is watched for room to write; there may be room already. A
+// call just passed on is not watched yet: start does that.
 func (c *conn) setFull(full bool) error {
 	c.h.mu.Lock()
 	defer c.h.mu.Unlock()
@@ -60,7 +60,7 @@ func (c *conn) setFull(full bool) error {
 	return c.h.watch(unix.EPOLL_CTL_MOD, c.fd, c.id, c.interest())
 }
 
-// ready tells w. It runs on poll's goroutine.
+// ready tells w of events. It runs on poll's goroutine.
 func (c *conn) ready(w stream.Watcher, events uint32) {
 	var e stream.Event
 	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
@@ -87,7 +87,7 @@ func (c *conn) Read(bufs [][]byte) (int, error) {
 		case err == unix.EINTR:
 			continue
 		case total > 0 && (err != nil || n == 0):
-			return total, nil // and the next call says it again
+			return total, nil // the next call returns the error or end again
 		case err == unix.EAGAIN:
 			return 0, stream.ErrAgain
 		case err != nil:
@@ -126,7 +126,7 @@ func (c *conn) Write(bufs [][]byte) (int, error) {
 	return total, nil
 }
 
-// wait has Write tried again when there is room. It returns stream.ErrAgain.
+// wait asks for an event when there is room to write. It returns stream.ErrAgain.
 func (c *conn) wait() error {
 	if err := c.setFull(true); err != nil {
 		return err
@@ -134,8 +134,8 @@ func (c *conn) wait() error {
 	return stream.ErrAgain
 }
 
-// Accept implements stream.Conn. The line is the first that is written: there is
-// room for it, or the program has left.
+// Accept implements stream.Conn. The line is written first, so there is room for it,
+// unless the program has left.
 func (c *conn) Accept(port uint32) { unix.Write(c.fd, fmt.Appendf(nil, "OK %d\n", port)) }
 
 // CloseRead implements stream.Conn.
@@ -155,7 +155,7 @@ func (c *conn) Close() {
 	}
 }
 
-// adopt makes a conn of a caller's connection, which ends as such.
+// adopt makes a conn from a caller's connection, and closes the original.
 func (h *Host) adopt(caller *net.UnixConn) (*conn, error) {
 	defer caller.Close()
 	raw, err := caller.SyscallConn()

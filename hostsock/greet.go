@@ -11,14 +11,14 @@ import (
 	"vmm/stream"
 )
 
-// accept takes callers until Close.
+// accept accepts callers until Close.
 func (h *Host) accept() {
 	for {
 		c, err := h.l.AcceptUnix()
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return
-		case err != nil: // no descriptors, say: callers wait, and we must not spin
+		case err != nil: // for example, no descriptors: callers wait, and we must not spin
 			h.waits.Warn("vsock: callers must wait", "path", h.path, "err", err)
 			select {
 			case <-time.After(acceptPause):
@@ -34,12 +34,12 @@ func (h *Host) accept() {
 				h.greet(c)
 			})
 		default:
-			c.Close() // too many that say nothing
+			c.Close() // too many callers have not greeted yet
 		}
 	}
 }
 
-// greet reads where a caller wants to, and passes the call on.
+// greet reads the port that a caller wants, and passes the call on.
 func (h *Host) greet(caller *net.UnixConn) {
 	port, ok := h.ask(caller)
 	if !ok {
@@ -62,7 +62,7 @@ func (h *Host) greet(caller *net.UnixConn) {
 	}
 }
 
-// ask returns the port that a caller writes in its first line.
+// ask returns the port from a caller's first line.
 func (h *Host) ask(caller *net.UnixConn) (port uint32, ok bool) {
 	h.mu.Lock()
 	h.greets[caller] = struct{}{}
@@ -79,11 +79,10 @@ func (h *Host) ask(caller *net.UnixConn) (port uint32, ok bool) {
 	return readGreeting(caller)
 }
 
-// maxLine is as long as a line can be: "CONNECT 4294967295\n", and some blanks.
+// maxLine is the longest line: "CONNECT 4294967295\n", and some blanks.
 const maxLine = 32
 
-// readGreeting reads one line, and nothing of what is behind it: that is the
-// guest's.
+// readGreeting reads one line, and nothing after it: that belongs to the guest.
 func readGreeting(r io.Reader) (port uint32, ok bool) {
 	var line [maxLine]byte
 	for n := range line {
@@ -97,7 +96,7 @@ func readGreeting(r io.Reader) (port uint32, ok bool) {
 	return 0, false
 }
 
-// parseGreeting reads "CONNECT PORT", without the end of the line.
+// parseGreeting parses "CONNECT PORT", without the newline.
 func parseGreeting(line []byte) (port uint32, ok bool) {
 	rest, ok := bytes.CutPrefix(bytes.TrimSuffix(line, []byte{'\r'}), []byte("CONNECT "))
 	if !ok {

@@ -1,10 +1,10 @@
-// Package hostsock is the host's end of a socket device: Unix sockets, as
-// Firecracker has them.
+// Package hostsock is the host's end of a socket device: Unix sockets, as in
+// Firecracker.
 //
-// Who calls the guest connects to PATH and writes "CONNECT PORT\n". Once a program
-// of the guest has taken the call, there comes "OK NUMBER\n", and from then on
-// what that program sends; else the connection ends. A call of the guest's to
-// PORT connects to PATH_PORT.
+// A host program calls the guest by connecting to PATH and writing "CONNECT PORT\n".
+// Once a guest program has accepted the call, it receives "OK NUMBER\n", and then what
+// that program sends; else the connection ends. A guest call to PORT connects to
+// PATH_PORT.
 package hostsock
 
 import (
@@ -27,46 +27,46 @@ import (
 )
 
 const (
-	// maxPath leaves room for what names a port.
+	// maxPath leaves room for the port suffix.
 	maxPath = unixsock.MaxPath - len("_4294967295")
-	// largeRoom is what the kernel is asked to hold for a program that does not
-	// read, which has a stream go a quarter faster; it gives twice
-	// net.core.wmem_max at most, 416 KiB as a rule. Where there are many
-	// connections, the others have twice smallRoom.
+	// largeRoom is the buffer to ask the kernel for, for data that a program has not
+	// read; it makes a stream a quarter faster. The kernel gives at most twice
+	// net.core.wmem_max, usually 416 KiB. Connections after the first largeConns have
+	// twice smallRoom.
 	largeRoom  = 512 << 10
 	smallRoom  = 32 << 10
 	largeConns = 64
-	// maxGreeting is how many callers may be writing their first line.
+	// maxGreeting is how many callers may be sending their first line.
 	maxGreeting = 1024
-	// MaxDescriptors is what a Host makes use of: a third of it for connections,
-	// and two thirds for callers, who have two each when they become one.
+	// MaxDescriptors is the most that a Host uses: a third for connections, and two
+	// thirds for callers, which have two each while they become connections.
 	MaxDescriptors = 3 * maxGreeting
-	// acceptPause is how long callers wait after a failure to take them.
+	// acceptPause is how long callers wait after accept fails.
 	acceptPause = time.Second
-	// logPause is between two lines about that, or about calls that failed.
+	// logPause is the time between two log lines about that, or about failed calls.
 	logPause = time.Minute
-	// greetingLimit is how long one may take.
+	// greetingLimit is how long a greeting may take.
 	greetingLimit = 5 * time.Second
 )
 
-// Host is a path with what connects there. It implements stream.Host.
+// Host is a path and its connections. It implements stream.Host.
 type Host struct {
-	Owner task.Owner // of its goroutines; set before Serve
-	// Most is how many descriptors connections and callers may have; set before
-	// Serve. 0 is MaxDescriptors.
+	Owner task.Owner // of the goroutines; set before Serve
+	// Most is how many descriptors connections and callers may have; set before Serve.
+	// 0 means MaxDescriptors.
 	Most int
 
 	path     string
-	name     string // of path in its directory
+	name     string // of path within its directory
 	log      *slog.Logger
-	waits    *logline.Line // callers must
-	lost     *logline.Line // a call is
+	waits    *logline.Line // callers must wait
+	lost     *logline.Line // a call is lost
 	l        *unixsock.Listener
 	guest    stream.Guest
 	epoll    int
 	stop     *eventfd.FD   // for poll
 	done     chan struct{} // closed by Close
-	greeting chan struct{} // has an element for each caller that greets
+	greeting chan struct{} // one element for each caller that greets
 	work     task.Group
 
 	mu     sync.Mutex
@@ -76,9 +76,9 @@ type Host struct {
 	closed bool                  // guarded by mu
 }
 
-// New returns the host behind path, where nobody can call yet. held has the
-// directory that path is in, nil resolves that now: whatever becomes of names
-// above it later changes nothing. A nil log discards.
+// New returns the host behind path, which takes no calls yet. held has the directory of
+// path; nil resolves it now. Later changes of names above it have no effect. A nil log
+// discards.
 func New(path string, held *hostfile.Set, log *slog.Logger) (*Host, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -109,14 +109,14 @@ func New(path string, held *hostfile.Set, log *slog.Logger) (*Host, error) {
 func (h *Host) listen(held *hostfile.Set) (err error) {
 	dir, name, err := held.OpenParent(h.path)
 	if err != nil {
-		return errors.Unwrap(err) // the path is said already
+		return errors.Unwrap(err) // the caller adds the path
 	}
 	h.name = name
 	h.l, err = unixsock.ListenIn(dir, name)
 	return err
 }
 
-// open makes what poll waits at.
+// open makes the epoll and event descriptors for poll.
 func (h *Host) open() (err error) {
 	if h.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return os.NewSyscallError("epoll_create1", err)
@@ -185,8 +185,8 @@ func (h *Host) watch(op, fd int, id uint64, events uint32) error {
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(h.epoll, op, fd, &e))
 }
 
-// poll tells the owners of connections what has become possible. It blocks in the
-// kernel, not in Go's poller: the guest waits for it with each packet.
+// poll tells the owners of connections of events. It blocks in the kernel, not in Go's
+// poller: the guest waits for it with each packet.
 func (h *Host) poll() {
 	events := make([]unix.EpollEvent, 64)
 	var y eventfd.Yielder
@@ -219,8 +219,8 @@ func (h *Host) find(id uint64) (*conn, stream.Watcher) {
 	return nil, nil
 }
 
-// Dial implements stream.Host. A program whose backlog of calls is full refuses, and
-// so does what is not a socket of this user's or root's under its only name.
+// Dial implements stream.Host. A program with a full backlog refuses. So does anything
+// but a socket of this user or root with a single name.
 func (h *Host) Dial(port uint32, w stream.Watcher) (stream.Conn, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -253,7 +253,7 @@ func (h *Host) connect(fd int, port uint32) error {
 
 var errTooMany = errors.New("too many connections for the process's limit of descriptors")
 
-// add takes fd, whatever comes.
+// add takes over fd, even if it fails.
 func (h *Host) add(fd int) (*conn, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

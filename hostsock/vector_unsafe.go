@@ -6,11 +6,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxVector is how many buffers go into one call: 256 KiB of Linux's, and small
-// enough for the stack, where it costs no allocation.
+// maxVector is how many buffers go into one call: 256 KiB of Linux's buffers. It is
+// small enough for the stack, so it costs no allocation.
 const maxVector = 64
 
-// vector is readv or writev. It returns how many bytes were moved, of how many.
+// vector is readv or writev. It returns how many bytes were moved, and how many were
+// asked for.
 func vector(trap uintptr, fd int, bufs [][]byte) (n, asked int, err error) {
 	var v [maxVector]unix.Iovec
 	for i, b := range bufs {

@@ -11,10 +11,10 @@ import (
 	"vmm/task"
 )
 
-// queue is one of the tap's, both ways.
+// queue is one queue pair of a tap.
 type queue struct {
 	fd       int
-	disabled bool // not part of the tap for now; only a multi-queue one can be
+	disabled bool // detached from the tap for now; only possible with multi-queue
 	events   *eventfd.FD
 	stopping atomic.Bool
 	done     task.Group
@@ -37,7 +37,7 @@ func (q *queue) close() error {
 	return os.NewSyscallError("close", unix.Close(q.fd))
 }
 
-// enable makes the queue part of its tap, or not.
+// enable attaches the queue to its tap, or detaches it.
 func (q *queue) enable(on bool) error {
 	if on == !q.disabled {
 		return nil
@@ -58,10 +58,10 @@ func (q *queue) enable(on bool) error {
 	return nil
 }
 
-// discard drops what came while nobody listened: no more than a queue holds, or
-// a fast network would keep us here.
+// discard drops frames that came while no guest listened: at most what a queue holds,
+// or a fast network would keep us here.
 func (q *queue) discard() {
-	var b [ethernet.HeaderSize]byte // of the frame the rest is lost
+	var b [ethernet.HeaderSize]byte // the rest of the frame is lost
 	for range 1 << 16 {
 		if _, err := unix.Read(q.fd, b[:]); err != nil && err != unix.EINTR {
 			return
@@ -69,8 +69,8 @@ func (q *queue) discard() {
 	}
 }
 
-// start calls readable whenever there are frames, on a goroutine of its own that
-// blocks in the kernel: the guest waits for it with each frame.
+// start calls readable whenever there are frames, on its own goroutine, which blocks in
+// the kernel: the guest waits for it with each frame.
 func (q *queue) start(readable func() bool) {
 	q.stopping.Store(false)
 	q.done.Go(func() { q.watch(readable) })
@@ -93,7 +93,7 @@ func (q *queue) watch(readable func() bool) {
 			frame.Fd = int32(q.fd)
 			continue
 		}
-		// A tap that was deleted is an error for ever: it is not asked again.
+		// A deleted tap gives errors forever: stop polling it.
 		if frame.Revents&unix.POLLIN == 0 || !readable() {
 			frame.Fd = -1
 		}

@@ -1,6 +1,5 @@
-// Package tap is a tap of the host's: a network interface whose cable ends in a
-// file descriptor of this process. See Linux's
-// Documentation/networking/tuntap.rst.
+// Package tap uses host taps: a tap is a network interface whose cable ends in a file
+// descriptor of this process. See Linux's Documentation/networking/tuntap.rst.
 package tap
 
 import (
@@ -15,26 +14,26 @@ import (
 	"vmm/task"
 )
 
-// device is where taps come from.
+// device is the file that creates taps.
 const device = "/dev/net/tun"
 
-// offload is what every tap can do since Linux 2.6.27.
+// offload is what every tap supports since Linux 2.6.27.
 const offload = ethernet.Checksum | ethernet.TSO4 | ethernet.TSO6 | ethernet.ECN
 
 // Tap implements ethernet.Link.
 type Tap struct {
-	Owner task.Owner // of its goroutines; set before Start
+	Owner task.Owner // of the goroutines; set before Start
 
 	name   string
 	mtu    int
 	queues []*queue
-	stale  bool // what waits is for nobody
+	stale  bool // waiting frames are to be dropped
 }
 
-// Open attaches to the tap of that name, or creates one that lasts until Close:
-// then it is also set up, and with an empty name the kernel chooses one. It has
-// a queue each way for each of pairs. Creating needs CAP_NET_ADMIN, and so does
-// an existing tap that belongs to somebody else.
+// Open attaches to the tap of that name, or creates one that lasts until Close and sets
+// it up; with an empty name the kernel chooses one. The tap has a queue each way for
+// each of pairs. Creating needs CAP_NET_ADMIN, and so does an existing tap that belongs
+// to another user.
 func Open(name string, pairs int) (*Tap, error) {
 	if len(name) >= unix.IFNAMSIZ {
 		return nil, fmt.Errorf("tap %s: the name is longer than %d bytes", name, unix.IFNAMSIZ-1)
@@ -65,7 +64,7 @@ func exists(name string) bool {
 	return err == nil
 }
 
-// explain says what to do about an error of attach.
+// explain adds advice to an error of attach.
 func explain(err error, name string, existed bool, pairs int) error {
 	multi := ""
 	if pairs > 1 {
@@ -116,7 +115,7 @@ func (t *Tap) attach(multi bool) (*queue, error) {
 	return newQueue(fd)
 }
 
-// interfaceRequest makes a request to the network interface.
+// interfaceRequest makes an ioctl request for the network interface.
 func (t *Tap) interfaceRequest(request uint, result func(*unix.Ifreq)) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -131,13 +130,13 @@ func (t *Tap) interfaceRequest(request uint, result func(*unix.Ifreq)) error {
 		return os.NewSyscallError("ioctl", err)
 	}
 	result(r)
-	if request == unix.SIOCGIFFLAGS { // to be changed
+	if request == unix.SIOCGIFFLAGS { // result has changed them
 		return os.NewSyscallError("SIOCSIFFLAGS", unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, r))
 	}
 	return nil
 }
 
-// setUp is `ip link set NAME up`.
+// setUp does `ip link set NAME up`.
 func (t *Tap) setUp() error {
 	return t.interfaceRequest(unix.SIOCGIFFLAGS, func(r *unix.Ifreq) { r.SetUint16(r.Uint16() | unix.IFF_UP) })
 }
@@ -163,7 +162,8 @@ func (t *Tap) Start(g ethernet.Guest) error {
 	return nil
 }
 
-// Discard implements ethernet.Link. The kernel keeps what comes, and Start drops it.
+// Discard implements ethernet.Link. The kernel keeps incoming frames, and Start drops
+// them.
 func (t *Tap) Discard() { t.stale = true }
 
 // Stop implements ethernet.Link.
@@ -197,14 +197,15 @@ func (t *Tap) Configure(m ethernet.Mode) error {
 			return fmt.Errorf("tap %s: %w", t.name, err)
 		}
 	}
-	// It is the interface's, whichever queue sets it; a disabled one cannot.
+	// It applies to the interface, whichever queue sets it; a disabled queue cannot.
 	if err := unix.IoctlSetInt(t.queues[0].fd, unix.TUNSETOFFLOAD, flags); err != nil {
 		return fmt.Errorf("tap %s: %w", t.name, os.NewSyscallError("TUNSETOFFLOAD", err))
 	}
 	return nil
 }
 
-// Close detaches from the tap, which is gone if Open created it. It is stopped.
+// Close detaches from the tap, which disappears if Open created it. The tap must be
+// stopped.
 func (t *Tap) Close() error {
 	var errs []error
 	for _, q := range t.queues {

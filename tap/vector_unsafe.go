@@ -8,13 +8,13 @@ import (
 	"vmm/ethernet"
 )
 
-// maxVector is how many buffers a frame may have beside its header: IOV_MAX.
+// maxVector is how many buffers a frame may have besides its header: IOV_MAX in all.
 const maxVector = 1023
 
-// vector is the argument of readv and writev; it is kept, for it would escape.
+// vector is the argument of readv and writev. It is kept because it would escape.
 type vector [maxVector + 1]unix.Iovec
 
-// call moves h and bufs, which are not more than maxVector. The fd does not block.
+// call reads or writes h and at most maxVector bufs. The fd does not block.
 func (v *vector) call(trap uintptr, fd int, h *ethernet.Header, bufs [][]byte) (int, error) {
 	v.set(0, h[:])
 	for i, b := range bufs {

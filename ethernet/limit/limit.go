@@ -1,4 +1,4 @@
-// Package limit bounds the rate of a link, each way by itself.
+// Package limit bounds the rate of a link, each way separately.
 package limit
 
 import (
@@ -10,19 +10,20 @@ import (
 	"vmm/task"
 )
 
-// Rate is a bound; 0 is none.
+// Rate is a bound; 0 means none.
 type Rate struct {
-	Bytes  float64 // a second, of frames
-	Frames float64 // a second
-	// Burst is for how long at the full rate a link that has idled may exceed it.
+	Bytes  float64 // of frames, per second
+	Frames float64 // per second
+	// Burst sets how much an idle link may send at once: what the full rate gives in
+	// this time.
 	Burst time.Duration
 }
 
-// DefaultBurst is what Burst is if it is 0.
+// DefaultBurst is used if Burst is 0.
 const DefaultBurst = 100 * time.Millisecond
 
-// Link is a link that is not faster than a rate: frames from the guest wait in
-// its queue, frames to it in the link's.
+// Link bounds a link to a rate. Frames from the guest wait in the guest's queue, frames
+// to it in the link's.
 type Link struct {
 	ethernet.Link
 	Owner task.Owner // of its timers; set before Start
@@ -62,7 +63,7 @@ func (l *Link) Stop() {
 	l.Link.Stop()
 }
 
-// guest is what the link behind sees of the card.
+// guest is the card as seen by the link behind.
 type guest struct {
 	ethernet.Guest
 	l *Link
@@ -71,8 +72,8 @@ type guest struct {
 // Readable implements ethernet.Guest.
 func (g guest) Readable(pair int) bool { return !g.l.rxWaits(pair) && g.Guest.Readable(pair) }
 
-// rxWaits reports whether no frame may come now; then the link behind is resumed
-// when one may.
+// rxWaits reports whether frames to the guest must wait. If so, the link behind is
+// resumed when one may pass.
 func (l *Link) rxWaits(pair int) bool {
 	wait := l.rx.wait(l.now())
 	if wait > 0 {
@@ -110,8 +111,8 @@ func (l *Link) Receive(pair int, h *ethernet.Header, bufs [][]byte) (int, error)
 	return n, err
 }
 
-// later calls f for a pair when the bucket has waited, unless it is stopped by
-// then. A pair has one timer at most, however often the guest tries.
+// later calls f for a pair after wait, unless the bucket is stopped by then. A pair has
+// at most one timer, however often the guest tries.
 func (l *Link) later(b *bucket, pair int, wait time.Duration, f func(pair int)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -127,8 +128,8 @@ func (l *Link) later(b *bucket, pair int, wait time.Duration, f func(pair int)) 
 	})
 }
 
-// bucket bounds one way. Of bytes it may go into debt by one frame, whose length
-// is not known before.
+// bucket bounds one direction. It may go into debt by the bytes of one frame, whose
+// length is not known in advance.
 type bucket struct {
 	bytes, frames *rate.Bucket
 
@@ -136,7 +137,7 @@ type bucket struct {
 	started bool         // guarded by calls
 
 	mu     sync.Mutex
-	timers []bool // guarded by mu; of the pairs
+	timers []bool // guarded by mu; one for each pair
 }
 
 func (b *bucket) start() {
@@ -159,7 +160,7 @@ func (b *bucket) ifStarted(f func()) {
 	}
 }
 
-// wait returns how long it takes until a frame may pass, 0 for now.
+// wait returns the time until a frame may pass; 0 means now.
 func (b *bucket) wait(now time.Time) time.Duration {
 	return max(b.bytes.Wait(now, 0), b.frames.Wait(now, 1))
 }

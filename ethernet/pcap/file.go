@@ -11,24 +11,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A File is what frames are recorded in, by one link or several, one after another
-// or at once: each writes whole records at the file's end.
+// A File records frames of one or more links, one after another or at once: each writes
+// whole records at the end of the file.
 type File struct {
 	f *os.File
 
 	mu   sync.Mutex
-	end  int64 // guarded by mu; what is known to be whole records
-	torn bool  // guarded by mu; there is a part of one behind it
+	end  int64 // guarded by mu; end of the part known to be whole records
+	torn bool  // guarded by mu; a partial record follows end
 }
 
-// The sizes of what the format has before all, and before each frame.
+// Sizes of the file header, and of the header of each frame.
 const (
 	fileHeader   = 24
 	recordHeader = 16
 )
 
-// NewFile takes f, which was opened for reading and appending, until it is closed.
-// It must be regular, and empty or a recording of ours: that goes on at its end.
+// NewFile takes over f, which was opened for reading and appending, until Close. It
+// must be regular, and empty or a recording made by vmm, which is continued.
 func NewFile(f *os.File) (*File, error) {
 	info, err := f.Stat()
 	switch {
@@ -37,8 +37,8 @@ func NewFile(f *os.File) (*File, error) {
 	case !info.Mode().IsRegular():
 		return nil, errors.New("is not a file")
 	}
-	// Two programs that write at once would each take the other's last record, half
-	// written, for one that was never finished. Not every file system has locks.
+	// Of two programs writing at once, each could cut off the other's half-written
+	// record as unfinished. Not every file system has locks.
 	err = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
 	if err == unix.EAGAIN || err == unix.EACCES {
 		return nil, errors.New("is in use: choose another")
@@ -46,11 +46,11 @@ func NewFile(f *os.File) (*File, error) {
 	return &File{f: f}, nil
 }
 
-// Close closes the file. No link may write to it any more.
+// Close closes the file. No link may write to it afterwards.
 func (f *File) Close() error { return f.f.Close() }
 
-// Write writes whole records. If it fails, nothing of them is left in the file, which
-// is as good as before.
+// Write writes whole records. If it fails, it leaves none of them in the file, which
+// stays intact.
 func (f *File) Write(p []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -60,14 +60,14 @@ func (f *File) Write(p []byte) (int, error) {
 	n, err := f.f.Write(p)
 	if err != nil {
 		f.torn = n > 0
-		f.mend() // or before the next
+		f.mend() // else the next call does
 		return 0, err
 	}
 	f.end += int64(n)
 	return n, nil
 }
 
-// mend cuts off what was not written to its end. mu is held.
+// mend cuts off a partial record. mu is held.
 func (f *File) mend() error {
 	if !f.torn {
 		return nil
@@ -77,8 +77,8 @@ func (f *File) mend() error {
 	return err
 }
 
-// Begin makes the file ready for a link. A record that was not written to its end,
-// for want of time, is cut off. Nobody may write meanwhile.
+// Begin makes the file ready for a link. It cuts off an unfinished last record. No link
+// may write meanwhile.
 func (f *File) Begin() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -128,7 +128,7 @@ func header() []byte {
 	return h
 }
 
-// records returns how many bytes the whole records have that r begins with.
+// records returns the total size of the whole records at the start of r.
 func records(r *bufio.Reader) (whole int64, err error) {
 	for {
 		h, err := r.Peek(recordHeader)

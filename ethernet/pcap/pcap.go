@@ -2,8 +2,8 @@
 // read: the classic format, with nanoseconds
 // (https://www.ietf.org/archive/id/draft-ietf-opsawg-pcap-04.html).
 //
-// Frames are as the card and the link exchange them: a checksum that was left to
-// the other side is not there yet, and a frame may be a whole burst of segments.
+// Frames are recorded as the card and the link exchange them: an offloaded checksum is
+// missing, and a frame may be a whole burst of segments.
 package pcap
 
 import (
@@ -24,33 +24,33 @@ const (
 	linkEthernet = 1          // LINKTYPE_ETHERNET
 	snapLength   = 1 << 18
 
-	// bufferSize is more than any record has: what is written are whole ones.
+	// bufferSize exceeds any record, so each write has whole records.
 	bufferSize = 1 << 17
-	// flushEvery is how old what is read from the file may be.
+	// flushEvery is the longest time that a frame is held back from the file.
 	flushEvery = time.Second
-	// sayAgain is between two lines of the log.
+	// sayAgain is the least time between two log lines.
 	sayAgain = time.Minute
 )
 
 // Link is a link whose frames are recorded.
 type Link struct {
 	ethernet.Link
-	Owner task.Owner // of its timer; set before the first frame
+	Owner task.Owner // of the timer; set before the first frame
 	lost  *logline.Line
 	again *logline.Line
 
 	mu     sync.Mutex
 	to     io.Writer
-	w      *bufio.Writer // guarded by mu; to to
+	w      *bufio.Writer // guarded by mu; writes to to
 	frames int           // guarded by mu; in w
-	missed int           // guarded by mu; frames that could not be written, since one could
-	dirty  bool          // guarded by mu; a flush is to come
+	missed int           // guarded by mu; frames lost since the last successful write
+	dirty  bool          // guarded by mu; a flush is scheduled
 	now    func() time.Time
 }
 
-// New returns link with its frames recorded in w, a *File that has begun, which
-// stays the caller's. What w does not take, as when the disk is full, is not recorded,
-// with a line in log; what comes once it does again is.
+// New returns link with its frames recorded in w, a *File after Begin, which the caller
+// owns. If a write fails, for example because the disk is full, its frames are lost
+// with a line in log; recording resumes when writes succeed again.
 func New(link ethernet.Link, w io.Writer, log *slog.Logger) *Link {
 	return &Link{
 		Link: link, lost: logline.New(log, sayAgain), again: logline.New(log, sayAgain),
@@ -108,8 +108,8 @@ func (l *Link) record(bufs [][]byte, n int) {
 	}
 }
 
-// Flush writes what is still held back. It is called once a second, and must be
-// before w is closed.
+// Flush writes frames that are still held back. A timer calls it within a second of a
+// frame; it must also be called before w is closed.
 func (l *Link) Flush() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
