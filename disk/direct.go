@@ -12,15 +12,15 @@ import (
 // bounceSize is how much goes through a bounce buffer at once.
 const bounceSize = 1 << 20
 
-// direct is I/O past the page cache, where the kernel insists on alignment. A
-// guest need not know of it: what is not aligned goes through a bounce buffer.
+// direct is I/O that bypasses the page cache, for which the kernel requires alignment.
+// A guest need not know: unaligned transfers go through a bounce buffer.
 type direct struct {
 	offAlign int64   // of offsets and lengths, in bytes
 	memAlign uintptr // of buffers
 	pool     sync.Pool
 
-	// partial is held for reading by whoever changes the disk, and for writing
-	// by who writes back a block of which only a part is his.
+	// partial is held for reading by all changes of the disk, and for writing by a
+	// change that reads a block and writes it back with a part replaced.
 	partial sync.RWMutex
 }
 
@@ -28,7 +28,7 @@ type direct struct {
 func (m *Image) setUpDirect() error {
 	d := &direct{offAlign: int64(m.logical), memAlign: uintptr(m.logical)}
 	if !m.device {
-		d.offAlign, d.memAlign = 4096, 4096 // what no file system exceeds, if it does not say
+		d.offAlign, d.memAlign = 4096, 4096 // the most any file system needs, if it does not say
 	}
 	var s unix.Statx_t
 	err := again(func() error { return unix.Statx(m.fd, "", unix.AT_EMPTY_PATH, unix.STATX_DIOALIGN, &s) })
@@ -52,7 +52,7 @@ func (m *Image) setUpDirect() error {
 
 func powerOfTwo(n uint64) bool { return bits.OnesCount64(n) == 1 }
 
-// newBounce returns an aligned buffer. Go does not move what is on its heap.
+// newBounce returns an aligned buffer. Go does not move heap objects.
 func (d *direct) newBounce() *[]byte {
 	b := make([]byte, bounceSize+int(d.memAlign))
 	skip := -address(b) & (d.memAlign - 1)
@@ -76,7 +76,7 @@ func (d *direct) move(fd int, t *transfer, bufs [][]byte, off, n int64) error {
 	return d.bounce(fd, t, bufs, off, n)
 }
 
-// splits reports whether a range has a part of a block at an end.
+// splits reports whether a range begins or ends within a block.
 func (d *direct) splits(off, n int64) bool { return (off|n)&(d.offAlign-1) != 0 }
 
 func (d *direct) aligned(bufs [][]byte) bool {
@@ -88,7 +88,7 @@ func (d *direct) aligned(bufs [][]byte) bool {
 	return true
 }
 
-// bounce moves bufs by way of whole blocks in a buffer of ours.
+// bounce moves bufs through whole blocks in a bounce buffer.
 func (d *direct) bounce(fd int, t *transfer, bufs [][]byte, off, n int64) error {
 	p := d.pool.Get().(*[]byte)
 	defer d.pool.Put(p)
@@ -122,8 +122,8 @@ func (d *direct) bounce(fd int, t *transfer, bufs [][]byte, off, n int64) error 
 	return nil
 }
 
-// moveOne moves one aligned buffer. A transfer that stops early inside a block
-// cannot be continued: that is the end of a file that has become shorter.
+// moveOne moves one aligned buffer. A transfer that stops within a sector cannot be
+// continued: the file has become shorter.
 func moveOne(fd int, t *transfer, b []byte, off int64) error {
 	for len(b) > 0 {
 		n, err := callOne(t.trap, fd, b, off)

@@ -1,8 +1,8 @@
-// Package disk is a disk of the host's: a raw image in a regular file, or a
-// block device. It knows nothing of who uses it.
+// Package disk is a host disk: a raw image in a regular file, or a block device. It is
+// independent of its users.
 //
-// The format is never guessed from what is in the file: a guest writes that,
-// and could make its raw disk look like an image that names other files.
+// The format is never guessed from the content: a guest writes that, and could make its
+// raw disk look like an image that names other files.
 package disk
 
 import (
@@ -17,14 +17,14 @@ import (
 	"vmm/hostfile"
 )
 
-// SectorSize is what the size of a disk is a multiple of.
+// SectorSize divides the size of a disk.
 const SectorSize = 512
 
 // Options say how to open a disk.
 type Options struct {
-	ReadOnly bool // others may read it at the same time; else nobody else may use it
-	Direct   bool // past the host's page cache (O_DIRECT)
-	// Held has the disk under its path; nil resolves that.
+	ReadOnly bool // others may read it at the same time; else it is exclusive
+	Direct   bool // bypass the host's page cache (O_DIRECT)
+	// Held has the disk under its path; nil resolves the path.
 	Held *hostfile.Set
 }
 
@@ -41,7 +41,7 @@ type Image struct {
 	direct *direct // nil: through the page cache
 	memory bool    // a file in a file system that is all page cache
 
-	// What the file system turned out not to have: asked once.
+	// What the file system turned out not to support: tried once.
 	noTryRead, noTryWrite         atomic.Bool // RWF_NOWAIT
 	noPunch, noZeroRange, noTrims atomic.Bool
 
@@ -49,37 +49,37 @@ type Image struct {
 	lost  error // guarded by flush: why writes that were acknowledged may be lost
 }
 
-// topology is how the disk is best used, in bytes.
+// topology is the sizes for best use of the disk, in bytes.
 type topology struct{ logical, physical, minIO, optIO int }
 
 // Close frees the disk and its lock. No other method may run.
 func (m *Image) Close() error { return m.f.Close() }
 
-// Path returns what was opened.
+// Path returns the path that was opened.
 func (m *Image) Path() string { return m.path }
 
 // Size returns the number of bytes, a multiple of SectorSize.
 func (m *Image) Size() int64 { return m.size }
 
-// ReadOnly reports whether the disk was opened for reading.
+// ReadOnly reports whether the disk was opened for reading only.
 func (m *Image) ReadOnly() bool { return m.opts.ReadOnly }
 
-// Topology returns, in bytes, the logical block (what a user of the disk may
-// address), the physical block (what it should), and the smallest and the best
-// transfer; 0 is unknown.
+// Topology returns, in bytes, the logical block (the unit that a user may address), the
+// physical block (the unit that it should), and the smallest and the optimal transfer;
+// 0 means unknown.
 func (m *Image) Topology() (logical, physical, minIO, optIO int) {
 	return m.logical, m.physical, m.minIO, m.optIO
 }
 
 // Flush makes all writes that have returned survive a crash of the host.
 //
-// Once it fails, the page cache no longer holds what could not be written, and
-// a second fdatasync would succeed: then Flush fails for ever.
+// After a failure the page cache no longer holds what could not be written, and a
+// second fdatasync would succeed, so Flush then fails forever.
 func (m *Image) Flush() error {
 	if m.opts.ReadOnly {
 		return nil
 	}
-	// One at a time: of two that overlap, the kernel tells only one of an error.
+	// One at a time: if two overlap, the kernel reports an error to only one.
 	m.flush.Lock()
 	defer m.flush.Unlock()
 	err := m.lost
@@ -95,12 +95,12 @@ func (m *Image) Flush() error {
 	return m.failed("flush", err)
 }
 
-// failed says what failed on which disk.
+// failed adds the operation and the disk to an error.
 func (m *Image) failed(what string, err error) error {
 	return fmt.Errorf("disk %s: %s: %w", m.path, what, err)
 }
 
-// again calls f until no signal interrupts it.
+// again repeats f until no signal interrupts it.
 func again(f func() error) error {
 	for {
 		if err := f(); err != unix.EINTR {
@@ -109,5 +109,5 @@ func again(f func() error) error {
 	}
 }
 
-// unsupported reports whether the host has no such operation on this file.
+// unsupported reports whether the host does not support the operation on this file.
 func unsupported(err error) bool { return errors.Is(err, errors.ErrUnsupported) }

@@ -11,7 +11,7 @@ import (
 type transfer struct {
 	name string
 	trap uintptr
-	none error // what it means to move nothing
+	none error // the error if nothing is moved
 }
 
 var (
@@ -19,8 +19,8 @@ var (
 	writes = transfer{"write", unix.SYS_PWRITEV2, io.ErrShortWrite}
 )
 
-// ReadvAt fills bufs with what is on the disk from byte off on. A file that has
-// become shorter than it was when opened is an error, never zeroes.
+// ReadvAt fills bufs from byte off of the disk on. If the file has become shorter since
+// it was opened, it returns an error, never zeroes.
 func (m *Image) ReadvAt(bufs [][]byte, off int64) error {
 	return m.move(&reads, bufs, off)
 }
@@ -46,20 +46,20 @@ func (m *Image) move(t *transfer, bufs [][]byte, off int64) error {
 	return nil
 }
 
-// TryReadvAt is ReadvAt if that need not wait for the medium; else done is
-// false, and the buffers hold anything.
+// TryReadvAt is ReadvAt if that need not wait for the medium. Else done is false, and
+// the content of the buffers is undefined.
 func (m *Image) TryReadvAt(bufs [][]byte, off int64) (done bool, err error) {
 	return m.try(&reads, &m.noTryRead, bufs, off)
 }
 
-// TryWritevAt is WritevAt if that need not wait for the medium; else done is
-// false, and a part may be written. Many file systems cannot tell and never do.
+// TryWritevAt is WritevAt if that need not wait for the medium. Else done is false, and
+// a part may be written. Many file systems cannot tell, and then done is always false.
 func (m *Image) TryWritevAt(bufs [][]byte, off int64) (done bool, err error) {
 	return m.try(&writes, &m.noTryWrite, bufs, off)
 }
 
-// try makes one call with RWF_NOWAIT, or without where nothing waits. Direct I/O
-// would wait in spite of it.
+// try makes one call with RWF_NOWAIT, or without where nothing waits. Direct I/O would
+// wait even so.
 func (m *Image) try(t *transfer, never *atomic.Bool, bufs [][]byte, off int64) (done bool, err error) {
 	n := length(bufs)
 	if m.direct != nil || never.Load() || len(bufs) > maxVector || n == 0 {
@@ -78,11 +78,10 @@ func (m *Image) try(t *transfer, never *atomic.Bool, bufs [][]byte, off int64) (
 	if err != nil && unsupported(err) {
 		never.Store(true)
 	}
-	return err == nil && int64(moved) == n, nil // an error that stays is found without it
+	return err == nil && int64(moved) == n, nil // the blocking call finds a persistent error
 }
 
-// check holds a transfer to the disk: behind its end a write would make a file
-// longer.
+// check bounds a transfer to the disk: a write past its end would make a file longer.
 func (m *Image) check(off, n int64) error {
 	if off < 0 || off > m.size || n > m.size-off {
 		return unix.EINVAL
@@ -97,8 +96,8 @@ func length(bufs [][]byte) (n int64) {
 	return n
 }
 
-// moveAll makes as many calls as it takes: the kernel takes so many buffers at
-// once, may stop early, and may be interrupted.
+// moveAll makes as many calls as needed: the kernel limits the number of buffers, may
+// stop early, and may be interrupted.
 func moveAll(fd int, t *transfer, bufs [][]byte, off int64) error {
 	c := cursor{bufs: bufs}
 	var v vector
@@ -121,7 +120,7 @@ func moveAll(fd int, t *transfer, bufs [][]byte, off int64) error {
 	}
 }
 
-// A cursor is how far a transfer got in its buffers.
+// A cursor is the position of a transfer in its buffers.
 type cursor struct {
 	bufs [][]byte
 	at   int // in bufs[0]

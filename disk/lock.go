@@ -10,10 +10,10 @@ import (
 
 var errInUse = errors.New("another process uses it, or it is mounted: end that first; several may share a disk only if all open it read-only")
 
-// lock keeps a second writer out, and writers and readers from each other. The
-// lock is of the open file description: it excludes other opens in this process
-// too, lives until the descriptor and its copies are closed, and dies with the
-// process. QEMU's locks on its images are of the same kind, and conflict.
+// lock excludes a second writer, and writers and readers from each other. The lock
+// belongs to the open file description: it excludes other opens in this process too,
+// lasts until the descriptor and its copies are closed, and ends with the process. QEMU
+// locks its images the same way, so the locks conflict.
 func lock(fd int, readOnly bool) error {
 	l := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart} // Len 0: to the end, wherever that is
 	if readOnly {

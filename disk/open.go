@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open opens the disk at path. It waits for nobody: a disk in use is an error.
+// Open opens the disk at path. It does not wait: a disk in use is an error.
 func Open(path string, o Options) (*Image, error) {
 	m := &Image{path: path, opts: o}
 	if err := m.open(); err != nil {
@@ -23,8 +23,8 @@ func Open(path string, o Options) (*Image, error) {
 	return m, nil
 }
 
-// open looks before it opens: to open a FIFO would wait for its other side, and
-// to open a tape would move it.
+// open checks the type first: opening a FIFO would wait for its other end, and opening
+// a tape would move it.
 func (m *Image) open() error {
 	info, err := m.opts.Held.Stat(m.path)
 	if err != nil {
@@ -37,7 +37,7 @@ func (m *Image) open() error {
 	if !m.opts.ReadOnly {
 		flags = os.O_RDWR
 		if m.device {
-			flags |= os.O_EXCL // EBUSY where it is mounted, or in use in the kernel
+			flags |= os.O_EXCL // EBUSY if it is mounted or used by the kernel
 		}
 	}
 	if m.opts.Direct {
@@ -73,7 +73,7 @@ func (m *Image) checkKind(mode fs.FileMode) error {
 	return fmt.Errorf("is %s: a disk is a raw image in a regular file, or a block device", what)
 }
 
-// explain adds what to do to the errors that users meet.
+// explain adds advice to common errors.
 func explain(err error, path string) error {
 	var advice string
 	switch {
@@ -87,7 +87,7 @@ func explain(err error, path string) error {
 		advice = "its file system has no direct I/O: use the disk without"
 	}
 	if pe := (*fs.PathError)(nil); errors.As(err, &pe) {
-		err = pe.Err // the path is said already
+		err = pe.Err // the caller adds the path
 	}
 	if advice == "" {
 		return err
@@ -95,7 +95,7 @@ func explain(err error, path string) error {
 	return fmt.Errorf("%w: %s", err, advice)
 }
 
-// setUp locks the open file and learns what it is.
+// setUp locks the open file and learns its properties.
 func (m *Image) setUp() error {
 	info, err := m.f.Stat() // again: the path may name another file by now
 	if err != nil {
@@ -107,7 +107,7 @@ func (m *Image) setUp() error {
 	if err := lock(m.fd, m.opts.ReadOnly); err != nil {
 		return err
 	}
-	if m.size, err = m.f.Seek(0, io.SeekEnd); err != nil { // of a block device, too
+	if m.size, err = m.f.Seek(0, io.SeekEnd); err != nil { // works for a block device, too
 		return err
 	}
 	switch {
@@ -128,9 +128,9 @@ func (m *Image) setUp() error {
 	return nil
 }
 
-// inMemory reports whether a file has no medium but memory (and swap): then no
-// transfer waits, whether its file system knows RWF_NOWAIT or, as tmpfs up to
-// Linux 6.5, does not.
+// inMemory reports whether a file has no medium except memory (and swap): then no
+// transfer waits, even if its file system does not know RWF_NOWAIT, as tmpfs up to
+// Linux 6.5.
 func inMemory(fd int) bool {
 	var s unix.Statfs_t
 	err := again(func() error { return unix.Fstatfs(fd, &s) })
@@ -141,9 +141,9 @@ func sizeError(size, unit int64, path string) error {
 	return fmt.Errorf("size %d is not a multiple of %d: round it up with: truncate -s %%%d %s", size, unit, unit, path)
 }
 
-// fileTopology is of a file in a file system: its blocks are 4 KiB nearly
-// everywhere, but a guest must find the 512-byte sectors that its partition
-// table was made with.
+// fileTopology returns the topology of a regular file: blocks are 4 KiB on nearly all
+// file systems, but a guest must see the 512-byte sectors that its partition table was
+// made with.
 func fileTopology(fd int) topology {
 	t := topology{logical: SectorSize, physical: 4096, minIO: 4096}
 	var s unix.Stat_t

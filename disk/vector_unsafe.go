@@ -6,15 +6,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxVector is how many buffers go into one call: more than a guest's request
-// has as a rule, less than IOV_MAX, and small enough for the stack, where it
-// costs no allocation. unix.Preadv allocates from 9 buffers on.
+// maxVector is how many buffers go into one call: more than a guest's request usually
+// has, less than IOV_MAX, and small enough for the stack, so it costs no allocation.
+// unix.Preadv allocates from 9 buffers on.
 const maxVector = 128
 
 type vector [maxVector]unix.Iovec
 
-// fill describes what is left of c's buffers and returns for how many there was
-// room. Empty ones are left out.
+// fill describes the rest of c's buffers and returns how many fitted. Empty ones are
+// left out.
 func (c *cursor) fill(v *vector) (k int) {
 	at := c.at
 	for _, b := range c.bufs {
@@ -31,8 +31,8 @@ func (c *cursor) fill(v *vector) (k int) {
 	return k
 }
 
-// call is preadv2 or pwritev2. Go's Syscall, unlike RawSyscall, lets others run
-// while the kernel waits.
+// call is preadv2 or pwritev2. Go's Syscall, unlike RawSyscall, lets other goroutines
+// run while the kernel waits.
 func call(trap uintptr, fd int, v []unix.Iovec, off int64, flags uintptr) (int, error) {
 	// The offset is in one register; the next is the high half of 32-bit systems.
 	n, _, e := unix.Syscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(v))), uintptr(len(v)), uintptr(off), 0, flags)
@@ -49,7 +49,7 @@ func callOne(trap uintptr, fd int, b []byte, off int64) (int, error) {
 	return call(trap, fd, v[:], off, 0)
 }
 
-// address is where b is, for its alignment.
+// address returns the address of b, to check its alignment.
 func address(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b))) }
 
 // blkdiscard is ioctl BLKDISCARD: off and n, in bytes.

@@ -2,16 +2,16 @@ package disk
 
 import "golang.org/x/sys/unix"
 
-// zeroChunk is how much is written at once where the host cannot make zeroes.
+// zeroChunk is how much is written at once if the host cannot make zeroes itself.
 const zeroChunk = 1 << 20
 
 var zeroes [zeroChunk]byte
 
 const keepSize = unix.FALLOC_FL_KEEP_SIZE
 
-// Discard tells the host that n bytes from off on are not needed any more.
-// What they then hold is unspecified. An error that is errors.ErrUnsupported
-// means that this disk cannot, and never will.
+// Discard tells the host that n bytes from off on are no longer needed. Their content
+// is then unspecified. errors.ErrUnsupported means that this disk does not support it,
+// and never will.
 func (m *Image) Discard(off, n int64) error {
 	if err := m.check(off, n); err != nil {
 		return m.failed("discard", err)
@@ -39,9 +39,8 @@ func (m *Image) Discard(off, n int64) error {
 	return nil
 }
 
-// WriteZeroes makes n bytes from off on zero: by giving the host's blocks back
-// if it may, else with blocks of zeroes where the host knows such, else by
-// writing them.
+// WriteZeroes makes n bytes from off on zero: by giving blocks back to the host if
+// mayUnmap, else with zeroed blocks if the host supports them, else by writing zeroes.
 func (m *Image) WriteZeroes(off, n int64, mayUnmap bool) error {
 	err := m.check(off, n)
 	if err == nil && n > 0 {
@@ -74,7 +73,7 @@ func (m *Image) writeZeroes(off, n int64, mayUnmap bool) error {
 	return nil
 }
 
-// zeroFast asks the host for zeroes; done is false if it has no way.
+// zeroFast asks the host to make zeroes; done is false if it cannot.
 func (m *Image) zeroFast(off, n int64, mayUnmap bool) (done bool, err error) {
 	defer m.changes()()
 	if mayUnmap && !m.noPunch.Load() {
@@ -101,8 +100,8 @@ func (m *Image) allocate(mode uint32, off, n int64) error {
 	return again(func() error { return unix.Fallocate(m.fd, mode, off, n) })
 }
 
-// changes keeps others from writing back a part of a block that they have read
-// before; the caller calls what it returns.
+// changes keeps others from writing back a partly changed block that they read earlier;
+// the caller calls end.
 func (m *Image) changes() (end func()) {
 	if m.direct == nil {
 		return func() {}

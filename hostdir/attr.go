@@ -86,8 +86,8 @@ func (d *Dir) setPermissions(n *node, in *fuse.SetAttrIn) fuse.Status {
 	return status(d.settle(n, want, false))
 }
 
-// setHost sets the host's mode, and cannot give a file to others: it succeeds
-// where the owner would not change.
+// setHost sets the host's mode. It cannot change the owner: it fails unless the owner
+// stays the same.
 func (d *Dir) setHost(n *node, now, want override, chmod bool) fuse.Status {
 	if want.UID != now.UID || want.GID != now.GID {
 		return fuse.EPERM
@@ -98,10 +98,10 @@ func (d *Dir) setHost(n *node, now, want override, chmod bool) fuse.Status {
 	return status(d.chmod(n.fd, mode(n.kind, want.Mode)))
 }
 
-// mode is which bits of a mode the guest may set of the host's.
+// mode returns the bits of a mode that the guest may set on the host.
 func mode(kind, bits uint32) uint32 {
 	if kind == unix.S_IFDIR {
-		return bits & (0o1777 | unix.S_ISGID) // entries take the directory's group, no more
+		return bits & (0o1777 | unix.S_ISGID) // set-group-ID here only passes on the directory's group
 	}
 	return bits & 0o1777
 }
@@ -145,7 +145,7 @@ func (d *Dir) setTimes(n *node, in *fuse.SetAttrIn) fuse.Status {
 		timespec(in.Valid, fuse.FATTR_ATIME, fuse.FATTR_ATIME_NOW, in.Atime, in.Atimensec),
 		timespec(in.Valid, fuse.FATTR_MTIME, fuse.FATTR_MTIME_NOW, in.Mtime, in.Mtimensec),
 	}
-	// The entry of /proc leads to the inode itself, and to no further link.
+	// The /proc entry leads to the inode itself, and to no further link.
 	return status(again(func() error { return unix.UtimesNanoAt(d.proc, strconv.Itoa(n.fd), times, 0) }))
 }
 
@@ -155,15 +155,15 @@ func timespec(valid, set, now uint32, sec uint64, nsec uint32) unix.Timespec {
 		return unix.Timespec{Nsec: unix.UTIME_OMIT}
 	case valid&now != 0:
 		return unix.Timespec{Nsec: unix.UTIME_NOW}
-	case nsec > 999_999_999: // else it could be one of the two above
+	case nsec > 999_999_999: // else it could be UTIME_OMIT or UTIME_NOW
 		return unix.Timespec{Sec: int64(sec), Nsec: 999_999_999}
 	}
 	return unix.Timespec{Sec: int64(sec), Nsec: int64(nsec)}
 }
 
-// Access implements fuse.RawFileSystem. The guest's kernel checks modes by
-// itself, and the host's does when something is done.
+// Access implements fuse.RawFileSystem. The guest's kernel checks modes itself, and the
+// host's does at each operation.
 func (*Dir) Access(<-chan struct{}, *fuse.AccessIn) fuse.Status { return fuse.ENOSYS }
 
-// Statx implements fuse.RawFileSystem: the guest asks by GetAttr then.
+// Statx implements fuse.RawFileSystem: the guest then uses GetAttr.
 func (*Dir) Statx(<-chan struct{}, *fuse.StatxIn, *fuse.StatxOut) fuse.Status { return fuse.ENOSYS }

@@ -8,12 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openFlags are what a guest may choose: how it accesses, that it truncates, and
-// that writes are stable. O_APPEND is the guest's kernel's to do, for the host
-// would ignore where a write goes; O_DIRECT is for the guest's cache.
+// openFlags are the flags that a guest may choose: access mode, truncation, and
+// synchronous writes. O_APPEND is left to the guest's kernel: with it, the host would
+// ignore write offsets. O_DIRECT concerns the guest's cache only.
 const openFlags = unix.O_ACCMODE | unix.O_TRUNC | unix.O_SYNC | unix.O_DSYNC
 
-// flagsOf checks the flags of a guest's open.
+// flagsOf checks the flags of an open by the guest.
 func (d *Dir) flagsOf(raw uint32) (int, fuse.Status) {
 	flags := int(raw) & openFlags
 	switch {
@@ -25,8 +25,8 @@ func (d *Dir) flagsOf(raw uint32) (int, fuse.Status) {
 	return flags, fuse.OK
 }
 
-// openFile opens a node's file. Only regular files are: to open a pipe could
-// wait for ever, and a device could do anything.
+// openFile opens a node's file. Only regular files are opened: opening a pipe could
+// block forever, and opening a device could do anything.
 func (d *Dir) openFile(n *node, flags int) (int, fuse.Status) {
 	switch n.kind {
 	case unix.S_IFREG:
@@ -38,8 +38,8 @@ func (d *Dir) openFile(n *node, flags int) (int, fuse.Status) {
 		return -1, fuse.EPERM
 	}
 	if flags&unix.O_ACCMODE != unix.O_RDONLY || flags&unix.O_TRUNC != 0 {
-		// What is written into a program that has its owner's rights, gets them.
-		// The kernel takes such bits away at the write, but not of root.
+		// Code written into a set-user-ID or set-group-ID program would get its rights.
+		// The kernel clears these bits at a write, but not for root.
 		var st unix.Stat_t
 		if err := fstat(n.fd, &st); err != nil {
 			return -1, status(err)
@@ -84,7 +84,7 @@ func (d *Dir) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 	return d.opened(n, fd, flags, out)
 }
 
-// opened makes a handle of a file that was opened.
+// opened makes a handle for an open file.
 func (d *Dir) opened(n *node, fd, flags int, out *fuse.OpenOut) fuse.Status {
 	var st unix.Stat_t
 	if err := fstat(fd, &st); err != nil {
@@ -100,24 +100,24 @@ func (d *Dir) opened(n *node, fd, flags int, out *fuse.OpenOut) fuse.Status {
 		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
 	}
 	if flags&unix.O_ACCMODE == unix.O_RDONLY {
-		out.OpenFlags |= fuse.FOPEN_NOFLUSH // nothing that closing it could report
+		out.OpenFlags |= fuse.FOPEN_NOFLUSH // closing it has nothing to report
 	}
 	return fuse.OK
 }
 
-// A stamp changes whenever the content of a file does.
+// A stamp changes whenever the content of a file changes.
 type stamp struct {
 	mtime, ctime unix.Timespec
 	size         int64
 }
 
-// granularity is how far apart two changes must be for their times to differ, with
-// much to spare.
+// granularity is how far apart two changes must be for their times to differ, with a
+// wide margin.
 const granularity = 2 * time.Second
 
-// unchanged says whether a file is as it was when the guest opened it last: then
-// what it has of it in its cache is good. A file that was changed just now could
-// change again without its times telling, so it counts as changed.
+// unchanged reports whether a file is unchanged since the guest last opened it: then
+// the guest's cache of it is valid. A file changed just now could change again with the
+// same times, so it counts as changed.
 func (d *Dir) unchanged(n *node, st *unix.Stat_t) bool {
 	now := stamp{st.Mtim, st.Ctim, st.Size}
 	settled := time.Since(time.Unix(st.Ctim.Unix())) > granularity
@@ -131,8 +131,8 @@ func (d *Dir) unchanged(n *node, st *unix.Stat_t) bool {
 	return same
 }
 
-// create makes a regular file, or opens the one that there is if flags do not
-// have O_EXCL. made says which.
+// create makes a regular file, or opens an existing one if flags do not have O_EXCL.
+// made tells which.
 func (d *Dir) create(b *birth, flags int) (fd int, made bool, _ fuse.Status) {
 	err := d.making(b, func() (err error) {
 		fd, err = d.openNew(b.parent.fd, b.name, flags|unix.O_EXCL, d.birthMode(b))
@@ -144,7 +144,7 @@ func (d *Dir) create(b *birth, flags int) (fd int, made bool, _ fuse.Status) {
 	case err != unix.EEXIST || flags&unix.O_EXCL != 0:
 		return -1, false, status(err)
 	}
-	// It came into being since the guest looked. Whatever it is, look first.
+	// It has appeared since the guest looked it up. Check what it is before opening it.
 	path, err := d.handleAt(b.parent.fd, b.name)
 	if err != nil {
 		return -1, false, status(err)
@@ -158,7 +158,7 @@ func (d *Dir) create(b *birth, flags int) (fd int, made bool, _ fuse.Status) {
 	return fd, false, s
 }
 
-// openNew opens a name that there may not be yet.
+// openNew opens a name that may not exist yet.
 func (d *Dir) openNew(dir int, name string, flags int, mode uint32) (int, error) {
 	return openat(dir, name, flags|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NOCTTY|unix.O_NONBLOCK, mode)
 }
@@ -191,7 +191,7 @@ func (d *Dir) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fus
 	return d.created(nil, fd, flags, out)
 }
 
-// Tmpfile implements fuse.RawFileSystem: a file without a name, until it is linked.
+// Tmpfile implements fuse.RawFileSystem: a file without a name until it is linked.
 func (d *Dir) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
 	if s := d.writable(); !s.Ok() {
 		return s
@@ -221,8 +221,8 @@ func (d *Dir) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut)
 	return d.created(&b, fd, flags, out)
 }
 
-// created tells the guest of a file that it has opened, and made if there is a
-// birth. It takes the descriptor.
+// created tells the guest of a file that it has opened, and made if b is not nil. It
+// takes over the descriptor.
 func (d *Dir) created(b *birth, fd, flags int, out *fuse.CreateOut) fuse.Status {
 	path, err := d.pathTo(fd)
 	if err != nil {
@@ -240,7 +240,7 @@ func (d *Dir) created(b *birth, fd, flags int, out *fuse.CreateOut) fuse.Status 
 		return s
 	}
 	n, s := d.use(out.NodeId)
-	if !s.Ok() { // the guest has forgotten it in this moment
+	if !s.Ok() { // the guest has just forgotten it
 		unix.Close(fd)
 		return s
 	}
@@ -252,7 +252,7 @@ func (d *Dir) created(b *birth, fd, flags int, out *fuse.CreateOut) fuse.Status 
 	return fuse.OK
 }
 
-// pathTo returns an O_PATH descriptor of what another has open.
+// pathTo returns an O_PATH descriptor for the inode of fd.
 func (d *Dir) pathTo(fd int) (int, error) {
 	return openat(d.proc, strconv.Itoa(fd), unix.O_PATH, 0)
 }
@@ -260,11 +260,11 @@ func (d *Dir) pathTo(fd int) (int, error) {
 // Release implements fuse.RawFileSystem.
 func (d *Dir) Release(_ <-chan struct{}, in *fuse.ReleaseIn) { d.release(in.Fh, false) }
 
-// Flush implements fuse.RawFileSystem: what a close of the host reports, such as
-// a quota of NFS, the guest's close does. A duplicate is closed, for there may be
-// other descriptors in the guest. On a file system of this host a close has
-// nothing to report, and the guest is told not to ask: so closing a file costs it
-// no request that it waits for.
+// Flush implements fuse.RawFileSystem: the guest's close reports what a close on the
+// host does, such as an exceeded NFS quota. It closes a duplicate, because the guest
+// may have other descriptors. On a local file system a close has nothing to report, and
+// ENOSYS tells the guest not to ask: so it need not wait for a request when it closes a
+// file.
 func (d *Dir) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	if d.local {
 		return fuse.ENOSYS
@@ -281,7 +281,7 @@ func (d *Dir) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	if err != nil {
 		return status(err)
 	}
-	if err := unix.Close(fd); err != nil && err != unix.EINTR { // then it is closed
+	if err := unix.Close(fd); err != nil && err != unix.EINTR { // on EINTR it is closed
 		return status(err)
 	}
 	return fuse.OK
@@ -307,8 +307,8 @@ func (d *Dir) fsync(in *fuse.FsyncIn, dir bool) fuse.Status {
 	return status(again(func() error { return unix.Fsync(h.fd) }))
 }
 
-// Lseek implements fuse.RawFileSystem. The guest asks for holes and data only;
-// where the descriptor stands means nothing, for all else names its place.
+// Lseek implements fuse.RawFileSystem. The guest asks for holes and data only. The
+// descriptor's position does not matter: all other calls name an offset.
 func (d *Dir) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
 	if in.Whence != unix.SEEK_DATA && in.Whence != unix.SEEK_HOLE || int64(in.Offset) < 0 {
 		return fuse.EINVAL
@@ -333,7 +333,7 @@ func (d *Dir) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 		return s
 	}
 	defer d.doneHandle(h)
-	if err := d.dropSpecialOf(h.fd); err != nil { // whether who asks has privilege, is not said
+	if err := d.dropSpecialOf(h.fd); err != nil { // the request does not say whether the caller has privilege
 		return status(err)
 	}
 	return status(d.allocate(h.fd, in.Mode, int64(in.Offset), int64(in.Length)))
@@ -365,8 +365,8 @@ func (d *Dir) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32
 	return uint32(n), fuse.OK
 }
 
-// What the guest's kernel does by itself if it is told ENOSYS: locks, which hold
-// between the guest's processes.
+// On ENOSYS the guest's kernel handles locks itself; they hold between the guest's
+// processes.
 
 // GetLk implements fuse.RawFileSystem.
 func (*Dir) GetLk(<-chan struct{}, *fuse.LkIn, *fuse.LkOut) fuse.Status { return fuse.ENOSYS }
@@ -377,8 +377,7 @@ func (*Dir) SetLk(<-chan struct{}, *fuse.LkIn) fuse.Status { return fuse.ENOSYS 
 // SetLkw implements fuse.RawFileSystem.
 func (*Dir) SetLkw(<-chan struct{}, *fuse.LkIn) fuse.Status { return fuse.ENOSYS }
 
-// Ioctl implements fuse.RawFileSystem: there are none that a guest may make on a
-// file of the host.
+// Ioctl implements fuse.RawFileSystem: a guest may make none on a host file.
 func (*Dir) Ioctl(<-chan struct{}, *fuse.IoctlIn, []byte, *fuse.IoctlOut, []byte) fuse.Status {
 	return fuse.Status(unix.ENOTTY)
 }

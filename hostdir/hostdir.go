@@ -1,17 +1,16 @@
-// Package hostdir is a directory of the host as a FUSE file system: what a guest
-// may do with it, and that it cannot leave it.
+// Package hostdir serves a host directory as a FUSE file system. It decides what a
+// guest may do there, and keeps the guest inside.
 //
-// A guest names things in two ways: by the number of a node, which it was given,
-// and by one component of a path below a node. So whatever it sends, the kernel
-// is asked for one component below a directory that is open already, and never
-// to follow a link: there is no path in which a link, a ".." or a rename made
-// meanwhile could lead elsewhere.
+// A guest names things in two ways: by the number of a node that it was given, and by
+// one path component below a node. So whatever it sends, the kernel looks up one
+// component below an open directory, and never follows a link. No path is resolved in
+// which a link, a ".." or a concurrent rename could lead elsewhere.
 //
 //	guest: LOOKUP(node 7, "name")     here: fstatat, openat2(fd of 7, "name", O_PATH|O_NOFOLLOW)
 //
-// A node is an O_PATH descriptor, which keeps its inode whatever happens to its
-// name. Only regular files and directories are ever opened for more, and that by
-// way of the descriptor (/proc/self/fd), not of a name.
+// A node is an O_PATH descriptor, which keeps its inode whatever happens to its name.
+// Only regular files and directories are opened for more, and only through the
+// descriptor (/proc/self/fd), not by name.
 package hostdir
 
 import (
@@ -33,35 +32,33 @@ import (
 // Options say what a guest may do.
 type Options struct {
 	ReadOnly bool
-	// HostOwner has the guest see and set the host's modes, and nothing else: no
-	// override is read or written.
+	// HostOwner makes the guest see and set the host's modes only: no override is read
+	// or written.
 	HostOwner bool
-	// Quota bounds what the guest adds; nil does not.
+	// Quota bounds what the guest adds; nil means no bound.
 	Quota *Quota
-	// Rate is how many bytes a second the guest may read and write; 0 is no bound.
+	// Rate is how many bytes per second the guest may read and write; 0 means no bound.
 	Rate uint64
-	// Owner is who in the guest owns the files of the user who runs this.
+	// Owner is the guest's owner of files of the user that runs this process.
 	Owner fuse.Owner
-	// Files is how many descriptors the directory may hold open: one for each
-	// file that the guest remembers, and one for each that it has open. 0 is
-	// DefaultFiles.
+	// Files is how many descriptors the directory may hold open: one for each file that
+	// the guest remembers, and one for each that it has open. 0 means DefaultFiles.
 	Files int
-	Tasks task.Owner // of its goroutines
-	// Held has the directory under its path; nil resolves that.
+	Tasks task.Owner // of the goroutines
+	// Held has the directory under its path; nil resolves the path.
 	Held *hostfile.Set
 }
 
 // DefaultFiles is a bound that suits the usual limit of descriptors.
 const DefaultFiles = 100_000
 
-// timeout is how long the guest may use what it knows of names and attributes
-// without asking again: so long it may take until it sees a change of the host.
-// Opening a file asks always.
+// timeout is how long the guest may cache names and attributes, so a change by the host
+// may take this long to be seen. Opening a file always asks.
 const timeout = time.Second
 
-// Dir is a directory that is shown to one guest. Its methods are those of
-// fuse.RawFileSystem and a few more; they may be called on any goroutine, several
-// at once, but for Reset, Save, Load and Close, which are called alone.
+// Dir is a directory shown to one guest. Its methods are those of fuse.RawFileSystem
+// and a few more. They may be called on any goroutine, several at once, except Reset,
+// Save, Load and Close, which must be called alone.
 type Dir struct {
 	root     int // O_PATH
 	proc     int // /proc/self/fd, O_PATH
@@ -71,30 +68,30 @@ type Dir struct {
 	readOnly bool
 	// hostOwner: see Options. noXattr: the file system has no user attributes.
 	hostOwner, noXattr bool
-	noOpenat2          bool // then mount is what is mounted at the root
+	noOpenat2          bool // then mount is the ID of the root's mount
 	mount              int
-	specials           atomic.Bool // a file has been seen that has special bits for the guest
-	local              bool        // the file system is of this host
-	memory             bool        // and has no medium
+	specials           atomic.Bool // a file with special bits for the guest has been seen
+	local              bool        // the file system is local to this host
+	memory             bool        // the file system has no medium
 	owner              owner
 	most               int // descriptors
 
 	quota  *Quota
-	bucket *rate.Bucket // of the rate; nil is none
+	bucket *rate.Bucket // of the rate; nil means no bound
 	bell   bell
 	syncs  syncs
 
-	closing task.Group   // of what a guest had before a reset
-	leaving atomic.Int64 // descriptors of that which are open still
+	closing task.Group   // closes what a guest had before a reset
+	leaving atomic.Int64 // descriptors of that which are still open
 
 	mu       sync.Mutex
 	nodes    map[uint64]*node   // guarded by mu
-	keys     map[key]*node      // guarded by mu; the same ones
+	keys     map[key]*node      // guarded by mu; the same nodes, by inode
 	handles  map[uint64]*handle // guarded by mu
 	last     uint64             // guarded by mu; the last number given to a node or handle
 	open     int                // guarded by mu; descriptors of nodes and handles
 	dirs     int                // guarded by mu; handles of directories
-	memories int                // guarded by mu; nodes that have one
+	memories int                // guarded by mu; nodes that have a memory
 }
 
 var _ fuse.RawFileSystem = (*Dir)(nil)
@@ -103,7 +100,7 @@ var _ fuse.RawFileSystem = (*Dir)(nil)
 func Open(path string, o Options) (*Dir, error) {
 	root, err := o.Held.OpenFD(path, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
-		err = errors.Unwrap(err) // the path is said already
+		err = errors.Unwrap(err) // the path is in the message below
 		return nil, fmt.Errorf("share %s: %w%s", path, err, advice(path, err))
 	}
 	d := &Dir{root: root, proc: -1, path: path, readOnly: o.ReadOnly, hostOwner: o.HostOwner, owner: invoker(o.Owner), most: o.Files, closing: task.Group{Owner: o.Tasks}}
@@ -119,7 +116,7 @@ func Open(path string, o Options) (*Dir, error) {
 	return d, nil
 }
 
-// advice is what to do about an error of opening a directory.
+// advice returns what to do about an error of opening a directory.
 func advice(path string, err error) string {
 	switch err {
 	case unix.ENOENT:
@@ -165,18 +162,18 @@ func (d *Dir) prepare() (err error) {
 	return nil
 }
 
-// localTypes are file systems that ask nobody else.
+// localTypes are file systems that need no other host or process.
 var localTypes = []int64{
 	unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.OVERLAYFS_SUPER_MAGIC,
-	0x2fc12fc1, // ZFS, which is not of the kernel's sources
+	0x2fc12fc1, // ZFS, which is not in the kernel's sources
 	0xca451a4e, // bcachefs
 }
 
-// Quick says that what needs no data of a file is answered at once, or as soon as
-// this host's disk has it.
+// Quick reports whether requests that need no file data are answered at once, or as
+// soon as this host's disk answers.
 func (d *Dir) Quick() bool { return d.local }
 
-// Close gives back all that is open. Nothing else may be called afterwards.
+// Close closes all descriptors. No method may be called afterwards.
 func (d *Dir) Close() error {
 	d.drop()
 	d.closing.Wait()
@@ -186,7 +183,7 @@ func (d *Dir) Close() error {
 	return unix.Close(d.root)
 }
 
-// Reset forgets all nodes and handles, as for a guest that starts anew.
+// Reset forgets all nodes and handles, as for a guest that starts again.
 func (d *Dir) Reset() {
 	d.drop()
 	d.mu.Lock()
@@ -196,8 +193,8 @@ func (d *Dir) Reset() {
 	d.last, d.open, d.dirs, d.memories = root.id, 0, 0, 0
 }
 
-// drop closes all descriptors but the root's, without waiting for that: there may
-// be a million, and a vCPU that resets its device waits.
+// drop closes all descriptors except the root's in the background: there may be a
+// million, and a vCPU that resets its device waits for drop.
 func (d *Dir) drop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -264,8 +261,8 @@ func (d *Dir) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) f
 	return fuse.OK
 }
 
-// status is what the guest is told of an error. ENOSYS has a meaning of its own
-// to it: not to ask again.
+// status converts an error for the guest. ENOSYS is replaced: it would tell the guest
+// not to ask again.
 func status(err error) fuse.Status {
 	errno, ok := err.(unix.Errno)
 	switch {
@@ -279,7 +276,7 @@ func status(err error) fuse.Status {
 	return fuse.Status(errno)
 }
 
-// writable refuses what would change a share that is read-only.
+// writable refuses changes to a read-only share.
 func (d *Dir) writable() fuse.Status {
 	if d.readOnly {
 		return fuse.EROFS

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ReadInto reads from an open file into bufs, as much as there is, and returns how
-// much that was.
+// ReadInto reads from an open file into bufs until they are full or the file ends, and
+// returns the number of bytes.
 func (d *Dir) ReadInto(id uint64, bufs [][]byte, off uint64) (int, fuse.Status) {
 	h, s := d.useHandle(id, false)
 	if !s.Ok() {
@@ -19,8 +19,8 @@ func (d *Dir) ReadInto(id uint64, bufs [][]byte, off uint64) (int, fuse.Status) 
 	return n, status(err)
 }
 
-// tryBytes is how much is read at once where the host does not say whether it has
-// that in its cache.
+// tryBytes is the most to read at once where the host does not tell whether it has the
+// data in its cache.
 const tryBytes = 128 << 10
 
 // TryRead is ReadInto if the host has all of it in its cache; else done is false,
@@ -37,7 +37,7 @@ func (d *Dir) TryRead(id uint64, bufs [][]byte, off uint64) (n int, s fuse.Statu
 	var v vector
 	k, want := v.fill(bufs)
 	if want == 0 || off > math.MaxInt64-uint64(want) {
-		return 0, fuse.OK, false // an error that is found without it
+		return 0, fuse.OK, false // ReadInto finds the error
 	}
 	if !d.memory {
 		n, err := v.call(unix.SYS_PREADV2, h.fd, k, int64(off), unix.RWF_NOWAIT)
@@ -55,8 +55,8 @@ func (d *Dir) TryRead(id uint64, bufs [][]byte, off uint64) (n int, s fuse.Statu
 	return n, status(err), true
 }
 
-// ends says that a file is known to end at or before a position: a read that
-// stopped there did not stop for what the cache lacks.
+// ends reports whether a file is known to end at or before a position: a read that
+// stopped there did not stop because of the cache.
 func (d *Dir) ends(fd int, off uint64) bool {
 	var b [1]byte
 	one := [1][]byte{b[:]}
@@ -66,8 +66,8 @@ func (d *Dir) ends(fd int, off uint64) bool {
 	return n == 0 && err == nil
 }
 
-// WriteFrom writes bufs to an open file, and returns how much was written. kill
-// says that who writes has no privilege: a program loses its special bits.
+// WriteFrom writes bufs to an open file, and returns how much was written. kill says
+// that the writer has no privilege: a program loses its special bits.
 func (d *Dir) WriteFrom(id uint64, bufs [][]byte, off uint64, kill bool) (int, fuse.Status) {
 	h, s := d.useHandle(id, false)
 	if !s.Ok() {
@@ -86,7 +86,7 @@ func (d *Dir) WriteFrom(id uint64, bufs [][]byte, off uint64, kill bool) (int, f
 	return d.writeMetered(h.fd, bufs, off)
 }
 
-// writeMetered writes when the rate allows, and what there is room for.
+// writeMetered writes when the rate allows, and within the quota.
 func (d *Dir) writeMetered(fd int, bufs [][]byte, off uint64) (int, fuse.Status) {
 	total := 0
 	for _, b := range bufs {
@@ -105,8 +105,8 @@ func (d *Dir) writeMetered(fd int, bufs [][]byte, off uint64) (int, fuse.Status)
 	return n, status(err)
 }
 
-// move makes as many calls as it takes: the kernel may stop early. What was moved
-// before an error counts.
+// move makes as many calls as needed: the kernel may stop early. Bytes moved before an
+// error count.
 func move(trap uintptr, fd int, bufs [][]byte, off uint64) (int, error) {
 	var v vector
 	done := 0

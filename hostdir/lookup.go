@@ -11,7 +11,7 @@ import (
 // maxName is NAME_MAX of Linux.
 const maxName = 255
 
-// checkName says whether a guest's name is one component of a path.
+// checkName checks that a guest's name is one path component.
 func checkName(name string) fuse.Status {
 	switch {
 	case name == "" || name == "." || name == "..":
@@ -24,12 +24,12 @@ func checkName(name string) fuse.Status {
 	return fuse.OK
 }
 
-// beneath is how the kernel is to look names up: below the directory, through no
-// link of whatever kind, and not into what is mounted there.
+// beneath tells the kernel how to look up names: below the directory, through no link
+// of any kind, and not into other mounts.
 const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV
 
-// handleAt returns an O_PATH descriptor of what a name is, a link included, or
-// what a path of several is in a state.
+// handleAt returns an O_PATH descriptor for a name, which may be a link. A saved state
+// may give a path of several components.
 func (d *Dir) handleAt(dir int, name string) (int, error) {
 	if d.noOpenat2 {
 		return d.stepAt(dir, name)
@@ -37,32 +37,31 @@ func (d *Dir) handleAt(dir int, name string) (int, error) {
 	return openBeneath(dir, name)
 }
 
-// openBeneath is openat2(2), of Linux 5.6.
+// openBeneath is openat2(2), from Linux 5.6.
 func openBeneath(dir int, name string) (int, error) {
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: beneath}
 	for tries := 1; ; tries++ {
 		fd, err := unix.Openat2(dir, name, &how) // again, below
-		// EAGAIN: something was renamed meanwhile, and the kernel is not sure.
+		// EAGAIN: the kernel cannot tell because of a concurrent rename.
 		if err != unix.EINTR && err != unix.EAGAIN || tries == 100 {
 			return fd, err
 		}
 	}
 }
 
-// Openat2 says whether this process may call openat2(2): services that are
-// hardened, containers with an old filter and old kernels answer ENOSYS or EPERM.
+// Openat2 reports whether this process may call openat2(2): hardened services,
+// containers with an old filter and old kernels return ENOSYS or EPERM.
 func Openat2() bool {
 	fd, err := openBeneath(unix.AT_FDCWD, ".")
 	closeFD(fd)
 	return err != unix.ENOSYS && err != unix.EPERM
 }
 
-// stepAt does without openat2: one component after the other, each below a
-// directory that is open, so that there is no path in which a link or ".." could
-// lead elsewhere. That it is not mounted there the kernel does not say until it is
-// open, and O_PATH does nothing to it.
+// stepAt works without openat2. It opens one component after another, each below an
+// open directory, so no link or ".." can lead elsewhere. Whether a component is on
+// another mount is known only once it is open; O_PATH has no side effects on it.
 func (d *Dir) stepAt(dir int, name string) (int, error) {
-	at := -1 // what was opened here
+	at := -1 // last descriptor opened here
 	for name := range strings.SplitSeq(name, "/") {
 		if !checkName(name).Ok() {
 			closeFD(at)
@@ -84,13 +83,13 @@ func (d *Dir) stepAt(dir int, name string) (int, error) {
 	return at, nil
 }
 
-// reopen opens the inode of an O_PATH descriptor, which must be a regular file
-// or a directory. No name is looked at.
+// reopen opens the inode of an O_PATH descriptor, which must be a regular file or a
+// directory. It looks up no name.
 func (d *Dir) reopen(fd, flags int) (int, error) {
 	return openat(d.proc, strconv.Itoa(fd), flags|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
 }
 
-// procPath is the same as a path, for calls that take nothing else.
+// procPath is the /proc path of a descriptor, for calls that take only paths.
 func procPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
 // Lookup implements fuse.RawFileSystem.
@@ -106,8 +105,8 @@ func (d *Dir) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fus
 	return d.lookup(parent.fd, name, out)
 }
 
-// lookup tells the guest of what has a name. An inode that it knows already costs
-// one system call.
+// lookup tells the guest what a name refers to. An inode that the guest knows costs one
+// system call.
 func (d *Dir) lookup(dir int, name string, out *fuse.EntryOut) fuse.Status {
 	var st unix.Stat_t
 	if err := fstatat(dir, name, &st); err != nil {
@@ -125,7 +124,7 @@ func (d *Dir) lookup(dir int, name string, out *fuse.EntryOut) fuse.Status {
 	return d.tell(fd, out)
 }
 
-// tell tells the guest of an inode, of which it takes an O_PATH descriptor.
+// tell tells the guest of an inode. It takes over its O_PATH descriptor.
 func (d *Dir) tell(fd int, out *fuse.EntryOut) fuse.Status {
 	n, st, s := d.addPath(fd)
 	if s.Ok() {
@@ -135,7 +134,7 @@ func (d *Dir) tell(fd int, out *fuse.EntryOut) fuse.Status {
 	return s
 }
 
-// addPath is add of an O_PATH descriptor of whatever.
+// addPath is add for an O_PATH descriptor of any kind of inode.
 func (d *Dir) addPath(fd int) (*node, *unix.Stat_t, fuse.Status) {
 	st := new(unix.Stat_t)
 	if err := fstat(fd, st); err != nil {
@@ -153,8 +152,8 @@ func (d *Dir) entry(n *node, st *unix.Stat_t, out *fuse.EntryOut) {
 	d.attr(n, st, &out.Attr)
 }
 
-// attr is what the guest is told of an inode, whose node the caller uses. Device
-// numbers are not: a device of the host would be some other of the guest's.
+// attr fills in what the guest is told of an inode, whose node the caller uses. It
+// omits device numbers: in the guest they would mean other devices.
 func (d *Dir) attr(n *node, st *unix.Stat_t, out *fuse.Attr) {
 	shown := d.shown(n, st)
 	*out = fuse.Attr{
@@ -167,8 +166,8 @@ func (d *Dir) attr(n *node, st *unix.Stat_t, out *fuse.Attr) {
 	}
 }
 
-// inode is the number that the guest sees. Without a mount in between an inode
-// can still be of another device: a subvolume, or a layer of an overlay.
+// inode returns the inode number that the guest sees. Even within one mount an inode
+// may have another device: a subvolume, or a layer of an overlay.
 func (d *Dir) inode(st *unix.Stat_t) uint64 {
 	if st.Dev == d.dev {
 		return st.Ino

@@ -7,30 +7,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// overrideXattr holds whose a file is and what its mode is, for a guest: this
-// user could give it to nobody. Podman's storage and libkrun use the same.
+// overrideXattr holds the owner and mode of a file for a guest, because this user
+// cannot give files away. Podman's storage and libkrun use the same attribute.
 const overrideXattr = "user.containers.override_stat"
 
-// maxOverride is longer than any value that makes sense.
+// maxOverride is longer than any sensible value.
 const maxOverride = 64
 
-// permissions are the bits of a mode that are no kind.
+// permissions are the bits of a mode besides the file type.
 const permissions = 0o7777
 
-// An override is what a guest is shown of an inode in place of the host's.
+// An override is what a guest is shown of an inode instead of the host's owner and
+// mode.
 type override struct{ UID, GID, Mode uint32 } // Mode: permissions
 
-// invalidID is no user and no group: chown(2) has it for "as it is".
+// invalidID is not a user or group: for chown(2) it means "unchanged".
 const invalidID = 1<<32 - 1
 
-// parseOverride reads the attribute of an inode of a kind (S_IFMT):
+// parseOverride parses the attribute of an inode of a kind (S_IFMT):
 //
 //	uid:gid:mode[:type]
 //
-// Numbers are decimal, the mode octal. Some write the kind into the mode
-// (0100644), some a word behind it (file, dir, symlink, pipe, socket,
-// block-8-1, char-1-3). An attribute that says another kind than the inode's is
-// not honoured: a file of the host must not become a device or a link.
+// Numbers are decimal, the mode is octal. Some programs write the kind into the mode
+// (0100644), some as a word after it (file, dir, symlink, pipe, socket, block-8-1,
+// char-1-3). An attribute with another kind than the inode's is ignored: a host file
+// must not become a device or a link.
 func parseOverride(b []byte, kind uint32) (o override, ok bool) {
 	if len(b) > maxOverride {
 		return o, false
@@ -50,7 +51,7 @@ func parseOverride(b []byte, kind uint32) (o override, ok bool) {
 
 var colon = []byte{':'}
 
-// number reads digits, and nothing else.
+// number parses digits, and nothing else.
 func number(b []byte, base uint32, n *uint32) bool {
 	v := uint64(0)
 	for _, c := range b {
@@ -63,7 +64,8 @@ func number(b []byte, base uint32, n *uint32) bool {
 	return len(b) > 0 && v <= invalidID
 }
 
-// kindOf is the kind that a word stands for, of the two that can have attributes.
+// kindOf returns the kind that a word stands for, one of the two that can have
+// attributes, or 0.
 func kindOf(word string) uint32 {
 	switch word {
 	case "file":
@@ -74,20 +76,20 @@ func kindOf(word string) uint32 {
 	return 0
 }
 
-// valid says whether an override could be somebody's; nil is none.
+// valid reports whether an override is valid; nil, for none, is.
 func (o *override) valid() bool {
 	return o == nil || o.UID != invalidID && o.GID != invalidID && o.Mode&^permissions == 0
 }
 
-// String is the attribute, in the form that all its readers know.
+// String returns the attribute in the form that all its readers understand.
 func (o override) String() string {
 	b := strconv.AppendUint(make([]byte, 0, maxOverride), uint64(o.UID), 10)
 	b = strconv.AppendUint(append(b, ':'), uint64(o.GID), 10)
 	return string(strconv.AppendUint(append(b, ':', '0'), uint64(o.Mode), 8))
 }
 
-// without is what is left of a mode when a file is written to or given to others
-// by somebody without privilege: chown(2), write(2).
+// without returns the mode that remains after a user without privilege writes to a file
+// or changes its owner: chown(2), write(2).
 func without(mode uint32) uint32 {
 	if mode&unix.S_IXGRP != 0 {
 		mode &^= unix.S_ISGID

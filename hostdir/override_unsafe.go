@@ -9,9 +9,8 @@ import (
 
 var overrideName = append([]byte(overrideXattr), 0)
 
-// readOverride reads the attribute of a descriptor's inode, O_PATH or not, and
-// returns its length. It is made for each name that a guest looks up, and does
-// not allocate.
+// readOverride reads the attribute of a descriptor's inode, O_PATH or not, and returns
+// its length. It is called for each name that a guest looks up, and does not allocate.
 func readOverride(fd int, value *[maxOverride]byte) (int, error) {
 	var path [32]byte
 	p := append(path[:0], "/proc/self/fd/"...)

@@ -8,31 +8,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An owner is whose files are the guest's: the user who runs this.
+// An owner is the user whose files are the guest's: the one that runs this process.
 type owner struct {
 	uid    uint32
 	groups map[uint32]bool
-	guest  fuse.Owner // who that is in the guest
+	guest  fuse.Owner // the guest's name for that user
 }
 
 func invoker(guest fuse.Owner) owner {
 	o := owner{uint32(os.Geteuid()), map[uint32]bool{uint32(os.Getegid()): true}, guest}
-	ids, _ := os.Getgroups() // without them fewer files look like the guest's
+	ids, _ := os.Getgroups() // on error fewer files look like the guest's
 	for _, id := range ids {
 		o.groups[uint32(id)] = true
 	}
 	return o
 }
 
-// nobody is who owns what belongs to others.
+// nobody is shown as the owner of other users' files.
 const nobody = 65534
 
-// special are the bits by which a program gets rights of its owner. On a host
-// they would be this user's, so a guest neither sees nor sets the host's on
-// files.
+// special are the bits that give a program the rights of its owner or group. On the
+// host these would be this user's rights, so a guest neither sees nor sets the host's
+// bits on files.
 const special = unix.S_ISUID | unix.S_ISGID
 
-// plain is what the guest is shown of an inode that has no override.
+// plain returns what the guest is shown of an inode without an override.
 func (o *owner) plain(st *unix.Stat_t) override {
 	shown := override{nobody, nobody, st.Mode & permissions}
 	if st.Uid == o.uid {
@@ -47,9 +47,9 @@ func (o *owner) plain(st *unix.Stat_t) override {
 	return shown
 }
 
-// shown is what the guest is shown of an inode. Of a file that is another user's
-// of the host nothing is believed: who can write to it could make a program of
-// root's of it.
+// shown returns what the guest is shown of an inode. It ignores the override of a file
+// of another host user: who can write to that file could turn it into a set-user-ID
+// program of the guest's root.
 func (d *Dir) shown(n *node, st *unix.Stat_t) override {
 	if d.hostOwner || st.Uid != d.owner.uid {
 		return d.owner.plain(st)
@@ -64,8 +64,8 @@ func (d *Dir) shown(n *node, st *unix.Stat_t) override {
 	return o
 }
 
-// recorded returns the override of a node: the attribute's, or where there can
-// be none, what is remembered.
+// recorded returns the override of a node: from the attribute, or from memory where
+// there can be no attribute.
 func (d *Dir) recorded(n *node) (override, bool) {
 	if !d.noXattr && bears(n.kind) {
 		var value [maxOverride]byte
@@ -81,13 +81,13 @@ func (d *Dir) recorded(n *node) (override, bool) {
 	return *n.memory, true
 }
 
-// bears says whether inodes of a kind can have user attributes.
+// bears reports whether inodes of a kind can have user attributes.
 func bears(kind uint32) bool { return kind == unix.S_IFREG || kind == unix.S_IFDIR }
 
-// hostMode is the mode that the host's inode gets, of which the guest says asked
-// and that has had the mode have: this user can read and write it whatever the
-// guest says, others of the host may write to it only if they could before, and
-// no bit that gives rights is set.
+// hostMode returns the mode for the host's inode when the guest asks for the mode asked
+// and the inode has the mode have. This user can read and write it in any case, other
+// host users may write to it only if they could before, and no bit that gives rights is
+// set.
 func hostMode(kind, asked, have uint32) uint32 {
 	mode := asked&0o755 | asked&have&0o022 | 0o600
 	if kind == unix.S_IFDIR {
@@ -96,9 +96,9 @@ func hostMode(kind, asked, have uint32) uint32 {
 	return mode
 }
 
-// settle has the guest be shown an inode of this user's as want: by the host's
-// mode where that says all, else by an override. fresh: it has none yet. The caller
-// uses the node.
+// settle makes the guest see an inode of this user as want: through the host's mode if
+// that is enough, else through an override. fresh means that it has no override yet.
+// The caller uses the node.
 func (d *Dir) settle(n *node, want override, fresh bool) error {
 	var st unix.Stat_t
 	if err := fstat(n.fd, &st); err != nil {
@@ -110,7 +110,7 @@ func (d *Dir) settle(n *node, want override, fresh bool) error {
 	had := st.Mode & permissions
 	mode := hostMode(n.kind, want.Mode, had)
 	if n.kind == unix.S_IFLNK {
-		mode = had // it has none
+		mode = had // links have no mode
 	}
 	if mode != had {
 		if err := d.chmod(n.fd, mode); err != nil {
@@ -124,18 +124,18 @@ func (d *Dir) settle(n *node, want override, fresh bool) error {
 	}
 	err := d.record(n, want, plain)
 	if err != nil && mode != had {
-		d.chmod(n.fd, had) // it is as it was
+		d.chmod(n.fd, had) // restore it
 	}
 	return err
 }
 
 func (d *Dir) chmod(fd int, mode uint32) error {
-	// The entry of /proc leads to the inode itself, and to no further link.
+	// The /proc entry leads to the inode itself, and to no further link.
 	return again(func() error { return unix.Fchmodat(d.proc, strconv.Itoa(fd), mode, 0) })
 }
 
-// record keeps an override, or removes what there is of one if the host's inode
-// says the same.
+// record stores an override, or removes an existing one if the host's inode says the
+// same.
 func (d *Dir) record(n *node, want override, plain bool) error {
 	err := error(unix.EOPNOTSUPP)
 	if !d.noXattr && bears(n.kind) {
@@ -159,14 +159,14 @@ func (d *Dir) record(n *node, want override, plain bool) error {
 	return err
 }
 
-// remember keeps an override in memory, and the node with it, so that the inode
-// stays what it is. Of all descriptors a quarter is for that.
+// remember keeps an override in memory, and the node with it, so that the inode keeps
+// its number. A quarter of all descriptors may be used for that.
 func (d *Dir) remember(n *node, want override) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	lost := n.lookups == 0 && d.keys[n.key] != n // the guest has forgotten it
 	if lost || n.memory == nil && d.memories >= d.maxMemories() {
-		return unix.EPERM // as where no user can give a file away
+		return unix.EPERM // as where users cannot give files away
 	}
 	if n.memory == nil {
 		d.memories++
@@ -175,26 +175,26 @@ func (d *Dir) remember(n *node, want override) error {
 	return nil
 }
 
-// maxMemories is how many nodes may have one.
+// maxMemories is how many nodes may have a memory.
 func (d *Dir) maxMemories() int { return d.most / 4 }
 
-// forgetMemory is the reverse. The caller holds mu.
+// forgetMemory undoes remember. The caller holds mu.
 func (d *Dir) forgetMemory(n *node) {
 	if n.memory == nil {
 		return
 	}
 	n.memory = nil
 	d.memories--
-	if n.lookups == 0 && d.keys[n.key] == n { // it was kept for that
+	if n.lookups == 0 && d.keys[n.key] == n { // it was kept for its memory
 		delete(d.keys, n.key)
 	}
 }
 
-// newborn is what the guest is to be shown of what somebody makes in a directory:
-// it is his, or of the directory's group if that is set-group-ID.
+// newborn returns what the guest is shown of a new inode in a directory: it belongs to
+// its creator, but to the directory's group if that is set-group-ID.
 func (d *Dir) newborn(parent *node, who fuse.Owner, kind, bits uint32) override {
 	o := override{who.Uid, who.Gid, bits & permissions}
-	if who.Uid == invalidID || who.Gid == invalidID { // of an idmapped mount, nobody that there is
+	if who.Uid == invalidID || who.Gid == invalidID { // unmapped ID of an idmapped mount
 		o.UID, o.GID = d.owner.guest.Uid, d.owner.guest.Gid
 	}
 	var st unix.Stat_t
@@ -208,23 +208,24 @@ func (d *Dir) newborn(parent *node, who fuse.Owner, kind, bits uint32) override 
 		o.GID, o.Mode = dir.GID, o.Mode|unix.S_ISGID
 	default:
 		if o.GID != dir.GID && o.UID != 0 && o.Mode&unix.S_IXGRP != 0 {
-			o.Mode &^= unix.S_ISGID // to run with the rights of a group that one is not of
+			o.Mode &^= unix.S_ISGID // the creator is not in that group
 		}
 		o.GID = dir.GID
 	}
 	return o
 }
 
-// A birth is what somebody in the guest makes.
+// A birth is a new inode that the guest makes.
 type birth struct {
 	parent *node
-	name   string // "": it has none
+	name   string // "": no name
 	who    fuse.Owner
 	kind   uint32
-	bits   uint32 // of the mode that he wants
+	bits   uint32 // of the mode that the guest wants
 }
 
-// mode is with what mode the host makes it: never more than it gets in the end.
+// birthMode returns the mode with which the host makes it: never more than its final
+// mode.
 func (d *Dir) birthMode(b *birth) uint32 {
 	if d.hostOwner {
 		return mode(b.kind, b.bits)
@@ -232,8 +233,8 @@ func (d *Dir) birthMode(b *birth) uint32 {
 	return hostMode(b.kind, b.bits, 0)
 }
 
-// born tells the guest of what was made, as it shall see it. It takes an O_PATH
-// descriptor.
+// born tells the guest of a new inode, with its owner and mode set. It takes over an
+// O_PATH descriptor.
 func (d *Dir) born(b *birth, fd int, out *fuse.EntryOut) fuse.Status {
 	n, st, s := d.addPath(fd)
 	if !s.Ok() {
@@ -249,11 +250,11 @@ func (d *Dir) born(b *birth, fd int, out *fuse.EntryOut) fuse.Status {
 	return fuse.OK
 }
 
-// adopt gives what was made the owner and the mode that it shall have: this
-// process's umask is not the guest's. It brings st up to date.
+// adopt gives a new inode its final owner and mode: this process's umask is not the
+// guest's. It updates st.
 func (d *Dir) adopt(b *birth, n *node, st *unix.Stat_t) error {
 	if n.kind != b.kind || st.Uid != d.owner.uid {
-		return nil // a host's program was here, or its file system says whose all is
+		return nil // a host program has replaced it, or its file system sets all owners
 	}
 	if d.hostOwner {
 		bits := mode(b.kind, b.bits) | st.Mode&unix.S_ISGID
@@ -264,12 +265,12 @@ func (d *Dir) adopt(b *birth, n *node, st *unix.Stat_t) error {
 			return err
 		}
 	} else if err := d.settle(n, d.newborn(b.parent, b.who, b.kind, b.bits), true); err != nil && err != unix.EPERM {
-		return err // EPERM: it stays this user's
+		return err // on EPERM it stays this user's
 	}
 	return fstat(n.fd, st)
 }
 
-// unmake takes back what could not be made whole, if it still has its name.
+// unmake removes a new inode that could not be completed, if it still has its name.
 func (d *Dir) unmake(b *birth, st *unix.Stat_t) {
 	var now unix.Stat_t
 	if b.name == "" || fstatat(b.parent.fd, b.name, &now) != nil || now.Dev != st.Dev || now.Ino != st.Ino {
@@ -282,8 +283,8 @@ func (d *Dir) unmake(b *birth, st *unix.Stat_t) {
 	again(func() error { return unix.Unlinkat(b.parent.fd, b.name, flags) })
 }
 
-// dropSpecial takes the set-user-ID and set-group-ID bits away that a file has for
-// the guest, when somebody without privilege has changed its content.
+// dropSpecial clears the set-user-ID and set-group-ID bits that a file has for the
+// guest, when a user without privilege changes its content.
 func (d *Dir) dropSpecial(n *node) error {
 	if d.hostOwner || n.kind != unix.S_IFREG || !d.specials.Load() {
 		return nil
@@ -300,7 +301,7 @@ func (d *Dir) dropSpecial(n *node) error {
 	return d.settle(n, now, false)
 }
 
-// dropSpecialOf is dropSpecial of a descriptor.
+// dropSpecialOf is dropSpecial for a descriptor.
 func (d *Dir) dropSpecialOf(fd int) error {
 	if !d.specials.Load() {
 		return nil

@@ -11,17 +11,17 @@ import (
 	"vmm/task"
 )
 
-// What a guest asks for in one request may take the host minutes. It is done in
-// pieces, between which somebody who wants to stop the device is heard.
+// One request of a guest may take the host minutes. It is done in pieces, with a check
+// in between whether the device is to stop.
 
 // A bell rings from Interrupt to Continue.
 type bell struct {
 	mu    sync.Mutex
-	rung  chan struct{} // guarded by mu; closed while it rings; nil: nobody has asked
-	heard bool          // guarded by mu; it is closed
+	rung  chan struct{} // guarded by mu; closed while it rings; nil: not used yet
+	heard bool          // guarded by mu; rung is closed
 }
 
-// channel is closed while the bell rings.
+// channel returns a channel that is closed while the bell rings.
 func (b *bell) channel() <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -40,9 +40,9 @@ func (b *bell) rings() bool {
 	}
 }
 
-// Interrupt has what takes long end early, until Continue: a copy with what it has
-// done so far, the allocation of a range and a syncfs with EINTR, and what waits for
-// the rate at once. It may be called at any time.
+// Interrupt makes long operations end early until Continue: a copy returns what it has
+// done so far, the allocation of a range and a syncfs return EINTR, and waits for the
+// rate end at once. It may be called at any time.
 func (d *Dir) Interrupt() {
 	d.bell.mu.Lock()
 	defer d.bell.mu.Unlock()
@@ -56,19 +56,19 @@ func (d *Dir) Interrupt() {
 	d.bell.heard = true
 }
 
-// Continue is the reverse.
+// Continue undoes Interrupt.
 func (d *Dir) Continue() {
 	d.bell.mu.Lock()
 	defer d.bell.mu.Unlock()
 	d.bell.rung, d.bell.heard = nil, false
 }
 
-// Metered says that what is read and written has to wait for the rate, or to be
+// Metered reports whether reads and writes may have to wait for the rate, or are
 // counted.
 func (d *Dir) Metered() bool { return d.bucket != nil || d.quota != nil }
 
-// rateBurst is for how long at the full rate who has idled may exceed it, rateLeast
-// how much may be moved at once at least: one request.
+// rateBurst sets how much an idle guest may move at once: what the full rate gives in
+// this time. rateLeast is the least burst: one request.
 const (
 	rateBurst = 100 * time.Millisecond
 	rateLeast = 64 << 10
@@ -81,7 +81,7 @@ func newBucket(bytes uint64) *rate.Bucket {
 	return rate.New(float64(bytes), rateBurst, rateLeast)
 }
 
-// paced moves bytes when the rate has some.
+// paced moves bytes when the rate allows.
 func (d *Dir) paced(move func() (int, error)) (int, error) {
 	if d.bucket == nil {
 		return move()
@@ -103,15 +103,15 @@ func (d *Dir) paced(move func() (int, error)) (int, error) {
 	return n, err
 }
 
-// How much is done at once.
+// Sizes of the pieces.
 const (
 	copyPiece     = 4 << 20
-	maxCopy       = 64 << 20 // of one request; the guest asks again for the rest
+	maxCopy       = 64 << 20 // per request; the guest asks again for the rest
 	allocatePiece = 256 << 20
 	maxPieces     = 1024
 )
 
-// copyRange copies as much as there is, of n bytes, and returns how much that was.
+// copyRange copies up to n bytes, and returns how many it copied.
 func (d *Dir) copyRange(from, to int, off, at int64, n uint64) (done int, err error) {
 	for left := int(min(n, maxCopy)); left > 0; {
 		piece := min(left, copyPiece)
@@ -131,7 +131,7 @@ func (d *Dir) copyRange(from, to int, off, at int64, n uint64) (done int, err er
 		}
 	}
 	if done > 0 {
-		err = nil // the guest asks for the rest, and is told then
+		err = nil // the guest asks for the rest, and gets the error then
 	}
 	return done, err
 }
@@ -139,10 +139,10 @@ func (d *Dir) copyRange(from, to int, off, at int64, n uint64) (done int, err er
 // allocate is fallocate(2).
 func (d *Dir) allocate(fd int, mode uint32, off, n int64) error {
 	whole := mode&(unix.FALLOC_FL_COLLAPSE_RANGE|unix.FALLOC_FL_INSERT_RANGE) != 0
-	if whole || off < 0 || n <= 0 || off+n < 0 { // what is wrong the host says
+	if whole || off < 0 || n <= 0 || off+n < 0 { // the host reports errors
 		return d.spend(fd, blockSlack, func() error { return fallocate(fd, mode, off, n) })
 	}
-	// A guest may name a range without an end: there are only so many pieces.
+	// A guest may name a huge range: bound the number of pieces.
 	most := n/maxPieces/allocatePiece*allocatePiece + allocatePiece
 	for {
 		piece := min(n, most-off%allocatePiece)
@@ -166,9 +166,9 @@ func fallocate(fd int, mode uint32, off, n int64) error {
 	return again(func() error { return unix.Fallocate(fd, mode, off, n) })
 }
 
-// syncs does syncfs(2), which cannot be interrupted: on a goroutine that nobody has
-// to wait for. There is one at a time, and one that comes next: that is of all who
-// ask while one is under way, for what they have written that one may have missed.
+// syncs calls syncfs(2), which cannot be interrupted, on a goroutine that callers need
+// not wait for. One call runs at a time, and one may come next: it serves all callers
+// that ask while one is running, because that one may have missed what they wrote.
 type syncs struct {
 	mu      sync.Mutex
 	running bool     // guarded by mu
@@ -176,12 +176,12 @@ type syncs struct {
 }
 
 type syncing struct {
-	fd   int // its own: the directory may be closed meanwhile
+	fd   int // its own descriptor: the directory may be closed meanwhile
 	done chan struct{}
-	err  error // once done
+	err  error // valid once done
 }
 
-// SyncFS writes out what the host holds back of the file system.
+// SyncFS writes the host's cached changes of the file system to disk.
 func (d *Dir) SyncFS() fuse.Status {
 	if d.readOnly {
 		return fuse.OK
@@ -198,7 +198,7 @@ func (d *Dir) SyncFS() fuse.Status {
 	}
 }
 
-// ask returns a call that begins later than now.
+// ask returns a call that has not begun yet.
 func (s *syncs) ask(owner task.Owner, open func() (int, error)) (*syncing, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

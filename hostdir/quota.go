@@ -7,32 +7,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Quota bounds what a guest adds to a directory: blocks of files, as du(1) counts
-// them, and inodeCost for each file that it makes. What was there before is not
-// counted, nor what the host adds or removes; what the guest frees of files that
-// it has not grown is not to its credit. It holds for the lives of one process:
-// each Dir of them is given the same.
+// Quota bounds what a guest adds to a directory: blocks of files, as du(1) counts them,
+// and inodeCost for each file that it makes. What existed before is not counted, nor
+// what the host adds or removes. The guest gets no credit for freeing blocks of files
+// that it has not grown. One Quota is used for all lives of the guest in a process:
+// each Dir gets the same.
 type Quota struct {
 	size, inodes int64
 
 	mu   sync.Mutex
-	used int64         // guarded by mu; the costs of all inodes, and what is promised
-	cost map[key]int64 // guarded by mu; of those that the guest has made or grown, and that are there
+	used int64         // guarded by mu; the costs of all inodes, and all promises
+	cost map[key]int64 // guarded by mu; of existing inodes that the guest has made or grown
 	refs map[key]int   // guarded by mu; how many descriptors an inode has
 
-	// Whoever measures what a change of an inode costs, holds one of these, the
-	// second kind for directories.
+	// One of these is held while the cost of a change to an inode is measured; dirs is
+	// for directories.
 	files, dirs [64]sync.Mutex
 }
 
-// What an inode costs besides its blocks, and how many a guest may have at most:
-// for each there is an entry here.
+// What an inode costs besides its blocks, and how many a guest may have at most: each
+// needs an entry in cost.
 const (
 	inodeCost = 4 << 10
 	maxInodes = 1 << 20
 )
 
-// NewQuota returns a quota of so many bytes.
+// NewQuota returns a quota of size bytes.
 func NewQuota(size int64) *Quota {
 	return &Quota{size: size, inodes: min(size/inodeCost, maxInodes), cost: map[key]int64{}, refs: map[key]int{}}
 }
@@ -40,15 +40,15 @@ func NewQuota(size int64) *Quota {
 // Size returns the bound in bytes.
 func (q *Quota) Size() int64 { return q.size }
 
-// String is for a log.
+// String describes the quota for a log.
 func (q *Quota) String() string {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return fmt.Sprintf("%d of %d bytes, %d files", q.used, q.size, len(q.cost))
 }
 
-// take promises n bytes, or says that there are not as many. What is left of a
-// promise is given back.
+// take promises n bytes, or returns false if there are not enough. The caller gives the
+// promise back.
 func (q *Quota) take(n int64) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -65,7 +65,7 @@ func (q *Quota) give(n int64) {
 	q.used -= n
 }
 
-// charge has an inode cost n bytes more, or less, but never less than nothing.
+// charge raises the cost of an inode by n bytes, or lowers it, but never below 0.
 func (q *Quota) charge(k key, n int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -76,14 +76,14 @@ func (q *Quota) charge(k key, n int64) {
 	}
 }
 
-// left returns how many bytes and inodes there are to add.
+// left returns how many bytes and inodes may still be added.
 func (q *Quota) left() (bytes, inodes int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return max(q.size-q.used, 0), max(q.inodes-int64(len(q.cost)), 0)
 }
 
-// lock is held while an inode's cost changes.
+// lock returns the lock to hold while an inode's cost changes.
 func (q *Quota) lock(st *unix.Stat_t) *sync.Mutex {
 	i := (st.Ino ^ st.Dev) % uint64(len(q.files))
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
@@ -92,17 +92,17 @@ func (q *Quota) lock(st *unix.Stat_t) *sync.Mutex {
 	return &q.files[i]
 }
 
-// An estimate is how many bytes a change takes at most.
+// An estimate returns how many bytes a change takes at most.
 type estimate func(*unix.Stat_t) int64
 
-// spend makes a change of a descriptor's inode, which may take n bytes more, and
-// counts what it took.
+// spend makes a change to a descriptor's inode, which may take n more bytes, and counts
+// what it took.
 func (d *Dir) spend(fd int, n int64, change func() error) error {
 	return d.spendWithin(fd, change, func(*unix.Stat_t) int64 { return n })
 }
 
-// spendWithin is spend with several estimates, of which each is better than the
-// one before and takes longer to make.
+// spendWithin is spend with several estimates, each better and slower than the one
+// before.
 func (d *Dir) spendWithin(fd int, change func() error, estimates ...estimate) error {
 	q := d.quota
 	if q == nil {
@@ -134,21 +134,21 @@ func (d *Dir) spendWithin(fd int, change func() error, estimates ...estimate) er
 	return unix.ENOSPC
 }
 
-// pageSize is the unit in which a file grows, blockSlack what its file system may
-// need besides to know where its blocks are.
+// pageSize is the unit in which a file grows. blockSlack is what its file system may
+// need in addition to record where the blocks are.
 const (
 	pageSize   = 4 << 10
 	blockSlack = 8 << 10
 )
 
-// pages is how much of pages n bytes from off on touch.
+// pages returns the size of the pages that n bytes from off on touch.
 func pages(off, n int64) int64 {
 	return (off+n+pageSize-1)/pageSize*pageSize - off/pageSize*pageSize
 }
 
-// spendRange is spend of what puts data into n bytes of a file from off on. Where
-// there is data already it takes nothing: a program must be able to change its
-// files when there is no room left.
+// spendRange is spend for a change that puts data into n bytes of a file from off on.
+// Overwriting data takes nothing: a program must be able to change its files when no
+// room is left.
 func (d *Dir) spendRange(fd int, off, n int64, change func() error) error {
 	return d.spendWithin(fd, change,
 		func(*unix.Stat_t) int64 { return pages(off, n) + blockSlack },
@@ -158,10 +158,10 @@ func (d *Dir) spendRange(fd int, off, n int64, change func() error) error {
 		})
 }
 
-// holes is how much of pages of a range has no data, and what it may take to put
-// some there. It counts to more than most and no further.
+// holes returns the size of the pages in a range that have no data, plus the overhead
+// of filling them. It stops counting once it exceeds most.
 func holes(fd int, st *unix.Stat_t, off, n, most int64) int64 {
-	size := (st.Size + pageSize - 1) / pageSize * pageSize // the last page is there
+	size := (st.Size + pageSize - 1) / pageSize * pageSize // the last page counts as present
 	dense := st.Blocks*512 >= size
 	end := off + n
 	none := int64(0)
@@ -176,7 +176,7 @@ func holes(fd int, st *unix.Stat_t, off, n, most int64) int64 {
 		}
 		data, hole := seek(fd, at, unix.SEEK_DATA), seek(fd, at, unix.SEEK_HOLE)
 		switch {
-		case data == at && hole > at: // up to there are data, and the rest of the page
+		case data == at && hole > at: // data up to there, and in the rest of the page
 			at = (hole + pageSize - 1) / pageSize * pageSize
 		case data < 0:
 			data = size
@@ -203,8 +203,8 @@ func seek(fd int, off int64, whence int) int64 {
 	return at
 }
 
-// making is around what makes an inode, which costs its own and what the directory
-// grows. One without a name is left to the caller to charge.
+// making wraps a call that makes an inode, which costs its own blocks and the growth of
+// the directory. The caller charges an inode without a name.
 func (d *Dir) making(b *birth, make func() error) error {
 	q := d.quota
 	if q == nil {
@@ -213,7 +213,7 @@ func (d *Dir) making(b *birth, make func() error) error {
 	if _, inodes := q.left(); inodes == 0 || !q.take(inodeCost) {
 		return unix.ENOSPC
 	}
-	defer q.give(inodeCost) // it is the inode's by then
+	defer q.give(inodeCost) // by then it is charged to the inode
 	err := d.spend(b.parent.fd, blockSlack, make)
 	var st unix.Stat_t
 	if err == nil && b.name != "" && fstatat(b.parent.fd, b.name, &st) == nil {
@@ -222,15 +222,16 @@ func (d *Dir) making(b *birth, make func() error) error {
 	return err
 }
 
-// charged is for an inode that was made just now.
+// charged charges the quota for a new inode.
 func (d *Dir) charged(st *unix.Stat_t) {
 	if d.quota != nil {
 		d.quota.charge(key{st.Dev, st.Ino}, inodeCost+st.Blocks*512)
 	}
 }
 
-// spendXattr is around a change of an attribute to n bytes, -1 for none. Those of
-// one inode are not seen in its blocks everywhere, so they are counted as they are.
+// spendXattr wraps a change of an attribute to n bytes, or its removal if n is -1. Not
+// every file system counts attributes in an inode's blocks, so they are counted by
+// their size.
 func (d *Dir) spendXattr(fd int, name string, n int, change func() error) error {
 	q := d.quota
 	var st unix.Stat_t
@@ -262,8 +263,8 @@ func (d *Dir) spendXattr(fd int, name string, n int, change func() error) error 
 	return err
 }
 
-// refer counts a descriptor of a node or handle: what is deleted takes room until
-// nobody has it open.
+// refer counts a descriptor of a node or handle: a deleted file takes room while it is
+// open.
 func (d *Dir) refer(k key) {
 	if q := d.quota; q != nil {
 		q.mu.Lock()
@@ -272,7 +273,7 @@ func (d *Dir) refer(k key) {
 	}
 }
 
-// unrefer closes one.
+// unrefer closes a descriptor that refer counted.
 func (d *Dir) unrefer(fd int) {
 	if fd < 0 {
 		return
@@ -297,8 +298,8 @@ func (q *Quota) unrefer(k key, deleted bool) {
 	}
 }
 
-// replacing is around what may delete a name's inode, of which the guest need not
-// know.
+// replacing wraps a change that may delete a name's inode, which may be unknown to the
+// guest.
 func (d *Dir) replacing(dir *node, name string, n int64, change func() error) error {
 	if d.quota == nil {
 		return change()

@@ -8,17 +8,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A stream is where a guest is in a directory that it reads. Positions are the
-// host's own, which stay good while entries come and go.
+// A stream is a guest's position in a directory that it reads. Positions are the host's
+// own, which stay valid while entries come and go.
 type stream struct {
 	mu   sync.Mutex // held while the host reads the directory
-	next uint64     // position of what rest starts with
-	rest []byte     // of buf: what the host gave and the guest has not had
+	next uint64     // position of the first entry of rest
+	rest []byte     // part of buf: entries read from the host and not yet passed on
 	buf  []byte
 }
 
-// direntBytes is how much of a directory is read at once, maxDirs how many may be
-// open: what a stream has read ahead is kept with it.
+// direntBytes is how much of a directory is read at once. maxDirs is how many may be
+// open: each stream keeps what it has read ahead.
 const (
 	direntBytes = 16 << 10
 	maxDirs     = 2048
@@ -48,10 +48,10 @@ func (d *Dir) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList
 	return d.readDir(in, func(_ int, e fuse.DirEntry) bool { return out.AddDirEntry(e) })
 }
 
-// ReadDirPlus implements fuse.RawFileSystem: each entry comes with what Lookup
-// would say. Where that fails, such as at a mount, the guest is told no more than
-// the name, and learns why when it asks; so it is where descriptors are getting
-// scarce, for it may need none of these entries.
+// ReadDirPlus implements fuse.RawFileSystem: each entry comes with the result of
+// Lookup. Where that fails, such as at a mount, the guest gets only the name, and the
+// error when it asks. The same holds when descriptors get scarce, because the guest may
+// need none of these entries.
 func (d *Dir) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	return d.readDir(in, func(dir int, e fuse.DirEntry) bool {
 		entry := out.AddDirLookupEntry(e)
@@ -68,8 +68,8 @@ func (d *Dir) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntry
 	})
 }
 
-// readDir calls add for entries from in.Offset on, with the directory, until
-// there are no more or it returns false.
+// readDir calls add for the entries from in.Offset on, with the directory's descriptor,
+// until there are no more or add returns false.
 func (d *Dir) readDir(in *fuse.ReadIn, add func(dir int, e fuse.DirEntry) bool) fuse.Status {
 	h, s := d.useHandle(in.Fh, true)
 	if !s.Ok() {
@@ -97,11 +97,11 @@ func (d *Dir) readDir(in *fuse.ReadIn, add func(dir int, e fuse.DirEntry) bool) 
 			return fuse.OK
 		}
 		if e.Name == ".." && in.NodeId == fuse.FUSE_ROOT_ID {
-			e.Ino = 0 // what is above is not the guest's to know
+			e.Ino = 0 // the guest must not learn what is above
 		}
 		if !add(h.fd, e) {
 			if first {
-				return fuse.EINVAL // not even one fits, as getdents has it
+				return fuse.EINVAL // not even one fits: as getdents does
 			}
 			return fuse.OK
 		}
@@ -124,7 +124,7 @@ func (r *stream) peek(fd int) (fuse.DirEntry, int, error) {
 	return parseDirent(r.rest)
 }
 
-// parseDirent reads a struct linux_dirent64, which the host's kernel wrote.
+// parseDirent parses a struct linux_dirent64 from the host's kernel.
 func parseDirent(b []byte) (fuse.DirEntry, int, error) {
 	const header = 19
 	if len(b) < header {

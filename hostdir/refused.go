@@ -12,16 +12,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// refused are file systems of which a file is the host's kernel, or a door to it:
-// to read or write there is to ask or command it. Through /proc a guest would
-// reach this process's memory. What is mounted below a share is never shown.
+// refused are file systems whose files are an interface to the host's kernel: reading
+// or writing them queries or controls the kernel. Through /proc a guest would reach
+// this process's memory. Mounts below a share are never shown.
 var refused = []int64{
 	unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEBUGFS_MAGIC, unix.TRACEFS_MAGIC,
 	unix.BPF_FS_MAGIC, unix.SECURITYFS_MAGIC, unix.SELINUX_MAGIC, unix.SMACK_MAGIC, unix.AAFS_MAGIC, unix.PSTOREFS_MAGIC, unix.EFIVARFS_MAGIC,
 	unix.DEVPTS_SUPER_MAGIC, unix.HUGETLBFS_MAGIC, unix.BINFMTFS_MAGIC, unix.NSFS_MAGIC, unix.RDTGROUP_SUPER_MAGIC, unix.XENFS_SUPER_MAGIC,
 	unix.BINDERFS_SUPER_MAGIC, unix.AUTOFS_SUPER_MAGIC, unix.ANON_INODE_FS_MAGIC, unix.PIPEFS_MAGIC, unix.SOCKFS_MAGIC, unix.BDEVFS_MAGIC,
 	unix.OPENPROM_SUPER_MAGIC, unix.USBDEVICE_SUPER_MAGIC, unix.DEVMEM_MAGIC, unix.DMA_BUF_MAGIC, unix.SECRETMEM_MAGIC, unix.PID_FS_MAGIC, unix.GUEST_MEMFD_MAGIC,
-	// Those below have no name in <linux/magic.h>, but in the kernel's sources.
+	// Those below are not named in <linux/magic.h>, but are in the kernel's sources.
 	0x62656570, // configfs
 	0x19800202, // mqueue
 	0x65735543, // fusectl
@@ -32,8 +32,8 @@ var refused = []int64{
 	0x6f70726f, // oprofilefs
 }
 
-// refuse says why a directory cannot be shared, if its file system is none of
-// files, or it is a directory of devices: /dev is a tmpfs to statfs(2).
+// refuse returns an error if a directory cannot be shared, because its file system is
+// refused, or it is a directory of devices: /dev is a tmpfs to statfs(2).
 func (d *Dir) refuse(fs *unix.Statfs_t) error {
 	switch {
 	case slices.Contains(refused, fs.Type):
@@ -47,8 +47,8 @@ func (d *Dir) refuse(fs *unix.Statfs_t) error {
 	return errors.New("shows the host's kernel and not files; share a directory of a disk")
 }
 
-// ofDevices says whether the root is of a devtmpfs, or has devices in it as a
-// container's /dev has.
+// ofDevices reports whether the root is in a devtmpfs, or contains devices, as a
+// container's /dev does.
 func (d *Dir) ofDevices() (bool, error) {
 	id, err := mountID(d.root)
 	if err != nil {
@@ -59,7 +59,7 @@ func (d *Dir) ofDevices() (bool, error) {
 	}
 	fd, err := d.reopen(d.root, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
-		return false, nil // it can be searched and not read
+		return false, nil // it can be searched but not read
 	}
 	f := os.NewFile(uintptr(fd), d.path)
 	defer f.Close()
@@ -71,12 +71,12 @@ func (d *Dir) ofDevices() (bool, error) {
 			}
 		}
 		if err != nil {
-			return false, nil // its end
+			return false, nil // usually its end
 		}
 	}
 }
 
-// mountID is the number of the mount that a descriptor is of: proc(5), fdinfo.
+// mountID returns the ID of a descriptor's mount: proc(5), fdinfo.
 func mountID(fd int) (int, error) {
 	b, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(fd))
 	if err != nil {
@@ -90,7 +90,8 @@ func mountID(fd int) (int, error) {
 	return 0, fmt.Errorf("/proc/self/fdinfo does not tell what is mounted where: %w", unix.ENOSYS)
 }
 
-// mountType is the type of a mount by mountinfo, see proc(5), "" if it is not there.
+// mountType returns the type of a mount from mountinfo, see proc(5), or "" if it is not
+// listed.
 func mountType(mountinfo []byte, id int) string {
 	for line := range strings.Lines(string(mountinfo)) {
 		words, rest, _ := strings.Cut(line, " - ")

@@ -2,11 +2,11 @@ package hostdir
 
 import "golang.org/x/sys/unix"
 
-// Whatever waits for a file system can be interrupted: Go's runtime sends signals
-// to its threads at any time, and some file systems (FUSE, NFS) then end a call
-// with EINTR. All calls of this package are made by way of again (TestRetry).
+// Any call that waits for a file system can be interrupted: Go's runtime sends signals
+// to its threads at any time, and some file systems (FUSE, NFS) then end a call with
+// EINTR. This package makes all such calls through again or got (TestRetry).
 
-// again makes a call again as long as a signal interrupts it.
+// again repeats a call as long as a signal interrupts it.
 func again(f func() error) error {
 	for {
 		if err := f(); err != unix.EINTR {
@@ -15,8 +15,8 @@ func again(f func() error) error {
 	}
 }
 
-// got is again of a call that returns a number, a descriptor or a length; -1 comes
-// with an error.
+// got is again for a call that returns a number: a descriptor or a length. It returns
+// -1 with an error.
 func got(f func() (int, error)) (int, error) {
 	for {
 		n, err := f()

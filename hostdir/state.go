@@ -13,34 +13,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a guest has of the directory, so that it can go on elsewhere: numbers, and
-// the paths below the root where what they stand for is found again. What has no
-// path any more, because it was deleted or moved out, has none there either: the
-// guest keeps the number and is told ESTALE.
+// state is what a guest knows of the directory, so that it can continue elsewhere:
+// numbers, and the paths below the root where to find what they stand for. What has no
+// path any more, because it was deleted or moved out, is not found again: the guest
+// keeps the number and gets ESTALE.
 type state struct {
 	Last    uint64
-	Owner   *override     `json:",omitempty"` // of the root, if that has no attribute
+	Owner   *override     `json:",omitempty"` // of the root, if it has no attribute
 	Nodes   []nodeState   `json:",omitempty"` // without the root
 	Handles []handleState `json:",omitempty"`
 }
 
 type nodeState struct {
 	ID      uint64
-	Path    []byte `json:",omitempty"` // nil: it has none
+	Path    []byte `json:",omitempty"` // nil: no path
 	Kind    uint32
 	Lookups uint64
-	Owner   *override `json:",omitempty"` // what is remembered of it
+	Owner   *override `json:",omitempty"` // its memory
 }
 
 type handleState struct {
 	ID    uint64
-	Path  []byte `json:",omitempty"` // nil: it has none
+	Path  []byte `json:",omitempty"` // nil: no path
 	Root  bool   `json:",omitempty"` // it is the root itself
 	Flags int
 	Dir   bool `json:",omitempty"`
 }
 
-// Save returns the state as JSON. No call is under way.
+// Save returns the state as JSON. No other call may be running.
 func (d *Dir) Save() ([]byte, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -79,8 +79,8 @@ func (d *Dir) isRoot(fd int) bool {
 	return fd >= 0 && fstat(fd, &a) == nil && fstat(d.root, &b) == nil && a.Dev == b.Dev && a.Ino == b.Ino
 }
 
-// pathOf returns the path below the root at which a descriptor's inode is found,
-// nil if at none.
+// pathOf returns the path below the root of a descriptor's inode, or nil if it has
+// none.
 func (d *Dir) pathOf(fd int, root string) []byte {
 	if fd < 0 {
 		return nil
@@ -100,13 +100,13 @@ func (d *Dir) pathOf(fd int, root string) []byte {
 	defer unix.Close(again)
 	var a, b unix.Stat_t
 	if fstat(fd, &a) != nil || fstat(again, &b) != nil || a.Dev != b.Dev || a.Ino != b.Ino {
-		return nil // it was deleted, and perhaps there is another of that name
+		return nil // it was deleted, and another inode may have that name
 	}
 	return []byte(path)
 }
 
-// Load sets the state, in place of what there is. The bytes are foreign: paths
-// that lead out of the directory are as if they were not there.
+// Load replaces the state. The bytes are untrusted: paths that lead out of the
+// directory count as not found.
 func (d *Dir) Load(b []byte) error {
 	var s state
 	if err := json.Unmarshal(b, &s); err != nil {
@@ -131,7 +131,7 @@ func (d *Dir) Load(b []byte) error {
 	return nil
 }
 
-// check holds a state to what Save could have written.
+// check refuses a state that Save could not have written.
 func (d *Dir) check(s *state) error {
 	seen := map[uint64]bool{fuse.FUSE_ROOT_ID: true}
 	take := func(id uint64) bool {
@@ -174,7 +174,7 @@ func (d *Dir) check(s *state) error {
 	return nil
 }
 
-// find opens what is at a path of a state.
+// find opens a path from a state.
 func (d *Dir) find(path []byte) (fd int, st unix.Stat_t) {
 	if len(path) == 0 {
 		return -1, st

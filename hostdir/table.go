@@ -5,8 +5,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A node is an inode that the guest knows by a number. Numbers are not used
-// again, so they need no generation.
+// A node is an inode that the guest knows by a number. Numbers are not reused, so they
+// need no generation.
 type node struct {
 	id   uint64
 	key  key
@@ -14,21 +14,21 @@ type node struct {
 	fd   int    // O_PATH; -1: it was gone when the state was loaded
 
 	// Guarded by Dir.mu.
-	lookups uint64    // how often the guest was told of it, less what it forgot
-	memory  *override // where there can be no attribute; such a node stays when it is forgotten
+	lookups uint64    // how often the guest was told of it, minus how often it forgot it
+	memory  *override // the override where there can be no attribute; such a node stays when it is forgotten
 	users   int       // calls that use fd
-	seen    stamp     // as it was when the guest opened it last
+	seen    stamp     // when the guest last opened it
 }
 
-// A key is what inode it is. While a descriptor holds the inode no other gets
-// the number.
+// A key identifies an inode. While a descriptor holds the inode, no other gets its
+// number.
 type key struct{ dev, ino uint64 }
 
 // A handle is a file or directory that the guest has opened.
 type handle struct {
 	id    uint64
 	fd    int // -1: it was gone when the state was loaded
-	flags int // O_ACCMODE and what else matters
+	flags int // O_ACCMODE and other relevant flags
 	dir   *stream
 	users int  // guarded by Dir.mu; calls that use fd
 	ended bool // guarded by Dir.mu; released
@@ -46,7 +46,7 @@ func (d *Dir) use(id uint64) (*node, fuse.Status) {
 	return n, fuse.OK
 }
 
-// useDir is use of a directory.
+// useDir is use for a directory.
 func (d *Dir) useDir(id uint64) (*node, fuse.Status) {
 	n, s := d.use(id)
 	if s.Ok() && n.kind != unix.S_IFDIR {
@@ -56,7 +56,7 @@ func (d *Dir) useDir(id uint64) (*node, fuse.Status) {
 	return n, s
 }
 
-// done is the other half of use.
+// done ends a use.
 func (d *Dir) done(n *node) {
 	d.mu.Lock()
 	n.users--
@@ -65,8 +65,8 @@ func (d *Dir) done(n *node) {
 	d.unrefer(fd)
 }
 
-// loose returns the descriptor that must be closed if nobody has the node any
-// more, or -1. The caller holds mu.
+// loose returns the descriptor to close if the node is no longer used or known, or -1.
+// The caller holds mu.
 func (d *Dir) loose(n *node) int {
 	if n.users > 0 || n.lookups > 0 || n.fd < 0 || n.memory != nil {
 		return -1
@@ -77,7 +77,7 @@ func (d *Dir) loose(n *node) int {
 	return fd
 }
 
-// known returns a node by its inode, told of once more and in use, or nil. done
+// known returns a node by its inode, or nil. It counts another lookup and a use; done
 // must follow.
 func (d *Dir) known(k key) *node {
 	d.mu.Lock()
@@ -89,7 +89,7 @@ func (d *Dir) known(k key) *node {
 	return n
 }
 
-// told counts that the guest is told of a node. The caller holds mu.
+// told counts a lookup and a use of a node. The caller holds mu.
 func (d *Dir) told(n *node) {
 	if n.lookups == 0 {
 		d.nodes[n.id] = n // it was kept for its memory
@@ -98,8 +98,8 @@ func (d *Dir) told(n *node) {
 	n.users++
 }
 
-// add makes a node of a descriptor, which it takes, or finds the one that there
-// is already. done must follow.
+// add makes a node from a descriptor, or finds the existing one. It takes over the
+// descriptor. done must follow.
 func (d *Dir) add(fd int, st *unix.Stat_t) (*node, fuse.Status) {
 	k := key{st.Dev, st.Ino}
 	d.mu.Lock()
@@ -123,18 +123,18 @@ func (d *Dir) add(fd int, st *unix.Stat_t) (*node, fuse.Status) {
 	return n, s
 }
 
-// full says that there may be no descriptor more. The caller holds mu.
+// full reports whether no more descriptors may be opened. The caller holds mu.
 func (d *Dir) full() bool { return d.open+int(d.leaving.Load()) >= d.most }
 
-// scarce says that half of all descriptors are taken.
+// scarce reports whether half of all descriptors are in use.
 func (d *Dir) scarce() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.open+int(d.leaving.Load()) >= d.most/2
 }
 
-// Forget implements fuse.RawFileSystem. A guest that forgets what it was not
-// told of, or more often than it was told, forgets what there is.
+// Forget implements fuse.RawFileSystem. Unknown nodes are ignored, and a count that is
+// too high forgets the node.
 func (d *Dir) Forget(id, times uint64) {
 	if id == fuse.FUSE_ROOT_ID {
 		return
@@ -150,9 +150,9 @@ func (d *Dir) Forget(id, times uint64) {
 	d.unrefer(fd)
 }
 
-// forgotten takes a node out of the tables, and returns the descriptor that must
-// be closed, or -1. One with a memory stays known by its inode as long as that has
-// a name. The caller holds mu.
+// forgotten takes a node out of the tables, and returns the descriptor to close, or -1.
+// A node with a memory stays known by its inode while the inode has a name. The caller
+// holds mu.
 func (d *Dir) forgotten(n *node) int {
 	delete(d.nodes, n.id)
 	var st unix.Stat_t
@@ -166,7 +166,7 @@ func (d *Dir) forgotten(n *node) int {
 	return d.loose(n)
 }
 
-// addHandle makes a handle of a descriptor, which it takes.
+// addHandle makes a handle from a descriptor, which it takes over.
 func (d *Dir) addHandle(fd, flags int, dir *stream) (uint64, fuse.Status) {
 	var st unix.Stat_t
 	if d.quota != nil {
@@ -191,7 +191,7 @@ func (d *Dir) addHandle(fd, flags int, dir *stream) (uint64, fuse.Status) {
 	return d.last, fuse.OK
 }
 
-// useHandle returns a handle that the guest names, of a directory or of a file.
+// useHandle returns a handle that the guest names, for a directory or a file.
 // doneHandle must follow.
 func (d *Dir) useHandle(id uint64, dir bool) (*handle, fuse.Status) {
 	d.mu.Lock()
@@ -207,7 +207,7 @@ func (d *Dir) useHandle(id uint64, dir bool) (*handle, fuse.Status) {
 	return h, fuse.OK
 }
 
-// doneHandle is the other half of useHandle.
+// doneHandle ends a useHandle.
 func (d *Dir) doneHandle(h *handle) {
 	d.mu.Lock()
 	h.users--
@@ -227,7 +227,7 @@ func (d *Dir) looseHandle(h *handle) int {
 	return fd
 }
 
-// release ends a handle; a call that still uses it goes on.
+// release ends a handle; a call that still uses it continues.
 func (d *Dir) release(id uint64, dir bool) {
 	d.mu.Lock()
 	fd := -1

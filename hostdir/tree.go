@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// change begins what changes a directory: it returns the directory's node, and
-// done must follow.
+// change begins a change to a directory. It returns the directory's node; done must
+// follow.
 func (d *Dir) change(dir uint64, name string) (*node, fuse.Status) {
 	if s := d.writable(); !s.Ok() {
 		return nil, s
@@ -19,8 +19,8 @@ func (d *Dir) change(dir uint64, name string) (*node, fuse.Status) {
 	return d.useDir(dir)
 }
 
-// Mknod implements fuse.RawFileSystem. Devices are not made: what they are on
-// the host is not the guest's to say.
+// Mknod implements fuse.RawFileSystem. It makes no devices: the guest must not create
+// host devices.
 func (d *Dir) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
 	parent, s := d.change(in.NodeId, name)
 	if !s.Ok() {
@@ -47,7 +47,7 @@ func (d *Dir) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.
 	return fuse.EPERM
 }
 
-// named makes what has no descriptor then.
+// named makes an inode with a call that returns no descriptor.
 func (d *Dir) named(b *birth, make func() error, out *fuse.EntryOut) fuse.Status {
 	if err := d.making(b, func() error { return again(make) }); err != nil {
 		return status(err)
@@ -70,7 +70,7 @@ func (d *Dir) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.
 	return d.named(&b, func() error { return unix.Mkdirat(parent.fd, name, d.birthMode(&b)) }, out) // again
 }
 
-// Symlink implements fuse.RawFileSystem. The text is the guest's: nobody here
+// Symlink implements fuse.RawFileSystem. The text is up to the guest: the host never
 // follows it.
 func (d *Dir) Symlink(_ <-chan struct{}, in *fuse.InHeader, text, name string, out *fuse.EntryOut) fuse.Status {
 	parent, s := d.change(in.NodeId, name)
@@ -115,7 +115,7 @@ func (d *Dir) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.En
 	if n.kind == unix.S_IFDIR {
 		return fuse.EPERM
 	}
-	// What is followed is the entry of /proc, which leads to the inode.
+	// The link followed is the /proc entry, which leads to the inode.
 	err := d.spend(parent.fd, blockSlack, func() error {
 		return again(func() error {
 			return unix.Linkat(d.proc, strconv.Itoa(n.fd), parent.fd, name, unix.AT_SYMLINK_FOLLOW)
@@ -163,7 +163,7 @@ func (d *Dir) Rename(_ <-chan struct{}, in *fuse.RenameIn, from, to string) fuse
 	if in.Flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 { // RENAME_WHITEOUT makes a device
 		return fuse.EINVAL
 	}
-	slack := int64(0) // for its new name, and in the same directory that is about as long as the old one
+	slack := int64(0) // for the new name; in the same directory it replaces the old one, of about the same length
 	if into != parent {
 		slack = blockSlack
 	}

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// userXattr is the only kind of extended attributes that a guest sees: the others
+// userXattr is the prefix of the only extended attributes that a guest sees: the others
 // mean something to the host's kernel.
 const userXattr = "user."
 
@@ -33,7 +33,7 @@ func (d *Dir) useXattr(id uint64, name string) (*node, fuse.Status) {
 // GetXAttr implements fuse.RawFileSystem.
 func (d *Dir) GetXAttr(_ <-chan struct{}, in *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
 	if name == overrideXattr {
-		return 0, fuse.ENODATA // the guest has it as owner and mode
+		return 0, fuse.ENODATA // the guest sees it as owner and mode
 	}
 	n, s := d.useXattr(in.NodeId, name)
 	if !s.Ok() {

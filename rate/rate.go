@@ -1,4 +1,4 @@
-// Package rate has the token bucket that bounds what a guest moves in a second.
+// Package rate has the token bucket that bounds what a guest moves per second.
 package rate
 
 import (
@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// Bucket fills at a rate up to a depth, and may go into debt by what is taken:
-// how much that is need not be known before. The zero value bounds nothing. All
-// methods may be called on any goroutine.
+// Bucket fills at a rate up to a depth, and may go into debt: the amount to take need
+// not be known in advance. The zero value bounds nothing. All methods may be called on
+// any goroutine.
 type Bucket struct {
 	rate, depth float64
 
@@ -17,14 +17,14 @@ type Bucket struct {
 	tokens float64
 }
 
-// New returns a full bucket of a rate per second; 0 is none. Who has idled may
-// take what burst brings at once, and least in any case.
+// New returns a full bucket with a rate per second; 0 means no bound. After idling,
+// what burst adds may be taken at once, but at least least.
 func New(perSecond float64, burst time.Duration, least float64) *Bucket {
 	return &Bucket{rate: perSecond, depth: max(perSecond*burst.Seconds(), least)}
 }
 
-// Wait returns how long it takes until there is something in the bucket, and as
-// much as need; 0 for now.
+// Wait returns the time until the bucket is not empty and has at least need; 0 means
+// now.
 func (b *Bucket) Wait(now time.Time, need float64) time.Duration {
 	if b.rate <= 0 {
 		return 0
@@ -43,7 +43,7 @@ func (b *Bucket) Wait(now time.Time, need float64) time.Duration {
 	return time.Duration((need-b.tokens)/b.rate*float64(time.Second)) + time.Microsecond
 }
 
-// Take takes n, whether there is as much or not.
+// Take takes n, even if the bucket has less.
 func (b *Bucket) Take(n float64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
