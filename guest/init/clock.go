@@ -14,41 +14,41 @@ import (
 	"vmm/guest/modules"
 )
 
-// A guest that is paused does not notice: its clocks stand still with it, so that
-// afterwards its wall clock is behind. It is looked at twice a second, a quarter
-// of a second from where seconds begin: there, even a reference of whole seconds
-// tells what is off by more than that.
+// A paused guest does not notice the pause: its clocks stop, and its wall clock is slow
+// afterwards. The clock is checked twice a second, a quarter of a second away from the
+// start of a second: there, even a reference of whole seconds shows any error of more than
+// a quarter of a second.
 const (
 	lookEvery = 500 * time.Millisecond
-	lookAt    = 250 * time.Millisecond // behind a multiple of it
+	lookAt    = 250 * time.Millisecond // after a multiple of it
 	tolerance = 250 * time.Millisecond
 )
 
 // moment is a time since 1970.
 type moment = time.Duration
 
-// reference tells the host's time: it is not before earliest, and before latest
-// unless both are the same.
+// reference tells the host's time: it is at least earliest, and before latest unless both
+// are the same.
 type reference interface {
 	read() (earliest, latest moment, err error)
 }
 
-// keeper holds the guest's wall clock to the host's.
+// keeper keeps the guest's wall clock at the host's time.
 type keeper struct {
 	host reference
 	now  func() moment
 	set  func(moment) error
 }
 
-// correct sets the clock if it is certainly wrong, by the middle of what it can
-// be, and reports whether it did.
+// correct sets the clock if it is certainly wrong, to the middle of the possible times. It
+// reports whether the clock was wrong.
 func (k *keeper) correct() (bool, error) {
 	before := k.now()
 	earliest, latest, err := k.host.read()
 	after := k.now()
 	allowance := tolerance
 	if earliest != latest {
-		allowance = 0 // they allow as much
+		allowance = 0 // the two allow as much
 	}
 	if err != nil || after >= earliest-allowance && before <= latest+allowance {
 		return false, err
@@ -56,8 +56,8 @@ func (k *keeper) correct() (bool, error) {
 	return true, k.set(earliest + (latest-earliest)/2 + k.now() - after)
 }
 
-// refine sets a clock that was corrected by a reference of whole seconds exactly, at
-// the beginning of the next one; pause waits a little.
+// refine sets a clock exactly after a reference of whole seconds has corrected it: it
+// waits for the beginning of the next second. pause waits a little.
 func (k *keeper) refine(pause func()) error {
 	first, latest, err := k.host.read()
 	for began := k.now(); err == nil && first != latest && k.now()-began < 2*time.Second; pause() {
@@ -72,18 +72,18 @@ func (k *keeper) refine(pause func()) error {
 // precision is how exactly the beginning of a second is found.
 const precision = 10 * time.Millisecond
 
-// Where the kernel tells of devices by what they do, and where the devices are.
+// Where the kernel lists devices by class, and where the device nodes are.
 const (
 	classes = "/sys/class"
 	nodes   = "/dev"
 )
 
-// keepTime holds the wall clock to the host's from now on, unless there is nothing
-// that tells the host's time.
+// keepTime keeps the wall clock at the host's time from now on, unless there is no
+// reference for it.
 func (g *guest) keepTime() {
 	if l := newLoader(); l != nil {
 		for _, name := range l.index.For("ptp_kvm") {
-			// Not every KVM has what it needs, nor every kernel's clock.
+			// Not every KVM, and not every kernel's clock, supports it.
 			if err := modules.Load(filepath.Join(moduleDir, name+".ko")); !errors.Is(err, unix.EOPNOTSUPP) {
 				complain("clock", err)
 			}
@@ -102,7 +102,7 @@ func (g *guest) keepTime() {
 		defer unix.Close(fd)
 		for {
 			err := k.keep(fd)
-			// The host may have lost what it tells its time by; there may be another.
+			// The host may have lost its reference for the time; there may be another.
 			if k.host = findReference(classes, nodes, cmosPorts); k.host == nil || err == errForeign {
 				complain("clock", err)
 				return
@@ -113,8 +113,8 @@ func (g *guest) keepTime() {
 
 var errForeign = errors.New("somebody has set it to another time than the host's, and keeps it from now on")
 
-// keep looks at the clock whenever the timer behind fd says so, which it also does
-// when somebody sets the clock. Whoever sets it to another time than the host's is
+// keep checks the clock whenever the timer behind fd expires, and also when the clock is
+// set. If another process sets the clock to a time that is not the host's, that process is
 // left in charge.
 func (k *keeper) keep(fd int) error {
 	for {
@@ -136,7 +136,7 @@ func (k *keeper) keep(fd int) error {
 			if set {
 				return errForeign
 			}
-			_, err = arm(fd, k.now()) // takes the news of our own setting
+			_, err = arm(fd, k.now()) // takes the notice of our own setting
 		}
 		if err != nil {
 			return err
@@ -144,7 +144,7 @@ func (k *keeper) keep(fd int) error {
 	}
 }
 
-// look reports whether the clock is wrong, and corrects it unless somebody has set it so.
+// look reports whether the clock is wrong. It corrects the clock unless another process set it.
 func (k *keeper) look(foreign bool) (bool, error) {
 	if foreign {
 		onlyLook := keeper{k.host, k.now, func(moment) error { return nil }}
@@ -157,13 +157,13 @@ func (k *keeper) look(foreign bool) (bool, error) {
 	return wrong, err
 }
 
-// arm sets the timer to the next time to look. It reports whether the clock was set
-// since the timer was read or set last.
+// arm sets the timer to the next check. It reports whether the clock was set since the
+// timer was last read or set.
 func arm(fd int, now moment) (set bool, err error) {
 	next := (now-lookAt)/lookEvery*lookEvery + lookEvery + lookAt
 	err = unix.TimerfdSettime(fd, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET,
 		&unix.ItimerSpec{Value: unix.NsecToTimespec(int64(next))}, nil)
-	if err == unix.ECANCELED { // it is set all the same
+	if err == unix.ECANCELED { // the timer is set all the same
 		return true, nil
 	}
 	return false, os.NewSyscallError("timerfd", err)
@@ -171,7 +171,7 @@ func arm(fd int, now moment) (set bool, err error) {
 
 func wallClock() moment {
 	var now unix.Timespec
-	unix.ClockGettime(unix.CLOCK_REALTIME, &now) // it does not fail
+	unix.ClockGettime(unix.CLOCK_REALTIME, &now) // this does not fail
 	return moment(now.Nano())
 }
 
@@ -180,7 +180,7 @@ func setWallClock(m moment) error {
 	return os.NewSyscallError("clock_settime", unix.ClockSettime(unix.CLOCK_REALTIME, &to))
 }
 
-// findReference returns the best reference that there is, or nil.
+// findReference returns the best available reference, or nil.
 func findReference(class, dev string, ports cmos) reference {
 	names, _ := filepath.Glob(filepath.Join(class, "ptp", "*", "clock_name"))
 	for _, path := range names {
@@ -206,7 +206,7 @@ func findReference(class, dev string, ports cmos) reference {
 	return nil
 }
 
-// ptp is the host's clock, exactly: the driver ptp_kvm asks KVM.
+// ptp is the host's clock, exactly: the driver ptp_kvm asks KVM for it.
 type ptp struct{ device *os.File }
 
 func (p ptp) read() (earliest, latest moment, err error) {
@@ -215,8 +215,8 @@ func (p ptp) read() (earliest, latest moment, err error) {
 	return moment(now.Nano()), moment(now.Nano()), os.NewSyscallError(p.device.Name(), err)
 }
 
-// rtc is the file that says which second the real-time clock is in, which goes on
-// while the guest is paused.
+// rtc is the file that gives the current second of the real-time clock, which continues to
+// run while the guest is paused.
 type rtc string
 
 func (r rtc) read() (earliest, latest moment, err error) {

@@ -17,10 +17,10 @@ const (
 	valid   = 1 << 7 // D
 )
 
-// cmosTime are the registers of seconds, minutes, hours, day, month and year.
+// cmosTime lists the registers of seconds, minutes, hours, day, month and year.
 var cmosTime = [...]byte{0x00, 0x02, 0x04, 0x07, 0x08, 0x09}
 
-// cmos is the real-time clock of a kernel that has no driver for it, by its registers.
+// cmos reads the real-time clock by its registers, for a kernel without a driver for it.
 type cmos func(registers []byte) ([]byte, error)
 
 func (c cmos) read() (earliest, latest moment, err error) {
@@ -49,7 +49,8 @@ func (c cmos) read() (earliest, latest moment, err error) {
 	return 0, 0, errors.New("the real-time clock has no time")
 }
 
-// decodeCMOS makes a time of the registers in cmosTime; b is register B. The century is this one.
+// decodeCMOS returns the time in the registers of cmosTime; b is register B. The century is
+// taken to be this one.
 func decodeCMOS(r []byte, b byte) time.Time {
 	number := func(v byte) int {
 		if b&binary8 != 0 {
@@ -68,7 +69,7 @@ func decodeCMOS(r []byte, b byte) time.Time {
 	return time.Date(2000+number(r[5]), time.Month(number(r[4])), number(r[3]), hour, number(r[1]), number(r[0]), 0, time.UTC)
 }
 
-// cmosPorts reads registers through the ports.
+// cmosPorts reads registers through the I/O ports.
 func cmosPorts(registers []byte) ([]byte, error) {
 	values := make([]byte, len(registers))
 	return values, withPorts(cmosIndex, 2, func() {

@@ -13,7 +13,7 @@ import (
 
 const moduleDir = "/lib/modules"
 
-// loader loads modules of the initramfs, each once.
+// loader loads modules from the initramfs, each one once.
 type loader struct {
 	index  modules.Index
 	loaded map[string]bool
@@ -31,7 +31,7 @@ func newLoader() *loader {
 	return &loader{index, map[string]bool{}}
 }
 
-// load loads what modalias asks for. It reports whether there was anything new.
+// load loads the modules that modalias asks for. It reports whether any of them was new.
 func (l *loader) load(modalias string) bool {
 	fresh := false
 	for _, name := range l.index.For(modalias) {
@@ -44,14 +44,14 @@ func (l *loader) load(modalias string) bool {
 	return fresh
 }
 
-// buses are where devices with drivers of ours can appear, and where those that
-// such drivers bring along do.
+// buses are where devices with drivers in the initramfs can appear, and the devices that
+// such drivers add.
 var buses = []string{
 	"/sys/bus/acpi/devices", "/sys/bus/pci/devices", "/sys/bus/virtio/devices", "/sys/class/input",
 }
 
-// coldplug loads the drivers of the devices that there are. A driver may bring
-// new devices (virtio_pci does), so it goes on until there is nothing new.
+// coldplug loads the drivers of the devices that exist. A driver may add new devices
+// (virtio_pci does), so this repeats until there is nothing new.
 func (g *guest) coldplug() {
 	l := newLoader()
 	for again := l != nil; again; {
@@ -71,8 +71,8 @@ func (g *guest) coldplug() {
 	}
 }
 
-// modprobe is what the kernel runs when it wants a module by a name of its own,
-// such as fs-virtiofs for a mount.
+// modprobe is what the kernel runs when it wants a module by a name such as fs-virtiofs,
+// for a mount.
 func modprobe(args []string) int {
 	l := newLoader()
 	for _, name := range args {
@@ -95,7 +95,7 @@ const (
 	eventSize = 24
 )
 
-// watchButton sends on g.button when somebody presses the power button.
+// watchButton sends on g.button when the power button is pressed.
 func (g *guest) watchButton() {
 	paths, _ := filepath.Glob("/dev/input/event*")
 	for _, path := range paths {
@@ -119,7 +119,7 @@ func (g *guest) watchButton() {
 	}
 }
 
-// isPowerKey tells whether an event says that the power button went down.
+// isPowerKey reports whether an event says that the power button was pressed down.
 func isPowerKey(event []byte) bool {
 	le := binary.LittleEndian
 	return le.Uint16(event[16:]) == evKey && le.Uint16(event[18:]) == keyPower && le.Uint32(event[20:]) == 1

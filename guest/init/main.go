@@ -1,9 +1,9 @@
-// Init is /init of the guest's initramfs: it makes the file systems, loads the
-// drivers of the devices that there are, runs a shell or one command on the
-// console, and turns the machine off. docs/guest.md has its contract.
+// Init is /init of the guest's initramfs: it mounts the file systems, loads the drivers
+// of the devices that exist, runs a shell or one command on the console, and turns the
+// machine off. docs/guest.md has its contract.
 //
-// It prints its first line before all else, because that moment is what boot
-// time is measured to.
+// It prints its first line before anything else, because boot time is measured to that
+// moment.
 package main
 
 import (
@@ -26,7 +26,7 @@ func main() {
 	g := &guest{children: make(chan os.Signal, 1), requests: make(chan os.Signal, 4), button: make(chan struct{}, 1)}
 	signal.Notify(g.children, unix.SIGCHLD)
 	signal.Notify(g.requests, requests...)
-	// Without a receiver these would end process 1, and with it the kernel.
+	// Without a receiver these signals would end process 1, and so the kernel.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGQUIT)
 	g.mount()
 	g.options = readOptions()
@@ -52,8 +52,8 @@ type guest struct {
 	button   chan struct{}
 }
 
-// complain tells a fault of the guest on the console. None of them is worth a
-// kernel panic.
+// complain reports a fault of the guest on the console. No such fault is worth a kernel
+// panic.
 func complain(object string, err error) {
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "vmm-init: %s: %v\n", object, err)

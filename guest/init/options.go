@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// options are what the kernel's command line tells this program.
+// options are what the kernel's command line says to this program.
 type options struct {
-	exec     string  // vmm.exec: run this by the shell, then power off
-	exitPort uint16  // vmm.exit: tell the status to this port first; 0 for none
+	exec     string  // vmm.exec: run this with the shell, then power off
+	exitPort uint16  // vmm.exit: write the status to this port first; 0 for none
 	hostname string  // vmm.hostname
 	ip       string  // vmm.ip: ADDRESS/LENGTH[,GATEWAY] of eth0, none, or by DHCP
-	dns      string  // vmm.dns: address of the name server
+	dns      string  // vmm.dns: address of the DNS server
 	shell    string  // vmm.shell: give the host a shell on this vsock port
-	shares   []share // vmm.share: TAG:PATH[:ro], what to mount; several times
+	shares   []share // vmm.share: TAG:PATH[:ro], what to mount; may be repeated
 	quiet    bool    // vmm.quiet: no greeting
 }
 
@@ -26,8 +26,8 @@ func readOptions() options {
 	return o
 }
 
-// parseOptions reads the options out of a kernel command line. It ignores what
-// is not for it, and keeps the defaults for what it does not understand.
+// parseOptions reads the options from a kernel command line. It ignores other parameters,
+// and keeps the defaults for values that it does not understand.
 func parseOptions(line string) (options, error) {
 	o := options{hostname: "guest"}
 	var wrong error
@@ -64,8 +64,8 @@ func parseOptions(line string) (options, error) {
 	return o, wrong
 }
 
-// words splits a command line as the kernel does: at blanks outside of double
-// quotes, which are dropped.
+// words splits a command line as the kernel does: at blanks outside double quotes, which
+// are removed.
 func words(line string) []string {
 	quoted := false
 	fields := strings.FieldsFunc(line, func(r rune) bool {

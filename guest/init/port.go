@@ -12,9 +12,9 @@ func out(port uint16, b byte) error {
 	return withPorts(port, 1, func() { outb(port, b) })
 }
 
-// withPorts calls f, which uses n I/O ports. Debian's cloud kernel has no
-// /dev/port, so it takes the permission (ioperm(2), which holds for one thread)
-// and the instructions.
+// withPorts calls f, which uses n I/O ports. Debian's cloud kernel has no /dev/port, so
+// withPorts requests permission (ioperm(2), which applies to one thread) and f uses the
+// instructions.
 func withPorts(port uint16, n uintptr, f func()) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -11,18 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Where the kernel tells of the ports of virtio consoles, and where programs look
-// for them, as udev has it.
+// Where the kernel lists the ports of virtio consoles, and where programs look for them, as
+// with udev.
 const (
 	portClass = "/sys/class/virtio-ports"
 	portLinks = "/dev/virtio-ports"
 )
 
-// watchPorts links the ports of virtio consoles by their names, which come after
-// the ports do: the kernel tells of each by an event.
+// watchPorts links the ports of virtio consoles by name. The names come after the ports do,
+// and the kernel announces each with an event.
 func (g *guest) watchPorts() {
 	if _, err := os.Stat(portClass); errors.Is(err, fs.ErrNotExist) {
-		return // the driver would have made it
+		return // the driver would have made the directory
 	}
 	const kernelEvents = 1
 	s, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
@@ -40,7 +40,7 @@ func (g *guest) watchPorts() {
 		for {
 			n, err := unix.Read(s, b)
 			switch {
-			case err == unix.EINTR || err == unix.ENOBUFS: // some were lost: look
+			case err == unix.EINTR || err == unix.ENOBUFS: // events may have been lost: look anyway
 			case err != nil:
 				complain("events of the kernel", err)
 				return
@@ -52,8 +52,8 @@ func (g *guest) watchPorts() {
 	}()
 }
 
-// linkPorts makes a link in the folder links for each port of class that has a
-// name by now.
+// linkPorts makes a link in the folder links for each port of class that has a name by
+// now.
 func linkPorts(class, links string) {
 	names, _ := filepath.Glob(filepath.Join(class, "*", "name"))
 	for _, path := range names {

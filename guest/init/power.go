@@ -14,8 +14,8 @@ import (
 // Signals to process 1, as in other small inits.
 var requests = []os.Signal{unix.SIGUSR1, unix.SIGUSR2, unix.SIGTERM, unix.SIGINT}
 
-// commandFor returns what a signal asks for. A machine that only halts would
-// keep its host's memory and never end, so to halt is to power off.
+// commandFor returns what a signal asks for. A machine that only halts would keep its
+// host's memory and never end, so a halt powers off.
 func commandFor(s os.Signal) int {
 	if s == unix.SIGTERM || s == unix.SIGINT { // SIGINT is the kernel's Ctrl-Alt-Del
 		return unix.LINUX_REBOOT_CMD_RESTART
@@ -29,7 +29,7 @@ const (
 	killLimit = time.Second
 )
 
-// stop ends all processes, unmounts what can be unmounted and ends the machine.
+// stop ends all processes, unmounts what can be unmounted, and ends the machine.
 func (g *guest) stop(command, status int) {
 	for _, step := range []struct {
 		signal unix.Signal
@@ -47,12 +47,12 @@ func (g *guest) stop(command, status int) {
 		complain("exit port", out(g.options.exitPort, byte(status)))
 	}
 	complain("reboot", unix.Reboot(command))
-	for { // to return would be a kernel panic
+	for { // a return would cause a kernel panic
 		unix.Pause()
 	}
 }
 
-// alone waits until there is no other process.
+// alone waits until no other process exists. It reports whether that happened in time.
 func (g *guest) alone(limit time.Duration) bool {
 	deadline := time.After(limit)
 	for {
@@ -68,8 +68,8 @@ func (g *guest) alone(limit time.Duration) bool {
 	}
 }
 
-// unmountAll unmounts everything but the kernel's own file systems, the newest
-// first, so that disks are clean.
+// unmountAll unmounts all file systems except the kernel's own, the newest first, so that
+// disks are clean.
 func unmountAll() {
 	mounts, err := os.ReadFile("/proc/mounts")
 	complain("unmount", err)
@@ -80,7 +80,7 @@ func unmountAll() {
 		}
 		target := unescape(fields[1])
 		if err := unix.Unmount(target, 0); err != nil {
-			// Busy: at least nothing must be left to write.
+			// Busy: at least no data must be left to write.
 			complain(target, unix.Mount("", target, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
 		}
 	}
@@ -91,11 +91,11 @@ func unescape(s string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
-// applet is this program under another name than /init.
+// applet is this program when it runs under a name other than /init.
 func applet(name string, args []string) int {
 	switch name {
 	case "sh":
-		// u-root's one binary knows itself as gosh only.
+		// u-root's combined binary knows itself only as gosh.
 		complain(shell, unix.Exec(shell, append([]string{"gosh"}, args...), os.Environ()))
 		return 127
 	case "modprobe":

@@ -12,12 +12,11 @@ import (
 
 const (
 	shell = "/bbin/gosh"
-	// A shell that fails this often in a row, each time at once, will not work.
+	// A shell that fails this many times in a row, each time at once, will not work.
 	quickLimit = 10
 )
 
-// serve runs the session and does what is asked of process 1. It ends with the
-// machine.
+// serve runs the session and handles requests to process 1. It ends with the machine.
 func (g *guest) serve() {
 	g.openConsole()
 	if !g.options.quiet && g.options.exec == "" {
@@ -49,15 +48,14 @@ func (g *guest) serve() {
 	}
 }
 
-// over tells whether the end of the session is the end of the machine. A shell
-// that ends because of what was typed (gosh does at a syntax error) is started
-// again.
+// over reports whether the end of the session is the end of the machine. A shell that ends
+// because of what was typed (gosh ends at a syntax error) is started again.
 func (g *guest) over(s unix.WaitStatus) bool {
 	g.quick++
 	return g.options.exec != "" || s.Exited() && s.ExitStatus() == 0 || g.quick > quickLimit
 }
 
-// exitStatus is what a shell calls $?.
+// exitStatus returns what a shell calls $?.
 func exitStatus(s unix.WaitStatus) int {
 	if s.Signaled() {
 		return 128 + int(s.Signal())
@@ -65,8 +63,8 @@ func exitStatus(s unix.WaitStatus) int {
 	return s.ExitStatus()
 }
 
-// start starts the session in the foreground of the console, so that Ctrl-C
-// reaches what runs there and not this process.
+// start starts the session in the foreground of the console, so that Ctrl-C reaches the
+// programs there and not this process.
 func (g *guest) start() {
 	argv := []string{shell}
 	if g.options.exec != "" {
@@ -86,20 +84,20 @@ func (g *guest) start() {
 	g.session = pid
 }
 
-// environment is that of the session. The kernel passes the words of its
-// command line that it does not know, TERM=... among them.
+// environment returns the session's environment. The kernel passes on the words of its
+// command line that it does not know, such as TERM=....
 func environment(fromKernel []string) []string {
 	env := []string{"PATH=/bin:/bbin", "HOME=/root", "USER=root", "SHELL=/bin/sh"}
 	term := "TERM=vt100"
 	for _, e := range fromKernel {
-		if strings.HasPrefix(e, "TERM=") && e != "TERM=linux" { // linux is what it says by itself
+		if strings.HasPrefix(e, "TERM=") && e != "TERM=linux" { // linux is the kernel's own default
 			term = e
 		}
 	}
 	return append(env, term)
 }
 
-// reap collects ended processes: the session, and orphans of all kinds.
+// reap collects ended processes: the session, and any orphans.
 func (g *guest) reap() (status unix.WaitStatus, sessionEnded bool) {
 	for {
 		var s unix.WaitStatus
@@ -114,10 +112,10 @@ func (g *guest) reap() (status unix.WaitStatus, sessionEnded bool) {
 	}
 }
 
-// openConsole opens the terminal behind /dev/console, which cannot be a
-// controlling terminal itself, and makes it that of this process. The shell is
-// not the one to own it: the end of an owner hangs the terminal up, and what
-// was typed ahead is lost.
+// openConsole opens the terminal behind /dev/console, which cannot be a controlling
+// terminal itself, and makes it this process's controlling terminal. It must not be the
+// shell's: when the session leader ends, the terminal is hung up, and what was typed
+// ahead is lost.
 func (g *guest) openConsole() {
 	path := "/dev/console"
 	active, err := os.ReadFile("/sys/class/tty/console/active")
@@ -132,8 +130,8 @@ func (g *guest) openConsole() {
 		return
 	}
 	g.console = os.NewFile(uintptr(fd), path)
-	// What the kernel gave this process may be another: one that was there
-	// before the drivers were.
+	// The kernel may have given this process another console: one that existed before the
+	// drivers were loaded.
 	for standard := range 3 {
 		complain(path, unix.Dup3(fd, standard, 0))
 	}

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mount mounts the file systems of the kernel.
+// mount mounts the kernel's file systems.
 func (g *guest) mount() {
 	const noexec = unix.MS_NOSUID | unix.MS_NOEXEC | unix.MS_NODEV
 	for _, m := range []struct {
@@ -34,8 +34,8 @@ func (g *guest) mount() {
 	}
 }
 
-// network names the host and brings its loopback up and its first network card,
-// if there is one, which asks for its address unless the options have it.
+// network sets the host name and brings up the loopback and the first network card, if
+// there is one. The card gets its address by DHCP unless the options give one.
 func (g *guest) network() {
 	complain("hostname", unix.Sethostname([]byte(g.options.hostname)))
 	complain("lo", up("lo"))
@@ -66,8 +66,8 @@ func (g *guest) network() {
 	}
 }
 
-// dhcp has a card configured in the background, for the shell is not to wait for
-// a network that may not answer. serve reaps the client, as it does all else.
+// dhcp configures a card in the background, because the shell must not wait for a network
+// that may not answer. serve reaps the client, like every other process.
 func dhcp(card string) error {
 	log, err := os.Create("/run/dhclient.log")
 	if err != nil {
@@ -79,8 +79,8 @@ func dhcp(card string) error {
 	return client.Start()
 }
 
-// shell gives the host a shell, if the options say so. serve reaps it, as it does
-// all else.
+// shell gives the host a shell, if the options say so. serve reaps it, like every other
+// process.
 func (g *guest) shell() {
 	if g.options.shell == "" {
 		return

@@ -1,6 +1,6 @@
-// Package initramfs writes the cpio archives that a Linux kernel unpacks into
-// its first root file system (the newc format). The same content gives the same
-// bytes: no times, owners or inode numbers of the building host.
+// Package initramfs writes the cpio archives that a Linux kernel unpacks into its first
+// root file system (the newc format). The same content gives the same bytes: times, owners
+// and inode numbers of the build host are left out.
 package initramfs
 
 import (
@@ -21,7 +21,7 @@ type Archive struct {
 
 // Read returns the archive in the file at path.
 func Read(path string) (*Archive, error) {
-	b, err := os.ReadFile(path) // whole, because the records refer to it
+	b, err := os.ReadFile(path) // the whole file, because the records refer to it
 	if err != nil {
 		return nil, fmt.Errorf("initramfs: %w", err)
 	}
@@ -38,7 +38,7 @@ func Read(path string) (*Archive, error) {
 	return a, nil
 }
 
-// File adds or replaces a file. Directories above it are made.
+// File adds or replaces a file, and makes the directories above it.
 func (a *Archive) File(name string, mode os.FileMode, content []byte) {
 	a.parents(name)
 	a.add(cpio.StaticFile(name, string(content), uint64(mode.Perm())))
@@ -62,7 +62,7 @@ func (a *Archive) CharDevice(name string, mode os.FileMode, major, minor uint64)
 	a.add(cpio.CharDev(name, uint64(mode.Perm()), major, minor))
 }
 
-// parents adds the missing directories above name: the kernel makes none.
+// parents adds the missing directories above name: the kernel does not make them.
 func (a *Archive) parents(name string) {
 	dir := filepath.Dir(name)
 	if _, ok := a.place[dir]; ok || dir == "." || dir == "/" {
@@ -97,8 +97,8 @@ func (a *Archive) Write(w io.Writer) error {
 	return cpio.WriteTrailer(out)
 }
 
-// WriteFile writes the archive to path, which holds the old or the new content
-// at every moment.
+// WriteFile writes the archive to path. At every moment path holds either the old or the
+// new content.
 func (a *Archive) WriteFile(path string) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".initramfs-*")
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"path/filepath"
 )
 
-// cpuModule takes the kernel out of the Go module github.com/u-root/cpu, in
-// the version that go.mod names.
+// cpuModule takes the kernel from the Go module github.com/u-root/cpu, in the version that
+// go.mod names.
 func cpuModule(ctx context.Context, _, into string) (string, error) {
 	const path = "github.com/u-root/cpu"
 	root, err := Root()

@@ -37,8 +37,8 @@ func debian(meta string) func(context.Context, string, string) (string, error) {
 	}
 }
 
-// pick takes the kernel and its modules out of the unpacked package in into/x.
-// Debian moved /lib into /usr with release 13.
+// pick takes the kernel and its modules from the unpacked package in into/x. Debian moved
+// /lib into /usr in release 13.
 func pick(into string) error {
 	x := filepath.Join(into, "x")
 	for name, patterns := range map[string][]string{
@@ -64,7 +64,7 @@ func pick(into string) error {
 	return os.RemoveAll(x)
 }
 
-// resolve returns the package of the kernel itself.
+// resolve finds the package of the kernel itself.
 func resolve(ctx context.Context, meta string) (pkg, version string, err error) {
 	show, err := Command(ctx, "", "apt-cache", "show", "--no-all-versions", meta)
 	if err == nil {
@@ -72,7 +72,7 @@ func resolve(ctx context.Context, meta string) (pkg, version string, err error) 
 			return pkg, version, nil
 		}
 	}
-	// A fresh machine has no package lists yet.
+	// A fresh machine does not have any package lists yet.
 	update := []string{"apt-get", "-qq", "update"}
 	if os.Geteuid() != 0 {
 		update = append([]string{"sudo"}, update...)
@@ -105,8 +105,8 @@ func parseDepends(record []byte) (pkg, version string, err error) {
 	return "", "", fmt.Errorf("apt-cache show: no line \"Depends: linux-image-... (= VERSION)\"")
 }
 
-// Command runs a program quietly in dir, and returns its standard output. What
-// it said is part of the error.
+// Command runs a program quietly in dir, and returns its standard output. What the program
+// printed is part of the error.
 func Command(ctx context.Context, dir string, argv ...string) ([]byte, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)

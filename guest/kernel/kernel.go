@@ -1,7 +1,6 @@
-// Package kernel keeps stock kernels in a cache folder: for the guests of the
-// tests and of `make run`, and for the lab. A kernel comes as its distributor
-// built it; the cache records which version it is. Once there, it is used
-// without a network.
+// Package kernel keeps stock kernels in a cache folder, for the guests of the tests and of
+// `make run`, and for the lab. A kernel is kept as its distributor built it, and the cache
+// records its version. Once cached, it is used without a network.
 package kernel
 
 import (
@@ -34,7 +33,7 @@ var sources = map[string]source{
 	"cpu":     {cpuModule, "the kernel in the Go module github.com/u-root/cpu; no modules"},
 }
 
-// Names lists the kernels that there are.
+// Names lists the available kernels.
 func Names() []string { return []string{"cloud", "generic", "cpu"} }
 
 // Cache returns the cache folder: $VMM_CACHE, or .cache at the root of the
@@ -66,8 +65,7 @@ func Root() (string, error) {
 	}
 }
 
-// Find returns a kernel that the cache has, or an error that is
-// fs.ErrNotExist.
+// Find returns a kernel from the cache, or an error that is fs.ErrNotExist.
 func Find(name string) (Kernel, error) {
 	if _, ok := sources[name]; !ok {
 		return Kernel{}, fmt.Errorf("kernel %q: unknown, want one of %s", name, strings.Join(Names(), ", "))
@@ -88,7 +86,7 @@ func Find(name string) (Kernel, error) {
 	return k, nil
 }
 
-// Fetch returns a kernel from the cache, after it has put it there if need be.
+// Fetch returns a kernel from the cache, and downloads it first if need be.
 func Fetch(ctx context.Context, name string) (Kernel, error) {
 	k, err := Find(name)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
@@ -107,14 +105,14 @@ func Fetch(ctx context.Context, name string) (Kernel, error) {
 	return Find(name)
 }
 
-// Keep makes the folder dir of the cache, whole or not at all: fetch fills a
-// temporary folder beside it, and says which version it is, for dir's file
-// VERSION. If another process is faster, its folder stays.
+// Keep makes the folder dir of the cache, whole or not at all. fetch fills a temporary
+// folder beside dir and returns the version, which goes into dir's file VERSION. If
+// another process is faster, its folder stays.
 func Keep(dir string, fetch func(into string) (version string, err error)) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return err
 	}
-	// Beside its final place, so that one rename publishes it.
+	// Beside the final place, so that one rename publishes it.
 	temp, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+"-*")
 	if err != nil {
 		return err

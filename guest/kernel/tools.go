@@ -2,5 +2,5 @@
 
 package kernel
 
-// The module carries a kernel (see cpu.go). As an import it stays in go.mod.
+// The module contains a kernel (see cpu.go). The import keeps it in go.mod.
 import _ "github.com/u-root/cpu/vm"

@@ -1,5 +1,5 @@
-// Mkinitrd builds the initramfs for each of the named kernels (default: cloud)
-// and prints where it is, its size and its digest.
+// Mkinitrd builds the initramfs for each of the named kernels (default: cloud) and prints
+// its path, size and digest.
 package main
 
 import (

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// Index says what the modules of an initramfs need and drive. Its file has one
-// line a module, behind those it depends on:
+// Index says what the modules of an initramfs need and drive. Its file has one line per
+// module, after the modules that it depends on:
 //
 //	NAME DEPENDENCY,DEPENDENCY ALIAS ALIAS ...
 //
@@ -50,12 +50,11 @@ func ReadIndex(r io.Reader) (Index, error) {
 	return x, lines.Err()
 }
 
-// For returns the names of the modules that a device with this modalias, or a
-// request of the kernel for this name, asks for: those that claim it and all
-// that they depend on, in the order to load them.
+// For returns the names of the modules that match a device's modalias or a name that the
+// kernel requests: those that claim it and all their dependencies, in load order.
 func (x Index) For(modalias string) []string {
 	wanted := map[string]bool{}
-	// From the back: a module stands behind its dependencies.
+	// From the back: a module stands after its dependencies.
 	var order []string
 	for _, m := range slices.Backward(x) {
 		if !wanted[m.Name] && !m.claims(modalias) {

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Load puts the unpacked module at path into the running kernel. A module that
-// is there already is no error.
+// Load loads the unpacked module at path into the running kernel. It is no error if the
+// module is loaded already.
 func Load(path string) error {
 	f, err := os.Open(path)
 	if err != nil {

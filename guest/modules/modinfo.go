@@ -15,8 +15,8 @@ type Module struct {
 	Aliases []string // patterns of the devices that it drives
 }
 
-// Parse reads what the module's own .modinfo section says of it: the same
-// strings that depmod turns into modules.dep and modules.alias.
+// Parse reads the module's own .modinfo section: the strings that depmod turns into
+// modules.dep and modules.alias.
 func Parse(object []byte) (Module, error) {
 	f, err := elf.NewFile(bytes.NewReader(object))
 	if err != nil {
@@ -43,7 +43,7 @@ func Parse(object []byte) (Module, error) {
 				}
 			}
 		case "alias":
-			// The index separates by blanks; no alias of a device holds one.
+			// The index is separated by blanks; no device alias contains one.
 			if value != "" && !strings.ContainsAny(value, " \t\r\n") {
 				m.Aliases = append(m.Aliases, value)
 			}
@@ -52,5 +52,5 @@ func Parse(object []byte) (Module, error) {
 	return m, nil
 }
 
-// canonical returns a module's name as the kernel spells it.
+// canonical returns a module's name in the kernel's spelling.
 func canonical(name string) string { return strings.ReplaceAll(name, "-", "_") }

@@ -1,6 +1,5 @@
-// Package modules finds the loadable modules of a kernel, puts them in the
-// order in which they must be loaded, and loads those that a guest's devices
-// ask for.
+// Package modules finds the loadable modules of a kernel, puts them in load order, and
+// loads those that a guest's devices ask for.
 package modules
 
 import (
@@ -18,11 +17,11 @@ import (
 	"github.com/mikelolasagasti/xz"
 )
 
-// maxObject bounds an unpacked module: the biggest of a stock kernel has 10 MB.
+// maxObject bounds an unpacked module: the largest in a stock kernel has 10 MB.
 const maxObject = 256 << 20
 
-// Tree is the directory lib/modules/RELEASE of a kernel's package. It needs no
-// modules.dep: each module says itself what it depends on.
+// Tree is the directory lib/modules/RELEASE of a kernel package. It needs no modules.dep:
+// each module names its own dependencies.
 type Tree struct {
 	dir     string
 	files   map[string]string // name -> path
@@ -66,8 +65,8 @@ func moduleName(path string) (string, bool) {
 	return "", false
 }
 
-// Order returns the named modules and all that they depend on, each once and
-// behind its dependencies. What is built into the kernel is left out.
+// Order returns the named modules and all their dependencies, each one once and after its
+// dependencies. Modules built into the kernel are left out.
 func (t *Tree) Order(names ...string) ([]Module, error) {
 	var order []Module
 	state := map[string]int{} // 1 while its dependencies are visited, 2 when done
@@ -118,7 +117,7 @@ func (t *Tree) module(name, wantedBy string) (Module, error) {
 	return m, nil
 }
 
-// ReadFile returns the module in a file, unpacked (.ko, .ko.xz or .ko.zst).
+// ReadFile returns the module in a file (.ko, .ko.xz or .ko.zst), unpacked.
 func ReadFile(path string) ([]byte, error) {
 	file, err := os.ReadFile(path)
 	if err != nil {

@@ -53,8 +53,9 @@ func LoadFar32(addr, to uint32) []byte {
 func Increment(addr uint32) []byte { return Code([]byte{0xf0, 0x48, 0xff, 0x04, 0x25}, u32(addr)) }
 
 // Request is INC WORD [avail]; MOV EBX, doorbell; XOR EAX, EAX; MOV [RBX], EAX;
-// MOV AX, [avail]; then PAUSE; CMP AX, [used] until they are equal: a request by
-// the index of a virtqueue's available ring, waited for by that of its used ring.
+// MOV AX, [avail]; then PAUSE; CMP AX, [used] until they are equal. It makes a request
+// through the index of a virtqueue's available ring, and waits until the index of the used
+// ring catches up.
 func Request(avail, used, doorbell uint32) []byte {
 	return Code([]byte{0x66, 0xff, 0x04, 0x25}, u32(avail),
 		imm32(0xbb, doorbell), []byte{0x31, 0xc0, 0x89, 0x03},
@@ -87,8 +88,7 @@ func imm32(opcode byte, v uint32) []byte { return append([]byte{opcode}, u32(v).
 
 func u32(v uint32) []byte { return le.AppendUint32(nil, v) }
 
-// Repeat is MOV ECX, n; then body, DEC ECX, JNZ, n times in all. body leaves
-// ECX alone.
+// Repeat is MOV ECX, n; then body, DEC ECX, JNZ, n times in all. body must not change ECX.
 func Repeat(n uint32, body []byte) []byte {
 	loop := Code(body, []byte{0xff, 0xc9})
 	return Code(imm32(0xb9, n), loop, []byte{0x0f, 0x85}, u32(uint32(-int32(len(loop)+6))))

@@ -6,12 +6,11 @@ import (
 	"encoding/binary"
 )
 
-// base is where the image of ELF lies in memory, headers and all.
+// base is where the ELF image lies in memory, including its headers.
 const base = 0x10_0000
 
-// ELF returns an executable of the code: a kernel image, to be entered in ring
-// 0 and 64-bit mode, and as well a program for Linux. The code knows not where
-// it lies.
+// ELF returns an executable of the code: a kernel image, to be entered in ring 0 and 64-bit
+// mode, which is also a program for Linux. The code must not depend on its address.
 func ELF(code []byte) []byte {
 	const headers = 64 + 56
 	size := uint64(headers + len(code))

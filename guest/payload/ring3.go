@@ -5,30 +5,30 @@ import (
 	"vmm/mem"
 )
 
-// Where a ring-3 payload lies. Below Origin is its own, from Data on is free.
+// Layout of a ring-3 payload. Memory below Origin is its own, and from Data on it is free.
 const (
 	pml4   mem.Addr = 0x1000
 	pdpt   mem.Addr = 0x2000
-	pds    mem.Addr = 0x3000 // four pages, one a GiB
+	pds    mem.Addr = 0x3000 // four pages, one per GiB
 	Origin mem.Addr = 0x8000
 	stack           = 0x1_0000
 	tss    mem.Addr = 0x1_0000
 	Data   mem.Addr = 0x1_4000
 )
 
-// A task-state segment grants the ports: its bitmap, all zero, begins behind
-// the segment's fixed part and ends with a byte of ones. So does IOPL 3, which
-// not every KVM without hardware keeps, as QEMU's emulated processor does not
-// take this segment.
+// A task-state segment grants access to the ports: its bitmap, all zero, begins after the
+// segment's fixed part and ends with a byte of ones. IOPL 3 also grants it. Both are set:
+// not every KVM without hardware support keeps IOPL 3, and QEMU's emulated processor does
+// not accept this segment.
 const (
 	tssFixed  = 0x68
 	tssBitmap = 0x66 // where the bitmap's offset is
 	tssSize   = tssFixed + 1<<16/8 + 1
 )
 
-// Ring3 puts code at Origin and page tables below it, which map the first 4 GiB
-// to themselves for user mode, and returns the registers to start it with. base
-// are the registers of a new vCPU.
+// Ring3 puts code at Origin and page tables below it, which identity-map the first 4 GiB
+// for user mode. It returns the registers to start the code with. base holds the registers
+// of a new vCPU.
 func Ring3(m *mem.Memory, code []byte, base kvm.Sregs) (kvm.Regs, kvm.Sregs, error) {
 	if err := m.Write(Origin, code); err != nil {
 		return kvm.Regs{}, base, err

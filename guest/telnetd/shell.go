@@ -13,20 +13,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A protocol is what a connection speaks: it returns what was typed, and where
-// to what is to be seen goes.
+// A protocol sets up a connection: it returns a reader of what was typed, and a writer for
+// what is to be shown.
 type protocol func(c net.Conn, resize func(columns, rows uint16)) (io.Reader, io.Writer, error)
 
-// endOfFile is what a terminal takes as the end of its input (Ctrl-D).
+// endOfFile is the byte that a terminal takes as the end of its input (Ctrl-D).
 const endOfFile = 4
 
-// plain is the protocol that has bytes as they are.
+// plain is the protocol that passes on bytes unchanged.
 func plain(c net.Conn, _ func(columns, rows uint16)) (io.Reader, io.Writer, error) { return c, c, nil }
 
-// serve gives every connection a process of argv on a terminal of its own, until
-// l is closed. The hangup of that terminal is ignored, by what those start too: a
-// server that was started in the background outlives the connection, which it would
-// not in gosh, where it is in the foreground's process group.
+// serve gives every connection a process of argv on a terminal of its own, until l is
+// closed. The processes and their children ignore the hangup of that terminal, so a server
+// started in the background outlives the connection. With gosh it would not otherwise:
+// gosh leaves it in the foreground process group.
 func serve(l net.Listener, p protocol, argv ...string) error {
 	signal.Ignore(unix.SIGHUP)
 	for {
@@ -38,8 +38,8 @@ func serve(l net.Listener, p protocol, argv ...string) error {
 	}
 }
 
-// session is one connection. It ends with its process, or when nothing can be
-// written any more. A client that has typed all may still read.
+// session is one connection. It ends with its process, or when nothing can be written any
+// more. A client that has finished typing may still read.
 func session(c net.Conn, p protocol, argv []string) {
 	defer c.Close()
 	cmd := exec.Command(argv[0], argv[1:]...)
@@ -70,11 +70,10 @@ func session(c net.Conn, p protocol, argv []string) {
 	all.Wait()
 }
 
-// lastWords is how long what a process has left in the background may still use its
-// terminal.
+// lastWords is how long processes left in the background may still use the terminal.
 const lastWords = 100 * time.Millisecond
 
-// start starts cmd on a terminal whose reads and writes can be ended.
+// start starts cmd on a terminal whose reads and writes can be interrupted.
 func start(cmd *exec.Cmd) (*os.File, error) {
 	f, err := pty.Start(cmd)
 	if err != nil {

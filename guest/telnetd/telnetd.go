@@ -1,5 +1,5 @@
-// Telnetd is a telnet server (RFC 854) for guests of tests and lessons: whoever
-// connects gets a shell on a terminal, without a password.
+// Telnetd is a telnet server (RFC 854) for guests in tests and lessons: each connection
+// gets a shell on a terminal, without a password.
 //
 //	telnetd [ADDRESS]      as in :23, which is the default
 //	telnetd vsock:PORT     the same for the host, without telnet's commands
@@ -24,7 +24,7 @@ const (
 	optEcho, optSuppressGoAhead, optWindowSize = 1, 3, 31
 )
 
-// greeting has the client send each key as it is typed, and its window's size.
+// greeting tells the client to send each key as it is typed, and its window size.
 var greeting = []byte{iac, will, optEcho, iac, will, optSuppressGoAhead, iac, do, optWindowSize}
 
 func main() {
@@ -56,7 +56,7 @@ func listenVsock(port string) (net.Listener, error) {
 	return vsock.Listen(uint32(n), nil)
 }
 
-// telnet is a protocol.
+// telnet is the telnet protocol.
 func telnet(c net.Conn, resize func(columns, rows uint16)) (io.Reader, io.Writer, error) {
 	_, err := c.Write(greeting)
 	return &input{r: bufio.NewReader(c), resize: resize}, escape{c}, err
@@ -78,13 +78,13 @@ func (e escape) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// input is what was typed: the stream without commands.
+// input is what was typed: the stream without the commands.
 type input struct {
 	r      *bufio.Reader
 	resize func(columns, rows uint16)
 }
 
-// Read implements io.Reader. It returns what is there rather than wait for more.
+// Read implements io.Reader. It returns available input instead of waiting for more.
 func (in *input) Read(p []byte) (n int, err error) {
 	for n < len(p) && (n == 0 || in.r.Buffered() > 0) {
 		b, err := in.r.ReadByte()
@@ -111,8 +111,8 @@ func (in *input) Read(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// command reads a command behind its first byte, and returns whether it was that
-// byte itself.
+// command reads a command after its first byte. It reports whether the command was that
+// byte itself, escaped.
 func (in *input) command() (literal bool, err error) {
 	kind, err := in.r.ReadByte()
 	switch {
@@ -127,8 +127,8 @@ func (in *input) command() (literal bool, err error) {
 	return false, nil
 }
 
-// option reads a subnegotiation up to its end. One that is too long for any that
-// is known here is none of those.
+// option reads a subnegotiation to its end. One that is longer than the known ones is
+// ignored.
 func (in *input) option() error {
 	var body [5]byte
 	for n := 0; ; n++ {
