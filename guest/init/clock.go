@@ -144,7 +144,8 @@ func (k *keeper) keep(fd int) error {
 	}
 }
 
-// look reports whether the clock is wrong. It corrects the clock unless another process set it.
+// look reports whether the clock is wrong. It corrects the clock unless foreign is set: then
+// another process has set it.
 func (k *keeper) look(foreign bool) (bool, error) {
 	if foreign {
 		onlyLook := keeper{k.host, k.now, func(moment) error { return nil }}

@@ -15,26 +15,25 @@ import (
 	"vmm/test/lab/wire"
 )
 
-// result is one line of results.json.
+// result is one result in results.json.
 type result struct {
 	Name    string
 	Argv    []string
-	Status  int     // as of a shell; 124 if it was killed at its deadline
-	Seconds float64 // by the clock where it ran
-	Output  string  // file with what it said on both streams
+	Status  int     // as from a shell; 124 if it was killed at its deadline
+	Seconds float64 // by the clock of the host where it ran
+	Output  string  // file with its output from both streams
 	Why     string  `json:",omitempty"` // if it has no status of its own
-	Retried bool    `json:",omitempty"` // L1 was lost under it and it ran again
+	Retried bool    `json:",omitempty"` // it ran again: L1 was lost during it, or -again repeated it
 }
 
-// report is results.json.
+// report is the content of results.json.
 type report struct {
 	Results []result
 	Lab     []string `json:",omitempty"` // what went wrong with the lab itself
 }
 
-// runJobs runs jobs, one after another, and writes their output and
-// results.json into the results folder. What a job that fails has said is also
-// shown.
+// runJobs runs jobs, one after another, and writes their output and results.json into the
+// results folder. The output of a failed job is also shown.
 func runJobs(ctx context.Context, p place, o options, jobs []wire.Job) (int, error) {
 	var all report
 	status := 0
@@ -58,7 +57,7 @@ func runJobs(ctx context.Context, p place, o options, jobs []wire.Job) (int, err
 			show(filepath.Join(o.Out, r.Output))
 		}
 		if err != nil {
-			break // there is no L1 any more
+			break // L1 is gone
 		}
 	}
 	if e, ok := p.(*emulated); ok {
@@ -71,8 +70,8 @@ func runJobs(ctx context.Context, p place, o options, jobs []wire.Job) (int, err
 	return status, os.WriteFile(filepath.Join(o.Out, "results.json"), append(b, '\n'), 0o644)
 }
 
-// readJobs reads the file that -jobs names, or makes jobs of the tests in the
-// test binary that -tests names: if L1 is lost, the tests of one job run again.
+// readJobs reads the file that -jobs names, or makes jobs from the tests in the test binary
+// that -tests names. If L1 is lost, all tests of one job run again.
 func readJobs(ctx context.Context, o options) ([]wire.Job, error) {
 	var jobs []wire.Job
 	var err error
@@ -127,7 +126,7 @@ func decodeJobs(path string) ([]wire.Job, error) {
 	return jobs, nil
 }
 
-// complete checks jobs and fills in what they leave out.
+// complete checks jobs and fills in missing fields.
 func complete(jobs []wire.Job, o options) error {
 	if len(jobs) == 0 {
 		return errors.New("there are no jobs")

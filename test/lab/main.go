@@ -5,8 +5,8 @@
 //	lab [flags] -jobs FILE
 //	lab [flags] -tests BINARY
 //
-// The exit status is that of the command; 124 after -timeout, 125 if the lab
-// itself did not work. With -jobs and -tests it is 0 if every job's is.
+// The exit status is that of the command; 124 after -timeout, 125 if the lab itself failed.
+// With -jobs and -tests it is 0 if every job's is.
 package main
 
 import (
@@ -25,7 +25,7 @@ import (
 	"vmm/test/lab/wire"
 )
 
-// Exit statuses that are not the command's.
+// Exit statuses that do not come from the command.
 const (
 	exitTimeout = 124
 	exitLab     = 125
@@ -102,7 +102,7 @@ func (o *options) prepareOut() error {
 	return os.MkdirAll(o.Out, 0o755)
 }
 
-// run returns the exit status for what ran, or why the lab did not work.
+// run returns the exit status of what ran, or the reason why the lab failed.
 func run(o options, argv []string) (int, error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

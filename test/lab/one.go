@@ -23,7 +23,7 @@ func runOne(ctx context.Context, p place, o options, argv []string) (int, error)
 	}
 	j := wire.Job{Argv: argv, Dir: dir, Env: environment(o.Out), Timeout: o.timeout}
 	s := l1.Streams{Input: standardInput(), Output: os.Stdout, Error: os.Stderr}
-	// Without a terminal here, there is none to be given.
+	// Without a terminal here, the command does not get one.
 	if _, direct := p.(here); !direct && o.interactive && term.IsTerminal(int(os.Stdin.Fd())) {
 		restore, err := useTerminal(&j, &s)
 		if err != nil {
@@ -45,8 +45,8 @@ func runOne(ctx context.Context, p place, o options, argv []string) (int, error)
 	return exit.Status, nil
 }
 
-// standardInput returns nil if there is certainly nothing to read, so that the
-// job may run twice.
+// standardInput returns nil if there is certainly nothing to read: then the job may run
+// twice.
 func standardInput() io.Reader {
 	info, err := os.Stdin.Stat()
 	if null, err2 := os.Stat(os.DevNull); err != nil || err2 == nil && os.SameFile(info, null) {
@@ -55,8 +55,8 @@ func standardInput() io.Reader {
 	return os.Stdin
 }
 
-// useTerminal makes this process's terminal that of the job: raw here, so that
-// every key goes through.
+// useTerminal makes this process's terminal the job's. It is raw here, so that every key
+// goes through.
 func useTerminal(j *wire.Job, s *l1.Streams) (restore func(), err error) {
 	fd := int(os.Stdin.Fd())
 	size := func() wire.Size {

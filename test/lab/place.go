@@ -22,8 +22,8 @@ type place interface {
 	close()
 }
 
-// newPlace returns this host, or an emulated one if this has no hardware help
-// for KVM.
+// newPlace returns this host, or an emulated one if this host has no hardware support for
+// KVM.
 func newPlace(ctx context.Context, o options) (place, error) {
 	if !o.force && hasVirtualization() {
 		return here{}, nil
@@ -32,7 +32,7 @@ func newPlace(ctx context.Context, o options) (place, error) {
 	return e, e.boot(ctx)
 }
 
-// hasVirtualization tells whether the processor has VT-x or AMD-V.
+// hasVirtualization reports whether the processor has VT-x or AMD-V.
 func hasVirtualization() bool {
 	f, err := os.Open("/proc/cpuinfo")
 	if err != nil {
@@ -89,11 +89,11 @@ type machine interface {
 	Close() error
 }
 
-// emulated runs jobs in L1. If L1 is lost it starts another one, once for each
-// job, and says so.
+// emulated runs jobs in L1. If L1 is lost, it starts another one, once for each job, and
+// reports that.
 type emulated struct {
 	start   func(context.Context) (machine, error)
-	log     string  // file of L1's console; kept if an L1 was lost
+	log     string  // file with L1's console output; kept if an L1 was lost
 	machine machine // nil before the first
 	retried bool    // for this job, or the first start
 	lost    bool
@@ -110,7 +110,7 @@ func startL1(ctx context.Context, c l1.Config) (machine, error) {
 	return m, nil
 }
 
-// boot starts L1, in place of the one that may be there.
+// boot starts L1, and replaces the current one if there is one.
 func (e *emulated) boot(ctx context.Context) error {
 	for {
 		e.close()
@@ -164,8 +164,8 @@ func (e *emulated) close() {
 	}
 }
 
-// environment is what a command finds: this process's, less what would not hold
-// in L1, and the marks of the lab.
+// environment returns a command's environment: this process's, without what would not be
+// valid in L1, and the variables that mark the lab.
 func environment(out string) []string {
 	env := []string{"VMM_LAB=1", "VMM_LAB_OUT=" + out}
 	for _, e := range os.Environ() {
@@ -182,7 +182,7 @@ func environment(out string) []string {
 	return env
 }
 
-// jobName is the name of a job's result.
+// jobName returns the name of a job's result.
 func jobName(j wire.Job) string {
 	if j.Name != "" {
 		return j.Name

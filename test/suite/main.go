@@ -1,10 +1,10 @@
-// Suite runs a command that is a part of `make test`, within a time that only
-// what hangs does not keep to, and says afterwards what took longest in it.
+// Suite runs a command that is part of `make test`, within a time limit that only a hanging
+// command exceeds. It then says what took longest in it.
 //
 //	suite NAME SECONDS COMMAND...
 //
-// The limit is SECONDS times VMM_TIME. A command that is not done by then is
-// sent SIGQUIT, by which Go's programs print where they are, and then killed.
+// The limit is SECONDS times VMM_TIME. A command that exceeds it is sent SIGQUIT, which
+// makes Go programs print where they are, and then killed.
 package main
 
 import (
@@ -22,7 +22,7 @@ import (
 	"vmm/test/allow"
 )
 
-// The limits of a command that was told to end.
+// How long a command may take to end after it was told to.
 const grace = 10 * time.Second
 
 func main() {
@@ -40,7 +40,7 @@ func main() {
 	}
 }
 
-// run runs a command, with what it prints on out, and says how it ended.
+// run runs a command with its output on out, and prints how it ended.
 func run(out io.Writer, name string, limit time.Duration, argv []string) bool {
 	fmt.Fprintf(out, "=== %s: at most %.0f s\n", name, limit.Seconds())
 	times := &slowest{out: out}
@@ -65,8 +65,8 @@ func run(out io.Writer, name string, limit time.Duration, argv []string) bool {
 	return !late && err == nil
 }
 
-// within runs a command in a process group of its own, and ends that after the
-// limit. SIGINT and SIGTERM are passed on.
+// within runs a command in its own process group, and ends the group after the limit.
+// SIGINT and SIGTERM are passed on.
 func within(c *exec.Cmd, limit time.Duration) (late bool, err error) {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -101,7 +101,7 @@ func within(c *exec.Cmd, limit time.Duration) (late bool, err error) {
 	}
 }
 
-// String is what is said of the slowest behind a verdict.
+// String returns the text about the slowest that follows a verdict.
 func (s *slowest) String() string {
 	var b strings.Builder
 	for i, e := range s.entries {

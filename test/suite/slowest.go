@@ -10,12 +10,12 @@ import (
 
 const (
 	mostEntries = 5
-	leastShown  = 5       // seconds: what is quicker is nobody's business
-	longestLine = 1 << 16 // bytes of a line that is looked at
+	leastShown  = 5       // seconds: faster entries are of no interest
+	longestLine = 1 << 16 // bytes of a line that are examined
 )
 
-// slowest passes on what a command prints, and finds in it what took longest:
-// packages and tests of go test, and jobs of the lab.
+// slowest passes on what a command prints, and finds in it what took longest: packages and
+// tests of go test, and jobs of the lab.
 type slowest struct {
 	out     io.Writer
 	line    []byte
@@ -27,14 +27,14 @@ type entry struct {
 	seconds float64
 }
 
-// timed are the lines that tell how long something took.
+// timed matches the lines that say how long something took.
 var timed = []*regexp.Regexp{
 	regexp.MustCompile(`^(?:ok|FAIL)\s+(?P<name>\S+)\s+(?P<seconds>[0-9.]+)s`),
 	regexp.MustCompile(`^\s*--- (?:PASS|FAIL): (?P<name>\S+) \((?P<seconds>[0-9.]+)s\)`),
 	regexp.MustCompile(`^lab: (?:ok|FAIL) +(?P<seconds>[0-9.]+) s +(?P<name>[^\s:]+)`),
 }
 
-// Write never fails for what it looks for.
+// Write fails only if out does, never because of what it looks for.
 func (s *slowest) Write(p []byte) (int, error) {
 	n, err := s.out.Write(p)
 	for rest := p; len(rest) > 0; {

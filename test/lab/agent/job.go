@@ -16,7 +16,7 @@ import (
 	"vmm/test/lab/wire"
 )
 
-// job is a command that runs, or has ended.
+// job is a command that is running or has ended.
 type job struct {
 	host   *host
 	number int
@@ -30,7 +30,7 @@ func (j *job) say(r wire.Reply) {
 	j.host.say(r)
 }
 
-// start starts a job and returns. The host hears of its end.
+// start starts a job and returns. The host is told when the job ends.
 func start(h *host, number int, w *wire.Job) *job {
 	j := &job{host: h, number: number, input: make(chan []byte, 1)}
 	began := time.Now()
@@ -41,7 +41,7 @@ func start(h *host, number int, w *wire.Job) *job {
 	}
 	go func() {
 		wait()
-		unix.Kill(-1, unix.SIGKILL) // what it left behind must not disturb the next
+		unix.Kill(-1, unix.SIGKILL) // processes left behind must not disturb the next job
 		j.say(wire.Reply{Exit: &wire.Exit{Status: status(j.cmd.ProcessState), Took: time.Since(began)}})
 	}()
 	return j
@@ -90,13 +90,13 @@ func (j *job) beginTerminal(size wire.Size) (wait func(), err error) {
 		j.cmd.Wait()
 		select {
 		case <-drained:
-		case <-time.After(j.cmd.WaitDelay): // something it started keeps the terminal
+		case <-time.After(j.cmd.WaitDelay): // a process that it started keeps the terminal open
 		}
 	}, nil
 }
 
-// feed writes what comes for the job's standard input. A job that no longer
-// reads is no error.
+// feed writes incoming data to the job's standard input. It is no error if the job no longer
+// reads.
 func (j *job) feed(w io.WriteCloser) {
 	for p := range j.input {
 		w.Write(p)
@@ -105,12 +105,12 @@ func (j *job) feed(w io.WriteCloser) {
 	if j.tty == nil {
 		w.Close()
 	} else {
-		w.Write([]byte{4}) // end of file, as a person types it
+		w.Write([]byte{4}) // end of file, as a user types it
 	}
 }
 
-// handle does what the host asks of the job. The caller is the one goroutine
-// that reads the wire.
+// handle carries out a host's request about the job. It is called only by the goroutine that
+// reads the wire.
 func (j *job) handle(r *wire.Request) {
 	switch {
 	case r.Input != nil:
@@ -129,7 +129,7 @@ type output func([]byte)
 
 func (o output) Write(p []byte) (int, error) { o(p); return len(p), nil }
 
-// share makes the results folder appear at path, once.
+// share mounts the results folder at path, once.
 func share(path string) error {
 	if path == "" {
 		return nil
@@ -141,7 +141,7 @@ func share(path string) error {
 	return mount{"/run/lab", path, "", unix.MS_BIND, ""}.do()
 }
 
-// lookPath finds a command as a shell would that has the job's PATH.
+// lookPath finds a command as a shell with the job's PATH would.
 func lookPath(name, dir string, env []string) (string, error) {
 	if strings.Contains(name, "/") {
 		if !filepath.IsAbs(name) {
@@ -164,7 +164,7 @@ func lookPath(name, dir string, env []string) (string, error) {
 	return "", fmt.Errorf("%s: no such command in PATH", name)
 }
 
-// status is what a shell calls $?.
+// status returns what a shell calls $?.
 func status(s *os.ProcessState) int {
 	if ws, ok := s.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 		return 128 + int(ws.Signal())

@@ -1,6 +1,5 @@
-// Agent is /init of the lab's host L1. It makes the file system of the outer
-// host visible, then starts itself again to run the jobs, while it stays
-// behind as process 1 to collect orphans.
+// Agent is /init of the lab's host L1. It makes the outer host's file system visible, then
+// starts itself again to run the jobs. It remains as process 1 and collects orphans.
 package main
 
 import (
@@ -29,7 +28,7 @@ func main() {
 	unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 }
 
-// boot returns when the agent has ended.
+// boot returns when the agent that runs the jobs has ended.
 func boot() error {
 	if err := enterRoot(); err != nil {
 		return err
@@ -72,8 +71,7 @@ func (m mount) do() error {
 	return nil
 }
 
-// enterRoot makes the outer host's file system the root, with all changes kept
-// in memory.
+// enterRoot makes the outer host's file system the root, and keeps all changes in memory.
 func enterRoot() error {
 	const p9 = "trans=virtio,version=9p2000.L,msize=524288,"
 	if err := (mount{"dev", "/dev", "devtmpfs", 0, ""}).do(); err != nil {
@@ -125,7 +123,7 @@ func switchRoot(dir string) error {
 	return os.Chdir("/")
 }
 
-// loadModules loads what the lab put into the initramfs, in its order.
+// loadModules loads the modules that the lab put into the initramfs, in the given order.
 func loadModules() error {
 	order, err := os.ReadFile("/modules/order")
 	if err != nil {
@@ -139,7 +137,7 @@ func loadModules() error {
 	return nil
 }
 
-// settings does what tests expect of a host.
+// settings applies the settings that tests expect of a host.
 func settings() error {
 	unix.Sethostname([]byte("lab"))
 	if err := os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 2147483647"), 0); err != nil {

@@ -22,7 +22,7 @@ type host struct {
 	json *json.Encoder
 }
 
-// say sends one reply. If the other end is gone, so is the reason to go on.
+// say sends one reply. If the other end has gone, there is no reason to continue.
 func (h *host) say(r wire.Reply) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -62,7 +62,7 @@ func serve() error {
 	}
 }
 
-// openPort opens a virtio serial port by its name, for blocking use.
+// openPort opens a virtio serial port by name, for blocking use.
 func openPort(name string) (*os.File, error) {
 	const class = "/sys/class/virtio-ports"
 	ports, err := os.ReadDir(class)

@@ -1,7 +1,6 @@
-// Package l1 is the lab's host: a machine that QEMU emulates in software,
-// AMD-V included, with the files of the outer host and a KVM that works as on
-// hardware. It is called L1 after its place: the outer host is L0, and a guest
-// in it is L2.
+// Package l1 is the lab's host: a machine that QEMU emulates in software, including
+// AMD-V, with the files of the outer host and a KVM that works as on hardware. It is
+// named after its level: the outer host is L0, and its guests are L2.
 package l1
 
 import (
@@ -23,8 +22,8 @@ import (
 	"vmm/test/lab/wire"
 )
 
-// ErrLost means that L1 died or gives no more sign of life: no fault of the
-// job, which may run again on a new L1.
+// ErrLost means that L1 died or no longer gives a sign of life. The job is not to blame, and
+// may run again on a new L1.
 var ErrLost = errors.New("L1 is lost")
 
 // How long L1 may be silent. Each is many times what a busy host needs.
@@ -36,20 +35,20 @@ const (
 	killLimit   = 30 * time.Second
 )
 
-// Config is what can be chosen about L1.
+// Config holds the options of L1.
 type Config struct {
 	CPUs   int    // 2 if 0
-	Count  bool   // time inside is the number of instructions, a ns each
+	Count  bool   // time inside is counted in instructions, a ns each
 	Memory int    // in MiB; 8192 if 0
-	TSC    bool   // its clock is the TSC, and so is KVM's; else they make do without
+	TSC    bool   // its clock and KVM's use the TSC; otherwise they do without
 	Out    string // folder of this host that jobs can write results to
-	Log    string // file for what the console of L1 says
+	Log    string // file for L1's console output
 }
 
 // Machine is a running L1. It runs one job at a time.
 type Machine struct {
-	Up      wire.Up       // what it said of itself
-	silent  time.Duration // silentLimit, but for a test
+	Up      wire.Up       // what it reported about itself
+	silent  time.Duration // silentLimit, except in a test
 	config  Config
 	dir     string // temporary files
 	qemu    *exec.Cmd
@@ -57,13 +56,13 @@ type Machine struct {
 	stderr  bytes.Buffer  // of QEMU; read it after ended
 	conn    net.Conn
 	replies chan wire.Reply // closed when the connection is lost
-	job     int             // number of the newest; only Run changes it
+	job     int             // number of the newest job; only Run changes it
 	mu      sync.Mutex      // guards request
 	request *json.Encoder
 }
 
-// Start boots L1. The caller closes it. Needs the go command, and QEMU
-// installed; the kernel, and a newer QEMU, come from the cache or the network.
+// Start boots L1. The caller closes it. It needs the go command and an installed QEMU; the
+// kernel, and a newer QEMU, come from the cache or the network.
 func Start(ctx context.Context, c Config) (*Machine, error) {
 	if c.CPUs == 0 {
 		c.CPUs = 2
@@ -138,7 +137,7 @@ func (m *Machine) startQEMU(argv []string) error {
 	m.qemu.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
 	go func() {
-		// Pdeathsig is sent when the thread that forked ends, so it must not.
+		// Pdeathsig is sent when the thread that forked ends, so that thread must not end.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := m.qemu.Start()
@@ -179,7 +178,7 @@ func (m *Machine) send(r wire.Request) error {
 	return nil
 }
 
-// lost explains as well as it can how L1 was lost.
+// lost explains, as well as it can, how L1 was lost.
 func (m *Machine) lost(why string) error {
 	m.kill()
 	if said := bytes.TrimSpace(m.stderr.Bytes()); len(said) > 0 {

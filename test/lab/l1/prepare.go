@@ -14,8 +14,8 @@ import (
 	"vmm/test/lab/wire"
 )
 
-// wanted is what L1 must have beyond what its kernel has built in: its own two
-// buses, shares and wire first, then what a VMM needs.
+// wanted lists the modules that L1 needs beyond its kernel's built-in ones: first those for
+// its own two buses, shares and wire, then those that a VMM needs.
 var wanted = []string{
 	"virtio_pci", "9p", "9pnet_virtio", "overlay", "virtio_console",
 	"kvm_amd", "tun", "vhost_net", "vhost_vsock", "bridge",
@@ -24,8 +24,8 @@ var wanted = []string{
 // image is what QEMU boots.
 type image struct{ kernel, initrd string }
 
-// prepare fetches L1's kernel and builds its initramfs in dir: the agent and
-// the modules.
+// prepare fetches L1's kernel and builds its initramfs in dir, with the agent and the
+// modules.
 func prepare(ctx context.Context, dir string) (image, error) {
 	k, err := kernel.Fetch(ctx, "generic")
 	if err != nil {
@@ -75,14 +75,13 @@ func buildAgent(ctx context.Context, dir string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// cpu has all that QEMU can emulate, AMD's SVM included, but for five-level
-// page tables, with which QEMU up to 9 walks the nested ones wrongly, and but
-// for fast string instructions (ERMS, FSRM): they are not. Without the flags
-// Linux moves eight bytes at a time in place of one, and boots in four fifths
-// of the time.
+// cpu has everything that QEMU can emulate, including AMD's SVM, with two exceptions. With
+// five-level page tables, QEMU up to 9 walks nested tables wrongly. Fast string instructions
+// (ERMS, FSRM) are not fast: without the flags Linux moves eight bytes at a time instead of
+// one, and boots in four fifths of the time.
 const cpu = "max,la57=off,erms=off,fsrm=off"
 
-// arguments is QEMU's command line.
+// arguments returns QEMU's command line.
 func (m *Machine) arguments(boot image, socket string) []string {
 	accel := []string{"-accel", "tcg,thread=multi"}
 	if m.config.Count {
@@ -90,7 +89,7 @@ func (m *Machine) arguments(boot image, socket string) []string {
 	}
 	kernel := "console=ttyS0 panic=-1 quiet mitigations=off"
 	if m.config.TSC {
-		// QEMU emulates no invariant TSC, but the one that it has is as good.
+		// QEMU does not emulate an invariant TSC, but its TSC is as good.
 		kernel += " tsc=reliable"
 	}
 	return append(accel,

@@ -9,8 +9,8 @@ import (
 	"vmm/test/lab/wire"
 )
 
-// Streams are the ends of a job's standard streams on this side. A nil Input
-// is an empty one; what goes to a nil Output or Error is lost.
+// Streams are this side's ends of a job's standard streams. A nil Input is empty; what goes
+// to a nil Output or Error is lost.
 type Streams struct {
 	Input         io.Reader
 	Output, Error io.Writer
@@ -22,9 +22,9 @@ type TimeoutError struct{ Limit time.Duration }
 
 func (e *TimeoutError) Error() string { return fmt.Sprintf("killed: not done after %v", e.Limit) }
 
-// Run runs one job to its end. The error is ErrLost, a *TimeoutError or that of
-// ctx; what the job itself says is in Exit. A read of s.Input may be under way
-// when Run returns.
+// Run runs one job to its end. The error is ErrLost, a *TimeoutError or that of ctx; a
+// failure of the job itself is in Exit. A read of s.Input may still be in progress when Run
+// returns.
 func (m *Machine) Run(ctx context.Context, j wire.Job, s Streams) (wire.Exit, error) {
 	j.Share = m.config.Out
 	s.Output, s.Error = orDiscard(s.Output), orDiscard(s.Error)
@@ -33,7 +33,7 @@ func (m *Machine) Run(ctx context.Context, j wire.Job, s Streams) (wire.Exit, er
 	if err := m.send(wire.Request{Job: number, Run: &j}); err != nil {
 		return wire.Exit{}, err
 	}
-	taken, over := make(chan struct{}, 1), make(chan struct{}) // one input is on its way at most
+	taken, over := make(chan struct{}, 1), make(chan struct{}) // at most one input is in transit
 	defer close(over)
 	go m.pump(number, s.Input, taken, over)
 
@@ -95,7 +95,7 @@ func deliver(r wire.Reply, s Streams, taken chan<- struct{}) {
 	}
 }
 
-// pump sends what input has, one piece at a time, as the job takes it.
+// pump sends what it reads from input, one piece at a time, as the job takes it.
 func (m *Machine) pump(number int, input io.Reader, taken <-chan struct{}, over <-chan struct{}) {
 	buffer := make([]byte, 16<<10)
 	for input != nil {

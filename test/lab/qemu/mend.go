@@ -10,9 +10,9 @@ import (
 	"path/filepath"
 )
 
-// repairs are the faults of QEMU up to 10 that killed guests of guests, the more
-// often the busier the host, by the function that has them. Each is independent
-// of the others.
+// repairs are for faults of QEMU up to 10, by the function that has them. The faults killed
+// guests of guests, the more often the busier the host. Each repair is independent of the
+// others.
 var repairs = []struct {
 	function string
 	repair   func(code []byte) (changed bool, err error)
@@ -21,11 +21,11 @@ var repairs = []struct {
 	{"cpu_clear_ignne", repairIGNNE},
 }
 
-// errUnknown says that the code is another compiler's, or a later version's.
+// errUnknown says that the code comes from another compiler or a later version.
 var errUnknown = errors.New("its code is not the code that is known")
 
-// mend repairs a QEMU of the cache. What is not known exactly stays as it is, and
-// is told of by an errUnknown; the rest is repaired all the same.
+// mend repairs a QEMU in the cache. Code that is not known exactly stays as it is, and is
+// reported by an errUnknown; the rest is repaired all the same.
 func mend(path string) error {
 	program, err := os.ReadFile(path)
 	if err != nil {
@@ -55,8 +55,7 @@ func mend(path string) error {
 	return errors.Join(unknown...)
 }
 
-// function returns the code of a function that a program exports: a part of
-// program.
+// function returns the code of a function that a program exports, as a part of program.
 func function(program []byte, name string) ([]byte, error) {
 	f, err := elf.NewFile(bytes.NewReader(program))
 	if err != nil {
@@ -80,18 +79,17 @@ func function(program []byte, name string) ([]byte, error) {
 	return nil, errUnknown
 }
 
-// repairVMRUN mends two faults of VMRUN (svm_helper.c) in place. It says whether
-// there was anything to do.
+// repairVMRUN repairs two faults of VMRUN (svm_helper.c) in place. It reports whether
+// anything had to be changed.
 //
-//   - The number of an injected interrupt stays behind as a pending exception. If
-//     another thread asks the processor to leave its loop before the next
-//     #VMEXIT, the guest gets the interrupt twice, the second time perhaps on the
-//     first instruction of its handler, with the user's GS: a triple fault.
-//   - A virtual interrupt is marked in interrupt_request without the lock that
-//     guards it, so that an interrupt of the host that comes at that moment is
-//     lost: a stall.
+//   - The number of an injected interrupt remains as a pending exception. If another
+//     thread asks the processor to leave its loop before the next #VMEXIT, the guest
+//     gets the interrupt twice. The second may come at the first instruction of its
+//     handler, with the user's GS: a triple fault.
+//   - A virtual interrupt is marked in interrupt_request without the lock that guards
+//     it. A host interrupt that comes at that moment is lost: a stall.
 func repairVMRUN(code []byte) (changed bool, err error) {
-	// movl $2, exception_index(%rbx): for an NMI. It tells where the field is.
+	// movl $2, exception_index(%rbx), for an NMI: it shows where the field is.
 	nmi, err := only(code, []byte{0xc7, 0x83}, []byte{2, 0, 0, 0})
 	if err != nil {
 		return false, err
@@ -115,13 +113,13 @@ func repairVMRUN(code []byte) (changed bool, err error) {
 	return true, nil
 }
 
-// repairIGNNE mends cpu_clear_ignne (fpu_helper.c) in place, which every XRSTOR,
-// FXRSTOR and FLDENV calls. It clears a bit of the first processor's hflags2 from
-// whichever thread it runs on, without a lock: a task switch on the second stores
-// old values of the bits beside it, by which VMRUN, #VMEXIT, STGI and CLGI tell
-// whether nested paging is on and interrupts are (NPT, GIF, VGIF, HIF). Then the
-// host's memory is looked up in the guest's nested tables: triple faults, page
-// faults without end, and the death of L1.
+// repairIGNNE repairs cpu_clear_ignne (fpu_helper.c) in place, which every XRSTOR, FXRSTOR
+// and FLDENV calls. It clears a bit of the first processor's hflags2 from whichever thread
+// it runs on, without a lock. A task switch on the second processor then stores old values
+// of the neighboring bits. VMRUN, #VMEXIT, STGI and CLGI use those bits to record whether
+// nested paging is on and interrupts are enabled (NPT, GIF, VGIF, HIF). As a result the
+// host's memory is looked up in the guest's nested tables: triple faults, endless page
+// faults, and the death of L1.
 func repairIGNNE(code []byte) (changed bool, err error) {
 	// lock andb $0x7f, hflags2(%rax); xchg %ax, %ax: the last three bytes differ.
 	if _, err := only(code, []byte{0xf0, 0x80, 0xa0}, []byte{0x7f, 0x66, 0x90}); err == nil {
@@ -136,8 +134,8 @@ func repairIGNNE(code []byte) (changed bool, err error) {
 	return true, nil
 }
 
-// only returns where an instruction with a displacement of four bytes between
-// begin and end is, if there is exactly one.
+// only returns the position of an instruction with a displacement of four bytes between
+// begin and end, if there is exactly one.
 func only(code, begin, end []byte) (int, error) {
 	found := -1
 	for i := range code {
@@ -156,7 +154,7 @@ func only(code, begin, end []byte) (int, error) {
 	return found, nil
 }
 
-// replace puts a new file in the place of path, in one step.
+// replace replaces path by a new file, in one step.
 func replace(path string, content []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "mended")
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package qemu finds the QEMU that emulates the lab, and that benchmarks are
-// run against. Debian 12's own (7.2) is not good enough: there, a guest of a
-// guest dies in one boot of some dozens, and now and then the KVM under it.
+// Package qemu finds the QEMU that emulates the lab, and that benchmarks compare against.
+// Debian 12's own QEMU (7.2) is not good enough: in it, a guest of a guest dies in one boot
+// out of some dozens, and now and then so does the KVM under it.
 package qemu
 
 import (
@@ -17,21 +17,21 @@ import (
 	"vmm/guest/kernel"
 )
 
-// Name is QEMU's program.
+// Name is the name of QEMU's program.
 const Name = "qemu-system-x86_64"
 
-// Least is the first major version whose emulation of AMD-V is sound enough.
+// Least is the first major version whose AMD-V emulation is sound enough.
 const Least = 10
 
 // Program is a QEMU that can be run.
 type Program struct {
-	Argv    []string // the program, and the flags that it needs in any case
+	Argv    []string // the program, and the flags that it always needs
 	Version string
 }
 
-// Find returns the installed QEMU if it is new enough, else the one in the
-// cache, which it fetches from the distribution's backports if need be. Where
-// there are none, an older QEMU is better than no lab: Version tells.
+// Find returns the installed QEMU if it is new enough, else the one in the cache, which it
+// fetches from the distribution's backports if need be. If there are no backports, an older
+// QEMU is better than no lab; Version shows which it is.
 func Find(ctx context.Context) (Program, error) {
 	path, err := exec.LookPath(Name)
 	if err != nil {
@@ -60,8 +60,8 @@ func folder() (string, error) {
 	return filepath.Join(cache, "qemu"), err
 }
 
-// find returns the QEMU in the cache, mended. It looks for its firmware there
-// first, then where the installed one has it.
+// find returns the QEMU in the cache, repaired. The QEMU looks for its firmware in the cache
+// first, then in the installed QEMU's directories.
 func find(ctx context.Context) (Program, error) {
 	dir, err := folder()
 	if err != nil {
@@ -99,17 +99,16 @@ func ask(ctx context.Context, argv []string) (Program, error) {
 
 func major(version string) int {
 	first, _, _ := strings.Cut(version, ".")
-	n, _ := strconv.Atoi(first) // 0 if it is none: too old
+	n, _ := strconv.Atoi(first) // 0 if it is not a number: too old
 	return n
 }
 
-// packages are QEMU's own. The libraries that they need are those of the
-// installed one.
+// packages are QEMU's own packages. The libraries that they need are the installed QEMU's.
 var packages = []string{"qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios"}
 
-// fetch downloads QEMU from the backports of the Debian that this host runs, by
-// an apt whose configuration and lists are in into: the host's own stay as they
-// are. The packages' signatures are checked as always.
+// fetch downloads QEMU from the backports of this host's Debian release. It uses an apt with
+// its configuration and lists in into, and leaves the host's own unchanged. The packages'
+// signatures are checked as usual.
 func fetch(ctx context.Context, into string) (string, error) {
 	out, err := kernel.Command(ctx, "", "apt-get", "indextargets",
 		"--format", "$(REPO_URI) $(CODENAME) $(ORIGIN)", "Created-By: Packages")
@@ -148,8 +147,8 @@ func fetch(ctx context.Context, into string) (string, error) {
 	return "QEMU of " + suite, os.RemoveAll(apt)
 }
 
-// backports returns the line of sources.list for the backports of the Debian
-// release that apt's sources, a line "URI CODENAME ORIGIN" each, are of.
+// backports returns the sources.list line for the backports of the Debian release in apt's
+// sources. targets lists those, one "URI CODENAME ORIGIN" a line.
 func backports(targets string) (line, suite string, err error) {
 	for target := range strings.Lines(targets) {
 		f := strings.Fields(target)

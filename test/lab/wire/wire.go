@@ -1,6 +1,5 @@
-// Package wire is what the lab's two ends say to each other over one virtio
-// serial port: a stream of JSON values, Requests one way, Replies the other.
-// One job runs at a time.
+// Package wire defines what the lab's two ends exchange over one virtio serial port: a
+// stream of JSON values, Requests one way, Replies the other. One job runs at a time.
 package wire
 
 import "time"
@@ -19,18 +18,18 @@ type Job struct {
 	Name     string   // of the result; the base name of the command if empty
 	Argv     []string // Argv[0] is looked up in the PATH of Env
 	Dir      string   // current directory
-	Env      []string // all of the environment
-	Share    string   // where the results folder appears, an absolute path
+	Env      []string // the whole environment
+	Share    string   // absolute path at which the results folder appears
 	Terminal *Size    // if not nil the command gets a terminal of this size
 	Timeout  time.Duration
 }
 
-// Size is that of a terminal, in characters.
+// Size is the size of a terminal, in characters.
 type Size struct{ Rows, Cols uint16 }
 
-// Request is what the host says: a job's number and one thing more.
+// Request is a message from the host: a job's number and one more field.
 type Request struct {
-	Job      int    // that it is about; L1 drops what is not about the newest
+	Job      int    // the job it is about; L1 drops requests that are not about the newest
 	Run      *Job   `json:",omitempty"`
 	Input    []byte `json:",omitempty"` // for the job; the next comes after Taken
 	InputEnd bool   `json:",omitempty"`
@@ -38,20 +37,20 @@ type Request struct {
 	Kill     bool   `json:",omitempty"` // the job and all that it started
 }
 
-// Reply is what L1 says: a job's number and one thing more. A Reply without
-// any is a sign of life, and comes every second.
+// Reply is a message from L1: a job's number and one more field. A Reply without any other
+// field is a sign of life, and comes every second.
 type Reply struct {
-	Job    int    // that it is about; the host drops what is not about the newest
-	Up     *Up    `json:",omitempty"` // first of all
-	Output []byte `json:",omitempty"` // of the job, its terminal if it has one
+	Job    int    // the job it is about; the host drops replies that are not about the newest
+	Up     *Up    `json:",omitempty"` // the first reply
+	Output []byte `json:",omitempty"` // of the job, or of its terminal if it has one
 	Error  []byte `json:",omitempty"` // standard error of the job
 	Taken  bool   `json:",omitempty"` // an Input has reached the job
-	Exit   *Exit  `json:",omitempty"` // the job is over; its output came before
+	Exit   *Exit  `json:",omitempty"` // the job is over; all its output came before
 }
 
 // Up describes L1.
 type Up struct {
-	Release string        // of its kernel
+	Release string        // kernel release
 	Uptime  time.Duration // by its own clock
 }
 
@@ -62,5 +61,5 @@ type Exit struct {
 	Why    string        `json:",omitempty"` // if it could not start
 }
 
-// Heartbeat is how often L1 gives a sign of life.
+// Heartbeat is the interval of L1's signs of life.
 const Heartbeat = time.Second
