@@ -19,7 +19,7 @@ var basicChecks = []check{
 	{"notifications", checkNotifications},
 }
 
-// ringFeatures are what can be negotiated of the rings.
+// ringFeatures are the ring features that can be negotiated.
 var ringFeatures = []uint64{0, virtio.FeatureEventIdx, virtio.FeatureIndirectDesc, virtio.FeatureEventIdx | virtio.FeatureIndirectDesc}
 
 // each runs f with every choice of ringFeatures, with chains in the ring and in
@@ -36,7 +36,7 @@ func (s *suite) each(f func(Setup)) {
 	}
 }
 
-// checkRequests has requests answered one by one and several at once.
+// checkRequests checks that requests are answered one by one and several at once.
 func checkRequests(s *suite) {
 	s.each(func(setup Setup) {
 		s.d.Start(setup)
@@ -45,7 +45,7 @@ func checkRequests(s *suite) {
 	})
 }
 
-// burst has all queues answer n requests at once, some times.
+// burst makes all queues answer n requests at once, ten times.
 func (s *suite) burst(n int) {
 	s.Helper()
 	for range 10 {
@@ -66,8 +66,8 @@ func (s *suite) burst(n int) {
 	}
 }
 
-// checkSizes: queues of all sizes work. (One of 1 cannot have chains of 2, not
-// even in tables, §2.7.5.3.1.)
+// checkSizes: queues of all sizes work. (A queue of size 1 cannot have chains of 2,
+// not even in tables, §2.7.5.3.1.)
 func checkSizes(s *suite) {
 	sizes := []uint16{2, 4, 8, 32, 64, 128, 256}
 	if s.packed {
@@ -81,7 +81,7 @@ func checkSizes(s *suite) {
 	}
 }
 
-// checkFraming: how a request is cut into buffers means nothing, §2.7.4.1.
+// checkFraming: how a request is split into buffers means nothing, §2.7.4.1.
 func checkFraming(s *suite) {
 	for _, cut := range []int{1, 2, 3, 7, 100, 511, 4096} {
 		setup := s.setupWith(virtio.FeatureIndirectDesc)
@@ -121,7 +121,7 @@ func checkFull(s *suite) {
 	})
 }
 
-// checkHigh has buffers above 4 GiB, and at the ends of regions.
+// checkHigh uses buffers above 4 GiB, and at the ends of regions.
 func checkHigh(s *suite) {
 	low := s.d.buffers
 	defer func() { s.d.buffers = low }()
@@ -183,12 +183,12 @@ func checkConfig(s *suite) {
 			s.Errorf("the configuration at %#x is %#x", off, p)
 		}
 	}
-	if len(s.target.Writable) > 0 { // as it was, for the other checks
+	if len(s.target.Writable) > 0 { // restored for the other checks
 		d.WriteConfig(0, s.target.Config[:len(s.target.Writable)])
 	}
 }
 
-// checkIdentity looks at what a driver finds before it knows the device.
+// checkIdentity checks what a driver finds before it knows the device.
 func checkIdentity(s *suite) {
 	d := s.d
 	dev := d.Slot.Device
@@ -220,8 +220,8 @@ func checkIdentity(s *suite) {
 	}
 }
 
-// checkNotifications: PCI has two ways, and a driver may use either; the ports
-// come first.
+// checkNotifications: PCI has two ways to notify, and a driver may use either; the
+// ports come first.
 func checkNotifications(s *suite) {
 	if s.kind == MMIO {
 		s.Skip("there is one place")

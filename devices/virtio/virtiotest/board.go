@@ -16,10 +16,10 @@ import (
 
 var le = binary.LittleEndian
 
-// Deadline is how long anything may take.
+// Deadline is how long any operation may take.
 const Deadline = 5 * time.Second
 
-// Kind is a transport and its kind of interrupts.
+// Kind is a transport with its kind of interrupts.
 type Kind int
 
 // The three of them. Over INTx the driver has no I/O space, as on a machine
@@ -32,8 +32,8 @@ const (
 
 func (k Kind) String() string { return [...]string{"pci-msix", "pci-intx", "mmio"}[k] }
 
-// Where everything is. The RAM is small, because after every hostile request
-// all of it is compared.
+// The layout. The RAM is small, because all of it is compared after every hostile
+// request.
 const (
 	lowBase  = mem.Addr(0x100000)
 	lowSize  = 0x24000
@@ -56,7 +56,7 @@ const (
 	win64End = 0x81_0000_0000
 )
 
-// A Board is what a machine has around its devices.
+// A Board is what surrounds the devices in a machine.
 type Board struct {
 	tb     testing.TB
 	RAM    *mem.Memory
@@ -65,13 +65,13 @@ type Board struct {
 	PCI    *pci.Bus
 	Lines  []*Line
 	Slots  []*Slot
-	pciDev int // how many devices are on PCI
+	pciDev int // number of PCI devices
 
-	Owner  task.Owner      // of devices that are added later
-	Broken <-chan struct{} // likewise
+	Owner  task.Owner      // of devices added later
+	Broken <-chan struct{} // of devices added later
 }
 
-// NewBoard returns a board without devices. A nil ram is new RAM, on the Go
+// NewBoard returns a board without devices. If ram is nil, it makes new RAM on the Go
 // heap, where the race detector sees it.
 func NewBoard(tb testing.TB, ram *mem.Memory) *Board {
 	if ram == nil {
@@ -114,16 +114,16 @@ type Transport interface {
 	Close(time.Duration) error
 }
 
-// A Slot is a device in its place.
+// A Slot is a device on a board.
 type Slot struct {
 	Transport
 	Device  virtio.Device
 	Kind    Kind
-	IRQ     *Signals  // of MMIO
-	Vectors []*Vector // of MSI-X
-	Line    *Line     // of INTx
-	slot    int       // on PCI
-	base    uint64    // of MMIO
+	IRQ     *Signals  // MMIO only
+	Vectors []*Vector // MSI-X only
+	Line    *Line     // INTx only
+	slot    int       // PCI only
+	base    uint64    // MMIO only
 }
 
 // Add puts dev on the board.
@@ -156,7 +156,7 @@ func (b *Board) Add(kind Kind, dev virtio.Device) *Slot {
 	return s
 }
 
-// Close ends all devices.
+// Close closes all devices.
 func (b *Board) Close() {
 	b.tb.Helper()
 	for _, s := range b.Slots {
@@ -165,7 +165,7 @@ func (b *Board) Close() {
 	}
 }
 
-// state is a snapshot of a board but for its RAM.
+// state is a snapshot of a board without its RAM.
 type state struct {
 	PCI     json.RawMessage
 	Devices []json.RawMessage
@@ -215,7 +215,7 @@ func (b *Board) Load(all []byte) {
 	}
 }
 
-// bytes returns RAM that must be there.
+// bytes returns a range of RAM, which must exist.
 func (b *Board) bytes(a mem.Addr, n uint64) []byte {
 	b.tb.Helper()
 	p, err := b.RAM.Slice(a, n)

@@ -9,13 +9,13 @@ import (
 	"vmm/mem"
 )
 
-// A Driver works one device, through its bus accesses and in its RAM only.
+// A Driver drives one device, using only bus accesses and RAM.
 type Driver struct {
 	tb     testing.TB
 	Board  *Board
 	Slot   *Slot
-	Queues []*Queue // once started
-	Sizes  []uint16 // largest ones
+	Queues []*Queue // set once started
+	Sizes  []uint16 // the largest ones
 	access access
 
 	rings, buffers zone
@@ -23,16 +23,16 @@ type Driver struct {
 
 // Setup is how a driver uses its device.
 type Setup struct {
-	Features uint64 // that are negotiated besides VERSION_1
-	Size     uint16 // of each queue, 0 is 16; no more than the device allows
+	Features uint64 // negotiated besides VERSION_1
+	Size     uint16 // of each queue; 0 means 16; no more than the device allows
 	Cut      int    // the largest buffer of a chain, in bytes; 0: no limit
 	Indirect bool   // chains are in tables; needs the feature
 	Shared   bool   // PCI: all queues use vector 0
 	Silent   bool   // PCI: no queue has a vector
 }
 
-// NewDriver returns the driver of a slot. Its RAM is that of the first device of
-// a board or of the second.
+// NewDriver returns the driver of a slot. Its RAM is that of a board's first device
+// or, if second is set, of the second.
 func NewDriver(tb testing.TB, b *Board, s *Slot, second bool) *Driver {
 	tb.Helper()
 	d := &Driver{tb: tb, rings: zone{addr: lowBase, end: lowBase + ringsSize}, buffers: zone{addr: lowBase + ringsSize, end: lowBase + zoneSize}}
@@ -49,7 +49,7 @@ func NewDriver(tb testing.TB, b *Board, s *Slot, second bool) *Driver {
 	return d
 }
 
-// Attach has the driver go on with a device in another place, that of a
+// Attach makes the driver continue with a device in another slot, such as one of a
 // restored board.
 func (d *Driver) Attach(b *Board, s *Slot) {
 	d.Board, d.Slot = b, s
@@ -59,7 +59,7 @@ func (d *Driver) Attach(b *Board, s *Slot) {
 		return
 	}
 	p := &pciAccess{b: b, s: s}
-	if old, ok := d.access.(*pciAccess); ok { // it is where it was
+	if old, ok := d.access.(*pciAccess); ok { // its BARs are where they were
 		*p = *old
 		p.b, p.s = b, s
 		d.access = p
@@ -72,7 +72,7 @@ func (d *Driver) Attach(b *Board, s *Slot) {
 // pci returns the access to a PCI device.
 func (d *Driver) pci() *pciAccess { return d.access.(*pciAccess) }
 
-// Get reads a register of the transport; one that it lacks is 0.
+// Get reads a register of the transport. A register that it lacks reads as 0.
 func (d *Driver) Get(r Register) uint32 {
 	addr, width := d.access.register(r)
 	if width == 0 {
@@ -81,14 +81,15 @@ func (d *Driver) Get(r Register) uint32 {
 	return d.Board.read(addr, width)
 }
 
-// Set writes a register of the transport, if it has it.
+// Set writes a register of the transport, if it exists.
 func (d *Driver) Set(r Register, v uint32) {
 	if addr, width := d.access.register(r); width != 0 {
 		d.Board.write(addr, width, v)
 	}
 }
 
-// maxSize returns the largest size of the selected queue, which is not set yet.
+// maxSize returns the largest size of the selected queue. The size must not be set
+// yet.
 func (d *Driver) maxSize() uint32 {
 	if d.Slot.Kind == MMIO {
 		return d.Get(QueueSizeMax)
@@ -96,25 +97,25 @@ func (d *Driver) maxSize() uint32 {
 	return d.Get(QueueSize)
 }
 
-// ReadConfig reads the device's configuration by one access.
+// ReadConfig reads the device's configuration in one access.
 func (d *Driver) ReadConfig(off uint64, p []byte) {
 	addr, _ := d.access.config()
 	d.Board.Memory.Read(addr+off, p)
 }
 
-// WriteConfig writes the device's configuration by one access.
+// WriteConfig writes the device's configuration in one access.
 func (d *Driver) WriteConfig(off uint64, p []byte) {
 	addr, _ := d.access.config()
 	d.Board.Memory.Write(addr+off, p)
 }
 
-// notify notifies the device of a queue, which there may not be.
+// notify notifies the device of a queue, which may not exist.
 func (d *Driver) notify(queue int) {
 	b, addr, value := d.access.notify(queue)
 	b.Write(addr, value)
 }
 
-// ConfigSignals is what is signalled for a change of the configuration.
+// ConfigSignals returns the Signals of configuration changes.
 func (d *Driver) ConfigSignals() *Signals { return d.access.signals(-1) }
 
 // Offered returns the features that the device offers.
@@ -144,13 +145,13 @@ func (d *Driver) reset() {
 	d.buffers.reset()
 }
 
-// A step is one of those that bring a device to work, §3.1.1.
+// A step is one step of device initialization, §3.1.1.
 type step struct {
 	name string
 	do   func()
 }
 
-// steps are those of Start. The device is reset.
+// steps returns the steps of Start. The device must be reset.
 func (d *Driver) steps(s Setup) []step {
 	size := s.Size
 	if size == 0 {
@@ -186,7 +187,7 @@ func (d *Driver) steps(s Setup) []step {
 	return append(all, step{"DRIVER_OK", set(virtio.StatusDriverOK)})
 }
 
-// Bring resets the device and initializes it up to DRIVER_OK.
+// Bring resets the device and initializes it, up to and including DRIVER_OK.
 func (d *Driver) Bring(s Setup) {
 	d.tb.Helper()
 	d.reset()
@@ -195,7 +196,7 @@ func (d *Driver) Bring(s Setup) {
 	}
 }
 
-// Start is Bring, and sees that the device works then.
+// Start is Bring, and checks that the device works afterwards.
 func (d *Driver) Start(s Setup) {
 	d.tb.Helper()
 	d.Bring(s)
@@ -204,13 +205,13 @@ func (d *Driver) Start(s Setup) {
 	}
 }
 
-// format is what features mean for the rings.
+// format returns what features mean for the rings.
 func format(features uint64) virtq.Format {
 	has := func(f uint64) bool { return features&f != 0 }
 	return virtq.Format{Packed: has(virtio.FeatureRingPacked), Indirect: has(virtio.FeatureIndirectDesc), EventIdx: has(virtio.FeatureEventIdx)}
 }
 
-// until polls for what no interrupt tells.
+// until polls for a condition that no interrupt reports.
 func (d *Driver) until(what string, cond func() bool) {
 	d.tb.Helper()
 	until(d.tb, what, cond)
@@ -241,7 +242,7 @@ type zone struct {
 
 func (z *zone) reset() { z.used, z.free = 0, map[mem.Addr][]mem.Addr{} }
 
-// round returns the size of what holds n bytes.
+// round returns the size of the block that holds n bytes.
 func round(n int) mem.Addr {
 	size := mem.Addr(16)
 	for size < mem.Addr(n) {

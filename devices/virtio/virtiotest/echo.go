@@ -10,29 +10,29 @@ import (
 	"vmm/devices/virtio/virtq"
 )
 
-// EchoID is no ID of the specification.
+// EchoID is not an ID of the specification.
 const EchoID virtio.ID = 63
 
-// EchoQueues and EchoSize are the queues of an Echo.
+// EchoQueues and EchoSize are the number and the size of an Echo's queues.
 const (
 	EchoQueues = 2
 	EchoSize   = 64
 )
 
-// EchoFeatures are the features of an Echo, which mean nothing.
+// EchoFeatures are the features of an Echo. They have no effect.
 const EchoFeatures = 1<<0 | 1<<3 | 1<<33
 
-// Echo is the simplest device whose requests take long: it returns the bytes of
-// a request, on other goroutines and in any order, unless it is held. It also
-// says whether it was used as the contract of virtio.Device demands.
+// Echo is the simplest device with slow requests: it returns the bytes of a request,
+// on other goroutines and in any order, unless it is held. It also reports violations
+// of the contract of virtio.Device.
 type Echo struct {
-	Bad  atomic.Pointer[string] // what the contract forbids and was done
-	Fail atomic.Bool            // Start fails
+	Bad  atomic.Pointer[string] // a violation of the contract
+	Fail atomic.Bool            // makes Start fail
 	Host virtio.Host            // from Start to Stop
 
 	mu     sync.Mutex
 	config [8]byte       // guarded by mu
-	gate   chan struct{} // guarded by mu; closed: open
+	gate   chan struct{} // guarded by mu; closed means open
 
 	started atomic.Bool
 	jobs    chan echoJob
@@ -45,14 +45,14 @@ type echoJob struct {
 	c *virtq.Chain
 }
 
-// NewEcho returns one that is not held.
+// NewEcho returns an Echo that is not held.
 func NewEcho() *Echo {
 	e := &Echo{gate: make(chan struct{})}
 	close(e.gate)
 	return e
 }
 
-// Hold has requests wait until release is called, which may be done twice.
+// Hold makes requests wait until release is called. release may be called twice.
 func (e *Echo) Hold() (release func()) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -61,7 +61,7 @@ func (e *Echo) Hold() (release func()) {
 	return sync.OnceFunc(func() { close(gate) })
 }
 
-// Busy returns how many requests were taken and not answered.
+// Busy returns how many requests were taken but not answered.
 func (e *Echo) Busy() int { return int(e.busy.Load()) }
 
 // ID implements virtio.Device.

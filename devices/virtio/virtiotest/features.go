@@ -16,8 +16,8 @@ const (
 	failed      = virtio.StatusFailed
 )
 
-// accepted resets the device, has write write its features, and says whether
-// it takes them.
+// accepted resets the device, calls write to write its features, and reports whether
+// the device accepts them.
 func (s *suite) accepted(write func()) bool {
 	s.Helper()
 	s.d.reset()
@@ -28,7 +28,8 @@ func (s *suite) accepted(write func()) bool {
 	return s.d.Get(Status)&featuresOK != 0
 }
 
-// checkFeatures: what is accepted, §2.2.2, and that it stays, §3.1.1.
+// checkFeatures: which features are accepted, §2.2.2, and that they do not change,
+// §3.1.1.
 func checkFeatures(s *suite) {
 	d := s.d
 	offered := d.Offered()
@@ -72,7 +73,7 @@ func checkFeatures(s *suite) {
 	if got := d.Get(DriverFeature); s.kind != MMIO && got != 0 {
 		s.Errorf("features changed to %#x after FEATURES_OK", got)
 	}
-	d.Choose(^uint64(0)) // nothing follows from it
+	d.Choose(^uint64(0)) // has no effect
 	d.Set(Status, acknowledge|driver|featuresOK)
 	if got := d.Get(Status); got != acknowledge|driver|featuresOK {
 		s.Errorf("status %#x", got)

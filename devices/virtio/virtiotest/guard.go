@@ -13,7 +13,7 @@ type span struct {
 	n    uint64
 }
 
-// A guard is RAM as it was, but for what may change.
+// A guard is a copy of RAM, except what may change.
 type guard struct {
 	b      *Board
 	pieces []piece
@@ -24,7 +24,7 @@ type piece struct {
 	was  []byte
 }
 
-// guard remembers all RAM outside of free; check then says what has changed.
+// guard copies all RAM outside free; check then reports changes.
 func (b *Board) guard(free []span) *guard {
 	g := &guard{b: b}
 	free = slices.Clone(free)
@@ -50,8 +50,8 @@ func (g *guard) remember(from, to mem.Addr) {
 	}
 }
 
-// snapshot is bytes.Clone, but that the race detector need not look at all RAM,
-// which would take most of a test's time. So is equal.
+// snapshot is bytes.Clone without the race detector, which would otherwise look at
+// all RAM and take most of a test's time. equal likewise.
 //
 //go:norace
 func snapshot(b []byte) []byte {

@@ -10,12 +10,12 @@ import (
 	"vmm/mem"
 )
 
-// A table is a list of hostile cases, which are one subtest. It is made for a
-// suite because what there is depends on transport and ring.
+// A table is a list of hostile cases that form one subtest. A function makes it for a
+// suite, because the cases depend on transport and ring.
 type table struct {
 	name  string
 	cases func(s *suite) []hostile
-	ring  bool // of the rings, not of the transport
+	ring  bool // tests the rings, not the transport
 }
 
 var tables = []table{
@@ -35,25 +35,25 @@ var tables = []table{
 	{"hostile MSI-X", msixCases, false},
 }
 
-// A hostile is what a bad driver does. The device is started and idle when do is
-// called, for its first queue. After act the device must get where want says
-// within the deadline, must not have written to RAM that was not given to it,
-// and must work after a reset.
+// A hostile is something that a bad driver does. The device is started and idle when
+// do is called, for its first queue. After act the device must reach the state in
+// want within the deadline, must not write to RAM that was not given to it, and must
+// work after a reset.
 type hostile struct {
 	name     string
 	features uint64 // besides those of the ring's format
 	want     want
-	// do prepares RAM and returns what may be written besides the device areas,
-	// and the act.
+	// do prepares RAM. It returns what may be written besides the device areas, and
+	// the act.
 	do func(q *Queue) (free []span, act func())
 }
 
 type want int
 
 const (
-	harmless want = iota // nothing follows: no NEEDS_RESET
+	harmless want = iota // no effect: no NEEDS_RESET
 	breaks               // DEVICE_NEEDS_RESET
-	ends                 // that, or something is used
+	ends                 // DEVICE_NEEDS_RESET, or something is used
 	answers              // something is used
 )
 
@@ -64,7 +64,8 @@ func (s *suite) runTable(t *testing.T, table table) {
 			s.Skip("not of this transport or ring")
 		}
 		for i, c := range list {
-			// Each part is the same behind all of the other: there, some do.
+			// Each half is the same for every variant of the other, so there only
+			// some cases run.
 			if i%4 != 0 && (table.ring && s.kind != MMIO || !table.ring && s.packed) {
 				continue
 			}
@@ -120,8 +121,8 @@ func (s *suite) reaches(q *Queue, w want) {
 	}
 }
 
-// good returns the chain of a valid request, of two readable and two writable
-// buffers if it has so many bytes, and what of RAM is writable.
+// good returns the chain of a valid request, with two readable and two writable
+// buffers if it has enough bytes, and which RAM is writable.
 func (s *suite) good(q *Queue) ([]desc, []span) {
 	s.Helper()
 	r := s.request(q.index)
@@ -132,7 +133,7 @@ func (s *suite) good(q *Queue) ([]desc, []span) {
 	return chain, []span{{t.room, uint64(t.In)}}
 }
 
-// linked returns a chain as descriptors of the ring from the first on.
+// linked returns a chain as ring descriptors, starting at the first.
 func linked(chain []desc) []desc {
 	chain = append([]desc(nil), chain...)
 	for i := range chain[:len(chain)-1] {
@@ -157,7 +158,7 @@ func submit(q *Queue, descs []desc, heads ...uint16) func() {
 	return q.Notify
 }
 
-// both returns a case twice: with the chain that edit makes of a good one in the
+// both returns a case twice, with the chain that edit makes of a good one: in the
 // ring, and in a table.
 func (s *suite) both(name string, w want, edit func(chain []desc) []desc) []hostile {
 	make := func(inTable bool) func(q *Queue) ([]span, func()) {
@@ -176,8 +177,8 @@ func (s *suite) both(name string, w want, edit func(chain []desc) []desc) []host
 	}
 }
 
-// sorted ranges over a map in the same order always, so that a failure is found
-// again.
+// sorted ranges over a map always in the same order, so that a failure can be
+// reproduced.
 func sorted[V any](m map[string]V) iter.Seq2[string, V] {
 	return func(yield func(string, V) bool) {
 		for _, k := range slices.Sorted(maps.Keys(m)) {
@@ -188,7 +189,7 @@ func sorted[V any](m map[string]V) iter.Seq2[string, V] {
 	}
 }
 
-// badAddresses are buffers that are not in RAM.
+// badAddresses returns buffers that are not in RAM.
 func (s *suite) badAddresses() map[string]desc {
 	config, _ := s.d.access.config()
 	const lowEnd, highEnd = lowBase + lowSize, highBase + highSize
@@ -276,7 +277,7 @@ func lengthCases(s *suite) (list []hostile) {
 		return append([]desc{last}, c...)
 	})
 	if raced {
-		return list // "much to read" has the rings of other queues in it
+		return list // "much to read" includes the rings of other queues
 	}
 	add("much to read", ends, func(c []desc) []desc {
 		return append([]desc{{addr: lowBase, n: lowSize - 0x8000}}, c[len(c)-1])
@@ -290,7 +291,7 @@ func orderCases(s *suite) (list []hostile) {
 	w := func(c []desc) desc { return desc{addr: c[len(c)-1].addr, n: 1, flags: flagWrite} }
 	add("writable, readable", func(c []desc) []desc { return []desc{w(c), r(c)} })
 	add("good, readable", func(c []desc) []desc {
-		if c[len(c)-1].flags&flagWrite == 0 { // then more to read is no fault
+		if c[len(c)-1].flags&flagWrite == 0 { // more to read would be valid
 			c = append(c, w(c))
 		}
 		return append(c, r(c))

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// barCases put the BARs where something else is, while the device works.
+// barCases move the BARs on top of something else while the device works.
 func barCases(s *suite) (list []hostile) {
 	if s.kind == MMIO {
 		return nil
@@ -51,7 +51,7 @@ func barCases(s *suite) (list []hostile) {
 	return list
 }
 
-// togglePorts has I/O decoding off and on while both ways to notify are used.
+// togglePorts turns I/O decoding off and on while both ways to notify are used.
 func (s *suite) togglePorts(q *Queue) {
 	p := s.d.pci()
 	command := p.cfg(cfgCommand, 2)
@@ -77,7 +77,7 @@ func (s *suite) togglePorts(q *Queue) {
 	}
 }
 
-// barPlaces is where a BAR might be moved to.
+// barPlaces returns addresses to move a BAR to.
 func (s *suite) barPlaces(i int, size uint64) map[string]uint64 {
 	p, other := s.d.pci(), s.other.pci()
 	if p.ports[i] {
@@ -95,7 +95,7 @@ func (s *suite) barPlaces(i int, size uint64) map[string]uint64 {
 	}
 }
 
-// barMoves moves one BAR.
+// barMoves returns the cases that move one BAR.
 func (s *suite) barMoves(i int, size uint64) (list []hostile) {
 	p := s.d.pci()
 	for name, addr := range sorted(s.barPlaces(i, size)) {
@@ -123,14 +123,14 @@ func (s *suite) barMoves(i int, size uint64) (list []hostile) {
 // Offsets in the capability.
 const capBAR, capOffset, capLength, capData = 4, 8, 12, 16
 
-// aim says what the window is to.
+// aim sets what the window accesses.
 func (a *pciAccess) aim(bar, offset, length uint32) {
 	a.setCfg(a.accessCap+capBAR, 1, bar)
 	a.setCfg(a.accessCap+capOffset, 4, offset)
 	a.setCfg(a.accessCap+capLength, 4, length)
 }
 
-// useAccess drives a device through the window alone, but for what is before.
+// useAccess drives a device through the window alone, after the initial setup.
 func (s *suite) useAccess(q *Queue) {
 	p, status := s.d.pci(), uint32(commonPlaces[Status].off)
 	p.aim(0, status, 1)
@@ -265,8 +265,8 @@ func msixCases(s *suite) (list []hostile) {
 	return list
 }
 
-// scribble accesses the BAR of MSI-X everywhere, and leaves alone what a write
-// of this width would mean something to.
+// scribble accesses the MSI-X BAR everywhere, except for writes of this width that
+// would have an effect.
 func (a *pciAccess) scribble(width int, table uint64) {
 	for off := uint64(0); off < a.sizes[a.tableBAR]; off += 13 {
 		a.b.Memory.Read(a.bars[a.tableBAR]+off, make([]byte, width))

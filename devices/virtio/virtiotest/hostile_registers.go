@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// registerCases access every register at every wrong width and place, and write
-// those that cannot be written.
+// registerCases access every register with every wrong width and offset, and write
+// the read-only ones.
 func registerCases(s *suite) (list []hostile) {
 	base, right := s.registerMap()
 	for word := uint64(0); word < 0x100; word += 4 {
@@ -55,8 +55,8 @@ func registerCases(s *suite) (list []hostile) {
 	return list
 }
 
-// registerMap returns where the registers are, and a function that tells the
-// width of an access that means something; 0 if there is none.
+// registerMap returns where the registers are, and a function that returns the valid
+// access width at an offset, or 0.
 func (s *suite) registerMap() (base uint64, right func(off uint64) int) {
 	places := &commonPlaces
 	if s.kind == MMIO {

@@ -39,7 +39,7 @@ func indirectCases(s *suite) (list []hostile) {
 		return table(q, c, func(d *desc) { d.flags |= flagWrite }) // §2.7.5.3.2: ignored
 	})
 	add("table at an odd address", indirectFeature, ends, func(q *Queue, c []desc) []desc {
-		d := s.tableOf(q, append(c, desc{})) // one byte further, all is garbage
+		d := s.tableOf(q, append(c, desc{})) // one byte further on, everything is garbage
 		return []desc{{addr: d.addr + 1, n: d.n - 16, flags: flagIndirect}}
 	})
 	// The device's queue is larger than the ring (§2.7.5.3.1).
@@ -59,9 +59,9 @@ func indirectCases(s *suite) (list []hostile) {
 	return list
 }
 
-// nestedTables are tables in tables.
+// nestedTables returns cases with tables in tables.
 func (s *suite) nestedTables() (list []hostile) {
-	inner := ends // packed: flags in tables but WRITE mean nothing, §2.8.7
+	inner := ends // packed: flags in tables mean nothing, except WRITE, §2.8.7
 	if !s.packed {
 		inner = breaks
 	}
@@ -95,7 +95,7 @@ func (s *suite) putFlags(q *Queue, table mem.Addr, flags uint16) {
 	le.PutUint16(s.board.bytes(table+at, 2), flags)
 }
 
-// splitTables are cases of tables whose descriptors have a next.
+// splitTables returns cases of tables whose descriptors use next.
 func (s *suite) splitTables() (list []hostile) {
 	if s.packed {
 		return []hostile{{"a table at the end of a list", indirectFeature, breaks, func(q *Queue) ([]span, func()) {
@@ -188,7 +188,7 @@ func splitCases(s *suite) (list []hostile) {
 	return list
 }
 
-// indexCases are jumps of the available index.
+// indexCases returns cases where the available index jumps.
 func (s *suite) indexCases(size uint16) (list []hostile) {
 	for name, idx := range sorted(map[string]uint16{"by one more than the ring": size + 1, "by 32768": 0x8000, "back by one": 0xffff, "back by the ring": -size, "back by 32767": 0x8001}) {
 		list = append(list, hostile{"idx jumps " + name, 0, breaks, func(q *Queue) ([]span, func()) {
@@ -199,7 +199,7 @@ func (s *suite) indexCases(size uint16) (list []hostile) {
 	}
 	list = append(list, hostile{"idx jumps over chains that are not there", 0, ends, func(q *Queue) ([]span, func()) {
 		r := q.ring.(*split)
-		r.idx.Store(size) // zeroes: empty chains
+		r.idx.Store(size) // zeros: empty chains
 		return nil, q.Notify
 	}})
 	list = append(list, hostile{"idx goes back after a chain", 0, breaks, func(q *Queue) ([]span, func()) {
@@ -244,7 +244,7 @@ func packedCases(s *suite) (list []hostile) {
 		}})
 	}
 	same := func(c []desc) []desc { return c }
-	add("ID out of range", answers, same, uint16(size)) // §2.8.6: it is the driver's own
+	add("ID out of range", answers, same, uint16(size)) // §2.8.6: the ID is the driver's own
 	add("ID 65535", answers, same, 0xffff)
 	add("a list without its end", breaks, func(c []desc) []desc {
 		c[len(c)-1].flags |= flagNext
@@ -265,7 +265,7 @@ func packedCases(s *suite) (list []hostile) {
 	add("twice the ring", breaks, loop(2*size, 0))
 	add("unknown flags", answers, func(c []desc) []desc {
 		for i := range c {
-			c[i].flags |= 0x7f78 // all but AVAIL, USED, and what has a meaning
+			c[i].flags |= 0x7f78 // all except AVAIL, USED, and those that have a meaning
 		}
 		return c
 	})
@@ -282,15 +282,15 @@ func packedCases(s *suite) (list []hostile) {
 	})
 	add("of the next lap", harmless, func(c []desc) []desc {
 		for i := range c {
-			c[i].flags ^= flagUsed | flagAvail // AVAIL is set, and so cleared
+			c[i].flags ^= flagUsed | flagAvail // AVAIL is set, so this clears it
 		}
 		return c
 	})
 	return append(list, s.eventCases(size)...)
 }
 
-// eventCases are event suppression structures that mean nothing, or not what
-// a driver would say.
+// eventCases returns event suppression structures that mean nothing, or that no
+// driver would write.
 func (s *suite) eventCases(size int) (list []hostile) {
 	for _, event := range []uint32{1 << 16, 3 << 16, 0xffff, 2<<16 | 0xffff, 2<<16 | 0x7fff, 2<<16 | 0x8000, 0xffffffff, 2<<16 | uint32(size)} {
 		for _, features := range []uint64{0, virtio.FeatureEventIdx} {

@@ -8,10 +8,10 @@ import (
 	"vmm/mem"
 )
 
-const anything want = -1 // nothing is asked but what is asked of all
+const anything want = -1 // only what is required of every case
 
-// atSetup is a case of a first queue that is put where edit says. Its free RAM
-// is what edit returns.
+// atSetup is a case whose first queue is placed where edit says. edit returns its
+// free RAM.
 func (s *suite) atSetup(name string, w want, edit func(l *virtq.Layout) []span) hostile {
 	return hostile{name, 0, w, func(old *Queue) ([]span, func()) {
 		s.d.reset()
@@ -60,8 +60,8 @@ func areaCases(s *suite) (list []hostile) {
 	return append(list, s.overlapCases()...)
 }
 
-// overlapCases are rings whose areas are the same RAM. What is in it is what the
-// device makes of it, and, where no race detector watches, garbage.
+// overlapCases returns rings whose areas share the same RAM. It holds zeros, which
+// the device overwrites, and also garbage unless the race detector runs.
 func (s *suite) overlapCases() (list []hostile) {
 	fills := []byte{0}
 	if !raced {
@@ -128,8 +128,8 @@ func sizeCases(s *suite) (list []hostile) {
 	return list
 }
 
-// live is a case that does something to a device while it works, which must go
-// on to work without a reset.
+// live is a case that does something to a device while it works. The device must
+// continue to work without a reset.
 func (s *suite) live(name string, do func(q *Queue)) hostile {
 	return hostile{name, 0, harmless, func(q *Queue) ([]span, func()) {
 		s.answers(1)
@@ -141,7 +141,7 @@ func (s *suite) live(name string, do func(q *Queue)) hostile {
 	}}
 }
 
-// queueRegisters are those that a driver can write of a queue.
+// queueRegisters are the queue registers that a driver can write.
 var queueRegisters = []Register{QueueSize, QueueDesc, QueueDescHigh, QueueDriver, QueueDriverHigh, QueueDevice, QueueDeviceHigh}
 
 func liveCases(s *suite) (list []hostile) {
@@ -199,7 +199,7 @@ func liveCases(s *suite) (list []hostile) {
 func kickCases(s *suite) (list []hostile) {
 	n := len(s.d.Sizes)
 	absent := []int{n, n + 1, 100, 255, 0x3ff}
-	if s.kind == MSIX { // which has the number in the value
+	if s.kind == MSIX { // its notifications carry the queue number in the value
 		absent = append(absent, 0x7fff, 0xff00, 0xffff)
 	}
 	for _, queue := range absent {

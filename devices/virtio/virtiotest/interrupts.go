@@ -23,7 +23,7 @@ func onlyMSIX(do func(*suite)) func(*suite) {
 	}
 }
 
-// one has one request of q answered and handles no interrupt.
+// one makes q answer one request, and handles no interrupt.
 func (s *suite) one(q *Queue) {
 	s.Helper()
 	q.Submit(s.request(q.index))
@@ -31,8 +31,8 @@ func (s *suite) one(q *Queue) {
 	q.Poll(q.Done + 1)
 }
 
-// counted waits until n signals were counted since before, then resets the
-// device, after which there must be no more.
+// counted waits until n signals have come since before, then resets the device. After
+// that no more may come.
 func (s *suite) counted(c *Signals, before, n int64) {
 	s.Helper()
 	s.d.until("interrupts", func() bool { return c.Count()-before >= n })
@@ -68,7 +68,7 @@ func checkEach(s *suite) {
 	}
 }
 
-// checkNone: NO_INTERRUPT, DISABLE, and a used_event that is far.
+// checkNone: NO_INTERRUPT, DISABLE, and a distant used_event.
 func checkNone(s *suite) {
 	for _, features := range []uint64{0, virtio.FeatureEventIdx} {
 		s.d.Start(s.setupWith(features))
@@ -91,14 +91,15 @@ func checkNone(s *suite) {
 	}
 }
 
-// checkEvent: an interrupt when as many chains are used as the driver says.
+// checkEvent: the interrupt comes once as many chains are used as the driver asked
+// for.
 func checkEvent(s *suite) {
 	for later := range uint16(5) {
 		setup := s.setupWith(virtio.FeatureEventIdx | virtio.FeatureIndirectDesc)
 		setup.Indirect = true // a chain is one descriptor
 		s.d.Start(setup)
 		q := s.driven()[0]
-		for range 13 { // so that it spans the ring's end
+		for range 13 { // so that it crosses the ring's end
 			s.one(q)
 			s.d.access.handle()
 		}
@@ -123,8 +124,8 @@ func checkEvent(s *suite) {
 	}
 }
 
-// drained returns once all interrupts for what is used were made: a pause waits
-// for them, and Resume makes another for each queue.
+// drained returns once all interrupts for used buffers have been made: a pause waits
+// for them, and Resume makes one more for each queue.
 func (s *suite) drained() {
 	s.Helper()
 	s.d.Slot.Release()
@@ -169,13 +170,13 @@ func checkISR(s *suite) {
 	}
 }
 
-// checkConfigChange: NEEDS_RESET comes with an interrupt of the configuration,
-// §2.1.2, and bit 1 of ISR.
+// checkConfigChange: NEEDS_RESET comes with a configuration interrupt, §2.1.2, and
+// bit 1 of ISR.
 func checkConfigChange(s *suite) {
 	s.d.Start(s.setup())
 	c := s.d.access.signals(-1)
 	before := c.Count()
-	q := s.driven()[0] // of another the device need not take anything
+	q := s.driven()[0] // the device need not take anything from other queues
 	q.ring.raw([]desc{{addr: 0xdead_0000_0000, n: 4, flags: flagWrite}})
 	q.Notify()
 	s.d.until("an interrupt", func() bool { return c.Count() > before })
@@ -192,12 +193,12 @@ func checkConfigChange(s *suite) {
 		q.Notify()
 	}
 	s.bystander()
-	s.drained() // which makes up for what may have been lost
+	s.drained() // makes up for interrupts that may have been lost
 	s.counted(c, before, 2)
 }
 
-// checkMasked: what comes while a vector is masked is pending, and comes once
-// when it is unmasked.
+// checkMasked: interrupts that come while a vector is masked are pending, and come
+// once when it is unmasked.
 func checkMasked(s *suite) {
 	p := s.d.pci()
 	for _, function := range []bool{false, true} {
@@ -271,7 +272,7 @@ func checkNoVector(s *suite) {
 	}
 }
 
-// checkINTxDisabled: the pin is disconnected, and ISR works on.
+// checkINTxDisabled: the pin is disconnected, and ISR continues to work.
 func checkINTxDisabled(s *suite) {
 	if s.kind != INTx {
 		s.Skip("no INTx")

@@ -21,7 +21,7 @@ func onlyPCI(do func(*suite)) func(*suite) {
 
 func (s *suite) master(on bool) { s.d.BusMaster(on) }
 
-// BusMaster sets that bit of a PCI device's Command, or clears it (PCI 3.0 §6.2.2).
+// BusMaster sets or clears that bit of a PCI device's Command (PCI 3.0 §6.2.2).
 func (d *Driver) BusMaster(on bool) {
 	p := d.pci()
 	command := p.cfg(cfgCommand, 2) &^ commandMaster
@@ -31,8 +31,8 @@ func (d *Driver) BusMaster(on bool) {
 	p.setCfg(cfgCommand, 2, command)
 }
 
-// quiet does what should have no effect, and sees that nothing is written to RAM
-// but by the bystander, and that there is no interrupt.
+// quiet does what should have no effect. It checks that only the bystander writes to
+// RAM, and that there is no interrupt.
 func (s *suite) quiet(do func()) {
 	s.Helper()
 	do()
@@ -60,8 +60,8 @@ func (s *suite) quiet(do func()) {
 	}
 }
 
-// checkMasterOff: what is submitted meanwhile is answered when it is on again, by
-// itself.
+// checkMasterOff: requests submitted while bus mastering is off are answered, without
+// a kick, when it is on again.
 func checkMasterOff(s *suite) {
 	for _, features := range []uint64{0, 1 << 28, 1 << 29} { // INDIRECT_DESC, EVENT_IDX
 		setup := s.setupWith(features)
@@ -90,7 +90,7 @@ func checkMasterOff(s *suite) {
 	}
 }
 
-// checkMasterStart starts the device, and resets it, without.
+// checkMasterStart starts and resets the device with bus mastering off.
 func checkMasterStart(s *suite) {
 	for _, reset := range []bool{false, true} {
 		s.d.reset()
@@ -114,8 +114,8 @@ func checkMasterStart(s *suite) {
 	}
 }
 
-// owing has a request in the device when bus mastering ends, which the host answers
-// after that. Its driver must not hear of it.
+// owing leaves a request in the device when bus mastering ends; the host answers it
+// afterwards. The driver must not be told.
 func (s *suite) owing() *Queue {
 	s.Helper()
 	s.d.Start(s.setup())
@@ -130,8 +130,8 @@ func (s *suite) owing() *Queue {
 	return q
 }
 
-// checkMasterSlow: a request that was in the device is used once it is on again; or
-// never, if the device is reset.
+// checkMasterSlow: a request that was in the device is used once bus mastering is on
+// again, or never if the device is reset.
 func checkMasterSlow(s *suite) {
 	for range 3 {
 		q := s.owing()
@@ -150,7 +150,7 @@ func checkMasterSlow(s *suite) {
 	}
 }
 
-// checkMasterPause: likewise over a pause and a restore.
+// checkMasterPause is checkMasterSlow across a pause and a restore.
 func checkMasterPause(s *suite) {
 	for _, again := range []func(){s.pause, s.restore} {
 		q := s.owing()
@@ -168,8 +168,8 @@ func checkMasterPause(s *suite) {
 	}
 }
 
-// checkMasterToggle turns it off and on all the time: no request is lost or comes
-// twice.
+// checkMasterToggle keeps turning bus mastering off and on: no request is lost or
+// comes twice.
 func checkMasterToggle(s *suite) {
 	s.d.Start(s.setup())
 	stop := make(chan struct{})

@@ -7,17 +7,17 @@ import (
 	"vmm/devices/virtio"
 )
 
-// Notice checks that a driver hears of a change of its device's configuration that
-// is made while it is paused, or before one that was restored goes on, once it
-// does; by an interrupt and by another generation. change makes one that differs
-// from what is there, and ready, if it is not nil, is what the driver does before
-// it cares.
+// Notice checks that a driver is told of a change of its device's configuration that
+// is made while the device is paused, or before a restored device is resumed. The
+// driver must be told on resume, by an interrupt and a new generation. change makes a
+// configuration that differs from the current one. ready, if not nil, is what the
+// driver does before it listens for changes.
 func Notice(t *testing.T, fresh func() virtio.Device, change func(virtio.Device), ready func(*Driver)) {
 	for _, kind := range []Kind{MSIX, INTx, MMIO} {
 		for _, name := range []string{"pause", "saved with it", "restored"} {
 			t.Run(kind.String()+"/"+name, func(t *testing.T) {
 				n := &notice{change: change, b: NewBoard(t, nil), dev: fresh()}
-				change(n.dev) // before there is anybody to hear of it
+				change(n.dev) // before there is a driver to tell
 				n.d = NewDriver(t, n.b, n.b.Add(kind, n.dev), false)
 				n.d.Start(Setup{Features: n.dev.Features()})
 				if n.told() {
@@ -61,7 +61,7 @@ type notice struct {
 	seen   int64
 }
 
-// told says whether the driver was told since the last call.
+// told reports whether the driver was told since the last call.
 func (n *notice) told() bool {
 	if n.d.Slot.Kind != MSIX {
 		return n.d.access.handle()&2 != 0
@@ -71,7 +71,7 @@ func (n *notice) told() bool {
 	return n.seen != was
 }
 
-// restore has another device, on another board, go on.
+// restore continues with another device, on another board.
 func (n *notice) restore(t *testing.T, dev virtio.Device, kind Kind) {
 	saved := n.b.Save()
 	b := NewBoard(t, n.b.RAM)
@@ -82,7 +82,7 @@ func (n *notice) restore(t *testing.T, dev virtio.Device, kind Kind) {
 	n.d.Attach(b, slot)
 }
 
-// heard sees that the driver hears of what is done.
+// heard checks that the driver is told of what do does.
 func (n *notice) heard(t *testing.T, do func()) {
 	t.Helper()
 	before, config := n.d.Get(Generation), make([]byte, 64)

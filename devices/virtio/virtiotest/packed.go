@@ -11,13 +11,13 @@ type packed struct {
 	layout      virtq.Layout
 	format      virtq.Format
 	size        int
-	words       []uint32 // four a descriptor; the last is id and flags
+	words       []uint32 // four per descriptor; the last is id and flags
 	driverEvent *uint32
 	deviceEvent *uint32
 
 	ids             []uint16 // free
 	length          []int    // of the chain with this ID
-	room            int      // descriptors
+	room            int      // free descriptors
 	at, taken       int
 	wrap, takenWrap uint32
 	added           uint16
@@ -59,7 +59,7 @@ func (r *packed) add(chain []desc) uint16 {
 	return id
 }
 
-// publish writes descriptors, and the flags of the first of them last.
+// publish writes descriptors, and the flags of the first one last.
 func (r *packed) publish(chain []desc, id uint16) {
 	first, word := r.at, uint32(0)
 	for i, d := range chain {
@@ -90,7 +90,7 @@ func (r *packed) raw(descs []desc, heads ...uint16) {
 	r.publish(descs, id)
 }
 
-// wantsKick is §2.8.21.3.1 as Linux does it.
+// wantsKick does as §2.8.21.3.1 says, in Linux's way.
 func (r *packed) wantsKick() bool {
 	now := uint16(r.at)
 	old := now - r.added
@@ -119,7 +119,7 @@ func (r *packed) used() (uint16, uint32, bool) {
 	word := atomic.LoadUint32(&e[3])
 	id, n := uint16(word), uint32(0)
 	if word>>16&flagWrite != 0 {
-		n = e[2] // §2.8.3: else it means nothing
+		n = e[2] // §2.8.3: otherwise it means nothing
 	}
 	if int(id) >= r.size {
 		return 0xffff, n, true

@@ -26,7 +26,7 @@ func (s *suite) pause() {
 	s.board.Resume()
 }
 
-// restore has the drivers go on with new devices on a new board. The old ones
+// restore makes the drivers continue with new devices on a new board. The old devices
 // are closed.
 func (s *suite) restore() {
 	s.Helper()
@@ -66,10 +66,10 @@ func checkPause(s *suite) {
 			n := map[*Queue]int{}
 			for _, q := range s.driven() {
 				q.Submit(s.request(q.index))
-				q.Notify() // as a doorbell does that was rung before
+				q.Notify() // like a doorbell that was rung before
 				n[q] = q.Done + len(q.flight)
 			}
-			s.board.Pause() // twice is once
+			s.board.Pause() // pausing twice is like pausing once
 			s.board.Resume()
 			s.board.Resume()
 			for q, n := range n {
@@ -100,8 +100,8 @@ func checkPauseSteps(s *suite) {
 	}
 }
 
-// checkRestore has requests answered before, during and after: none is lost,
-// none comes twice.
+// checkRestore checks that requests are answered before, during and after a restore:
+// none is lost, none comes twice.
 func checkRestore(s *suite) {
 	for i, features := range []uint64{0, virtio.FeatureEventIdx | virtio.FeatureIndirectDesc} {
 		setup := s.setupWith(features)
@@ -115,7 +115,7 @@ func checkRestore(s *suite) {
 					q.Submit(s.request(q.index))
 				}
 				if n&1 != 0 {
-					q.Kick() // else they are found
+					q.Kick() // otherwise the device finds them
 				}
 				want[q.index] = q.Done + n
 			}
@@ -130,8 +130,8 @@ func checkRestore(s *suite) {
 	}
 }
 
-// checkRestoreStreaming restores again and again while requests stream. No vCPU
-// runs meanwhile.
+// checkRestoreStreaming restores repeatedly while requests stream. No vCPU runs
+// meanwhile.
 func checkRestoreStreaming(s *suite) {
 	setup := s.setupWith(virtio.FeatureEventIdx)
 	s.d.Start(setup)
@@ -156,7 +156,7 @@ func checkRestoreStreaming(s *suite) {
 	}
 }
 
-// checkRestoreBroken: NEEDS_RESET outlives a restore.
+// checkRestoreBroken: NEEDS_RESET survives a restore.
 func checkRestoreBroken(s *suite) {
 	s.d.Start(s.setup())
 	for _, q := range s.driven() {
@@ -168,7 +168,7 @@ func checkRestoreBroken(s *suite) {
 	s.needsReset()
 	s.restore()
 	s.needsReset()
-	c := s.d.access.signals(-1) // which is new
+	c := s.d.access.signals(-1) // these signals are new
 	s.d.until("an interrupt after the restore", func() bool { return c.Count() > 0 })
 }
 
@@ -216,8 +216,8 @@ func checkPauseSlow(s *suite) {
 	}
 }
 
-// checkPauseReset: what has begun to be reset is so after a pause, and in what
-// is saved; a vCPU that waits for it is let go.
+// checkPauseReset: a reset that has begun is complete after a pause, and in the saved
+// state. A vCPU that waits for it is released.
 func checkPauseReset(s *suite) {
 	for _, queue := range []bool{false, true} {
 		d := s.d
@@ -237,7 +237,7 @@ func checkPauseReset(s *suite) {
 		}
 		d.Slot.Release()
 		select {
-		case <-vcpu: // it waits no more, though the host does
+		case <-vcpu: // it no longer waits, though the host does
 		case <-time.After(Deadline):
 			s.Fatal("Release does not let go a vCPU")
 		}
@@ -254,9 +254,9 @@ func checkPauseReset(s *suite) {
 	}
 }
 
-// mostLoads returns how many places of a snapshot are tried: one that has much data
-// in it, as a console's input, takes long to read, and eight times as long where the
-// race detector watches.
+// mostLoads returns how many positions of a snapshot are tried. A snapshot with much
+// data, such as a console's input, takes long to load, and eight times as long under
+// the race detector.
 func mostLoads() int {
 	if raced {
 		return 1 << 8
@@ -264,7 +264,7 @@ func mostLoads() int {
 	return 1 << 10
 }
 
-// checkLoad: a snapshot is foreign bytes.
+// checkLoad: a snapshot is untrusted bytes.
 func checkLoad(s *suite) {
 	s.d.Start(s.setup())
 	s.answers(1)

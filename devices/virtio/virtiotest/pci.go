@@ -24,18 +24,18 @@ const (
 	msixMask   = 1 << 14
 )
 
-// pciAccess is the PCI transport, as a guest finds it out.
+// pciAccess is the PCI transport, as a guest discovers it.
 type pciAccess struct {
 	b *Board
 	s *Slot
 
-	bars       [6]uint64 // where they are; 0 none
+	bars       [6]uint64 // their addresses; 0 means none
 	sizes      [6]uint64
-	ports      [6]bool              // of I/O space
-	structures [capAccess + 1]place // but those for notifications
+	ports      [6]bool              // in I/O space
+	structures [capAccess + 1]place // except those for notifications
 	length     [capAccess + 1]uint64
 	bells      []bell // all
-	bell       bell   // that is used
+	bell       bell   // the one in use
 	accessCap  int    // offset of VIRTIO_PCI_CAP_PCI_CFG
 	msixCap    int
 	tableBAR   int
@@ -49,8 +49,8 @@ type bell struct {
 	length                   uint64
 }
 
-// cfg and setCfg access configuration space: by memory with MSI-X, by ports
-// with INTx, so that both ways are in use.
+// cfg and setCfg access configuration space: through memory with MSI-X, through ports
+// with INTx, so that both ways are tested.
 func (a *pciAccess) cfg(reg, width int) uint32 {
 	var p [4]byte
 	if a.s.Kind == MSIX {
@@ -97,7 +97,7 @@ func (a *pciAccess) find() {
 	a.setMSIX(a.s.Kind == MSIX)
 }
 
-// home is where a guest puts a BAR: not where firmware did.
+// home returns where a guest puts a BAR: not where firmware put it.
 func (a *pciAccess) home(i int) uint64 {
 	base := uint64(winBase + 0x80_0000)
 	switch {
@@ -111,7 +111,7 @@ func (a *pciAccess) home(i int) uint64 {
 
 func (a *pciAccess) is64(i int) bool { return a.cfg(cfgBAR+4*i, 4)&7 == 2<<1 }
 
-// size finds the sizes of the BARs, §6.2.5.1.
+// size determines the sizes of the BARs, §6.2.5.1.
 func (a *pciAccess) size() {
 	for i := 0; i < 6; i++ {
 		reg := cfgBAR + 4*i
@@ -143,7 +143,7 @@ func (a *pciAccess) placeBAR(i int, addr uint64) {
 	a.bars[i] = addr
 }
 
-// capabilities walks the list, §6.7.
+// capabilities walks the capability list, §6.7.
 func (a *pciAccess) capabilities() {
 	a.bells = nil
 	if a.cfg(cfgStatus, 2)>>4&1 == 0 {
@@ -171,7 +171,7 @@ func (a *pciAccess) capabilities() {
 			a.b.tb.Fatalf("no capability of type %d", kind)
 		}
 	}
-	for _, bell := range a.bells { // the first that is usable
+	for _, bell := range a.bells { // use the first that is usable
 		if a.s.Kind == MSIX || !a.ports[bell.bar] {
 			a.bell = bell
 			return
@@ -180,7 +180,7 @@ func (a *pciAccess) capabilities() {
 	a.b.tb.Fatal("no capability for notifications")
 }
 
-// structure is a struct virtio_pci_cap, §4.1.4.
+// structure reads a struct virtio_pci_cap, §4.1.4.
 func (a *pciAccess) structure(at int) {
 	kind, bar := a.cfg(at+3, 1), int(a.cfg(at+4, 1))
 	offset, length := uint64(a.cfg(at+8, 4)), uint64(a.cfg(at+12, 4))
@@ -195,7 +195,7 @@ func (a *pciAccess) structure(at int) {
 	}
 }
 
-// space is the bus that a BAR is on.
+// space returns the bus that a BAR is on.
 func (a *pciAccess) space(bar int) *bus.Bus {
 	if a.ports[bar] {
 		return &a.b.Ports
@@ -203,7 +203,7 @@ func (a *pciAccess) space(bar int) *bus.Bus {
 	return &a.b.Memory
 }
 
-// setMSIX gives each vector a message, and turns it on; or turns it off.
+// setMSIX gives each vector a message and turns MSI-X on, or turns it off.
 func (a *pciAccess) setMSIX(on bool) {
 	if a.msixCap == 0 {
 		return
@@ -223,7 +223,7 @@ func (a *pciAccess) setMSIX(on bool) {
 	a.setCfg(a.msixCap+2, 2, msixEnable)
 }
 
-// mask masks one vector, or unmasks it.
+// mask masks or unmasks one vector.
 func (a *pciAccess) mask(i int, on bool) {
 	v := uint32(0)
 	if on {
@@ -246,7 +246,7 @@ func (a *pciAccess) config() (uint64, uint64) {
 	return a.structures[capDevice].off, a.length[capDevice]
 }
 
-// notify needs queue_notify_off, which has been seen to be the queue's number.
+// notify needs queue_notify_off, which was checked to be the queue's number.
 func (a *pciAccess) notify(queue int) (*bus.Bus, uint64, []byte) {
 	return a.space(a.bell.bar), a.bell.addr + a.bell.multiplier*uint64(queue), le.AppendUint16(nil, uint16(queue))
 }

@@ -9,7 +9,7 @@ import (
 	"vmm/mem"
 )
 
-// A Queue is a driver's side of a queue.
+// A Queue is the driver's side of a queue.
 type Queue struct {
 	d      *Driver
 	index  int
@@ -21,14 +21,14 @@ type Queue struct {
 	Done   int                // how many were answered
 }
 
-// A Ticket is a request that was submitted.
+// A Ticket is a submitted request.
 type Ticket struct {
 	Request
 	ID     uint16
 	Done   bool
-	N      uint32 // bytes that the device has written
+	N      uint32 // bytes that the device wrote
 	room   mem.Addr
-	blocks []span // of RAM, to be given back
+	blocks []span // of RAM, to be freed
 }
 
 func (d *Driver) newQueue(i int, size uint16, features uint64, s Setup) *Queue {
@@ -84,7 +84,7 @@ func (q *Queue) enable() {
 	}
 }
 
-// chain cuts a request into descriptors.
+// chain splits a request into descriptors.
 func (q *Queue) chain(t *Ticket) []desc {
 	cut := q.setup.Cut
 	if cut == 0 {
@@ -125,7 +125,7 @@ func (q *Queue) buffer(t *Ticket, n int) mem.Addr {
 	return a
 }
 
-// Room says whether n more requests fit into the ring, at worst.
+// Room reports whether n more requests fit into the ring in the worst case.
 func (q *Queue) Room(n int) bool {
 	per := 2
 	if q.setup.Indirect {
@@ -155,7 +155,7 @@ func (q *Queue) Submit(r Request) *Ticket {
 	return t
 }
 
-// Kick notifies the device if it wants to be; Notify does anyway.
+// Kick notifies the device if it wants that; Notify always does.
 func (q *Queue) Kick() {
 	if q.ring.wantsKick() {
 		q.Notify()
@@ -165,7 +165,7 @@ func (q *Queue) Kick() {
 // Notify notifies the device.
 func (q *Queue) Notify() { q.d.notify(q.index) }
 
-// Collect takes all that is used, and returns how many those were.
+// Collect takes all used chains, and returns how many there were.
 func (q *Queue) Collect() int {
 	q.d.tb.Helper()
 	n := 0
@@ -205,7 +205,7 @@ func (q *Queue) verify(t *Ticket) error {
 	return t.Check(in, t.N)
 }
 
-// Wait waits for a request, by interrupts alone.
+// Wait waits for a request, using only interrupts.
 func (q *Queue) Wait(t *Ticket) {
 	q.d.tb.Helper()
 	signals := q.d.access.signals(q.vector())
@@ -218,7 +218,7 @@ func (q *Queue) Wait(t *Ticket) {
 			return
 		}
 		if n > 0 {
-			continue // listen was for what has come
+			continue // listen was for what has come already
 		}
 		select {
 		case <-signals.c:
@@ -235,7 +235,7 @@ func (q *Queue) vector() int {
 	return q.index
 }
 
-// Poll waits until n requests in all were answered, without interrupts.
+// Poll waits until n requests in total were answered, without interrupts.
 func (q *Queue) Poll(n int) {
 	q.d.tb.Helper()
 	q.d.until(fmt.Sprintf("%d requests, queue %d", n, q.index), func() bool {
@@ -244,7 +244,7 @@ func (q *Queue) Poll(n int) {
 	})
 }
 
-// given is what the device may write: what its chains have room for, and rings.
+// given returns what the device may write: the room of its chains, and the rings.
 func (q *Queue) given() []span {
 	s := q.ring.device()
 	for _, t := range q.flight {

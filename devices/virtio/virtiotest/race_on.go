@@ -2,7 +2,7 @@
 
 package virtiotest
 
-// raced says that the race detector watches. It sees what a bad driver makes a
-// device do to RAM, too, such as to write one buffer for two requests at once:
-// those cases run without it.
+// raced says that the race detector is on. It also sees what a bad driver makes a
+// device do to RAM, such as writing one buffer for two requests at once: those cases
+// run without it.
 const raced = true

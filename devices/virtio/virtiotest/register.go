@@ -2,11 +2,11 @@ package virtiotest
 
 import "vmm/bus"
 
-// A Register is one that both transports have, under the name of §4.1.4.3, or
-// one of them.
+// A Register is a register of both transports, named as in §4.1.4.3, or of one of
+// them.
 type Register int
 
-// All registers. Those with High are the upper halves of those before.
+// All registers. Those with High are the upper halves of the ones before.
 const (
 	DeviceFeatureSelect Register = iota
 	DeviceFeature
@@ -43,7 +43,7 @@ const (
 // noVector is VIRTIO_MSI_NO_VECTOR.
 const noVector = 0xffff
 
-// A place is where a register is; width 0: the transport has none such.
+// A place is where a register is. Width 0 means that the transport does not have it.
 type place struct {
 	off   uint64
 	width int
@@ -60,7 +60,7 @@ var commonPlaces = [registers]place{
 
 const commonSize = 0x3c
 
-// mmioPlaces are those of §4.2.2.
+// mmioPlaces are the places in §4.2.2.
 var mmioPlaces = [registers]place{
 	DeviceFeature: {0x10, 4}, DeviceFeatureSelect: {0x14, 4}, DriverFeature: {0x20, 4}, DriverFeatureSelect: {0x24, 4},
 	QueueSelect: {0x30, 4}, QueueSizeMax: {0x34, 4}, QueueSize: {0x38, 4}, QueueEnable: {0x44, 4},
@@ -74,18 +74,18 @@ const (
 	mmioConfig = 0x100
 )
 
-// access is how a driver gets at its device: places in the memory bus, but for
+// access is how a driver accesses its device: places on the memory bus, except for
 // notifications.
 type access interface {
-	// find finds the device again, wherever it is, and has it answer.
+	// find finds the device again, wherever it is, and makes it answer.
 	find()
 	register(Register) (addr uint64, width int)
 	config() (addr, size uint64)
-	// notify is the write that notifies, and on which bus.
+	// notify returns the write that notifies, and its bus.
 	notify(queue int) (b *bus.Bus, addr uint64, value []byte)
-	// signals is what is signalled for a queue or, with -1, for the configuration.
+	// signals returns the Signals of a queue or, with -1, of the configuration.
 	signals(queue int) *Signals
-	// handle is the interrupt handler: it returns the ISR, where there is one.
+	// handle is the interrupt handler. It returns the ISR, if there is one.
 	handle() uint32
 }
 

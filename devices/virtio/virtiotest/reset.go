@@ -31,8 +31,8 @@ func checkResetSteps(s *suite) {
 	}
 }
 
-// checkResetRequests resets with requests that are available, kicked, and used;
-// what is used afterwards was before.
+// checkResetRequests resets with requests that are available, kicked, and used.
+// Anything used after the reset was used before it.
 func checkResetRequests(s *suite) {
 	for _, kick := range []bool{false, true} {
 		for n := range 4 {
@@ -71,14 +71,14 @@ func checkResetRequests(s *suite) {
 	s.works()
 }
 
-// bystanderIdle lets time pass, as much as a register access of each device takes.
+// bystanderIdle lets time pass: one register access of each device.
 func (s *suite) bystanderIdle() {
 	s.d.Get(Status)
 	s.other.Get(Status)
 }
 
 // checkResetSlow: until a slow host has answered, status is not 0, and other
-// registers answer promptly; nothing is written once it is 0.
+// registers answer promptly. Once it is 0, nothing more is written.
 func checkResetSlow(s *suite) {
 	release := s.hold()
 	d := s.d
@@ -143,9 +143,9 @@ func checkResetStreaming(s *suite) {
 	s.works()
 }
 
-// A streamer submits requests to all queues, as fast as they are answered, on a
-// goroutine of its own: up to mostStreamed, since each may be kept in a device, whose
-// room for them is bounded (vsock owes the guest an answer to some).
+// A streamer submits requests to all queues as fast as they are answered, on its own
+// goroutine. It submits up to mostStreamed, because a device may keep each, and has
+// limited room for them (vsock owes the guest an answer to some).
 type streamer struct {
 	n  atomic.Int64
 	wg sync.WaitGroup
@@ -156,8 +156,8 @@ const mostStreamed = 512
 func (r *streamer) count() int { return int(r.n.Load()) }
 func (r *streamer) wait()      { r.wg.Wait() }
 
-// stream starts one, which ends when stop is closed. Around each round it holds
-// lock, if that is not nil.
+// stream starts a streamer, which ends when stop is closed. It holds lock, if not
+// nil, around each round.
 func (s *suite) stream(stop <-chan struct{}, lock sync.Locker) *streamer {
 	r := &streamer{}
 	queues := s.driven()
@@ -188,7 +188,7 @@ func (s *suite) stream(stop <-chan struct{}, lock sync.Locker) *streamer {
 	return r
 }
 
-// driverAreas is what a streamer, and what the bystander's driver writes.
+// driverAreas returns what a streamer and the bystander's driver write.
 func (s *suite) driverAreas() []span {
 	return []span{{s.d.rings.addr, uint64(s.d.buffers.end - s.d.rings.addr)}, {s.other.rings.addr, uint64(s.other.buffers.end - s.other.rings.addr)}}
 }

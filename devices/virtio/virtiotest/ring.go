@@ -16,7 +16,7 @@ const (
 	flagUsed     = 1 << 15
 )
 
-// A desc is a descriptor as a driver writes it; next is of split rings only.
+// A desc is a descriptor as a driver writes it; next is for split rings only.
 type desc struct {
 	addr  mem.Addr
 	n     uint32
@@ -24,33 +24,33 @@ type desc struct {
 	next  uint16
 }
 
-// A ring is the driver's side of one of the two formats, correct, but for what
-// raw is told to do.
+// A ring is a correct driver side of one of the two formats, except for what raw is
+// told to do.
 type ring interface {
 	// free returns how many descriptors the ring has room for.
 	free() int
 	// add makes a chain available, and returns its ID.
 	add(chain []desc) uint16
-	// raw writes descriptors from where the next chain begins, as they are, and
-	// makes the first available (split: those that heads says). It says nothing
-	// of free, and only a reset helps afterwards.
+	// raw writes descriptors unchanged from where the next chain begins, and makes
+	// the first available (split: those in heads). It does not update free, and only
+	// a reset helps afterwards.
 	raw(descs []desc, heads ...uint16)
-	// wantsKick says whether the device wants to be notified of what was added
-	// since it was called last.
+	// wantsKick reports whether the device wants to be notified of what was added
+	// since the last call.
 	wantsKick() bool
 	// used returns the next used chain.
 	used() (id uint16, n uint32, ok bool)
-	// peek says whether there is one.
+	// peek reports whether there is one.
 	peek() bool
-	// listen asks for an interrupt when later more chains than one are used, of
-	// one descriptor each; ignore asks for none.
+	// listen asks for an interrupt once later more chains than one are used, each of
+	// one descriptor; ignore asks for none.
 	listen(later uint16)
 	ignore()
-	// device is what the device may write.
+	// device returns what the device may write.
 	device() []span
 }
 
-// memory is RAM as rings need it.
+// memory is RAM in the form that rings need.
 type memory struct {
 	tb testing.TB
 	m  *mem.Memory

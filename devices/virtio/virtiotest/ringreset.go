@@ -22,7 +22,7 @@ func (s *suite) resetQueue(q *Queue) {
 	s.queueIsReset(q.index)
 }
 
-// again sets a queue up anew, with other rings.
+// again sets up a queue anew, with other rings.
 func (s *suite) again(old *Queue) *Queue {
 	s.Helper()
 	i := old.index
@@ -34,7 +34,7 @@ func (s *suite) again(old *Queue) *Queue {
 	return q
 }
 
-// checkRingReset resets one queue after the other, while the others live.
+// checkRingReset resets one queue after the other while the others work.
 func checkRingReset(s *suite) {
 	setup := s.setupWith(virtio.FeatureRingReset)
 	s.d.Start(setup)
@@ -49,7 +49,7 @@ func checkRingReset(s *suite) {
 					other.Wait(t)
 				}
 			}
-			q.Submit(s.request(q.index)) // to a queue that is not there
+			q.Submit(s.request(q.index)) // to a queue that does not exist
 			q.Notify()
 			s.bystanderIdle()
 			s.again(q)
@@ -128,8 +128,8 @@ func checkRingResetRefused(s *suite) {
 	s.answers(2)
 }
 
-// checkNotReady: MMIO's driver stops a queue by QueueReady, §4.2.2.2; PCI's
-// must not write 0 to queue_enable, and nothing follows.
+// checkNotReady: MMIO's driver stops a queue with QueueReady, §4.2.2.2. PCI's must
+// not write 0 to queue_enable; if it does, nothing happens.
 func checkNotReady(s *suite) {
 	s.d.Start(s.setup())
 	for _, q := range append([]*Queue(nil), s.driven()...) {

@@ -8,7 +8,7 @@ import (
 	"vmm/devices/virtio"
 )
 
-// Run has a device pass the suite, as subtests of t.
+// Run checks that a device passes the suite, as subtests of t.
 func Run(t *testing.T, target Target) {
 	cases := 0
 	for _, kind := range kinds {
@@ -33,8 +33,8 @@ func Run(t *testing.T, target Target) {
 	t.Logf("%d hostile cases in all", cases)
 }
 
-// A check is a part of the suite. It finds the device reset, and may leave it
-// in any state.
+// A check is a part of the suite. The device is reset before it, and may be in any
+// state after it.
 type check struct {
 	name string
 	do   func(*suite)
@@ -49,10 +49,10 @@ func concat(lists ...[]check) (all []check) {
 	return all
 }
 
-// A suite is a board with a device under test, and a bystander that must not
-// notice.
+// A suite is a board with a device under test, and a bystander that must not be
+// affected.
 type suite struct {
-	testing.TB // of the subtest that runs
+	testing.TB // of the running subtest
 	target     Target
 	kind       Kind
 	packed     bool
@@ -61,10 +61,10 @@ type suite struct {
 	other      *Driver // the bystander's
 	echo       *Echo   // the bystander
 	made       []virtio.Device
-	requests   int // number of the next
+	requests   int // number of the next request
 	goroutines int // with the device reset
 	cases      int
-	note       string // which case runs
+	note       string // the running case
 }
 
 func newSuite(t *testing.T, target Target, kind Kind, packed bool) *suite {
@@ -75,7 +75,7 @@ func newSuite(t *testing.T, target Target, kind Kind, packed bool) *suite {
 	s.other = NewDriver(t, s.board, s.board.Slots[1], true)
 	s.other.Start(Setup{Features: s.ringFeature(), Size: 8})
 	s.bystander()
-	s.goroutines = runtime.NumGoroutine() + 1 // that of a subtest
+	s.goroutines = runtime.NumGoroutine() + 1 // the goroutine of a subtest
 	return s
 }
 
@@ -104,12 +104,12 @@ func (s *suite) setupWith(features uint64) Setup {
 	return Setup{Features: s.ringFeature() | s.d.Slot.Device.Features() | features, Size: 16}
 }
 
-// bind has all that fails fail t.
+// bind makes all failures fail t.
 func (s *suite) bind(t testing.TB) {
 	s.TB, s.board.tb, s.d.tb, s.other.tb = t, t, t, t
 }
 
-// run runs one check, and sees that the device works afterwards.
+// run runs one check, and checks that the device works afterwards.
 func (s *suite) run(t *testing.T, c check) {
 	parent := s.TB
 	ok := t.Run(c.name, func(t *testing.T) {
@@ -120,11 +120,11 @@ func (s *suite) run(t *testing.T, c check) {
 	})
 	s.bind(parent)
 	if !ok {
-		t.FailNow() // what follows would only say it again
+		t.FailNow() // what follows would only repeat the failure
 	}
 }
 
-// settle resets the device: then nothing of it may be left.
+// settle resets the device: then nothing of it may remain.
 func (s *suite) settle() {
 	s.Helper()
 	s.d.reset()
@@ -132,7 +132,7 @@ func (s *suite) settle() {
 	until(s, "the end of goroutines", func() bool { return runtime.NumGoroutine() <= s.goroutines })
 }
 
-// works sees that the device and the bystander answer, then resets the device.
+// works checks that the device and the bystander answer, then resets the device.
 func (s *suite) works() {
 	s.Helper()
 	s.d.Start(s.setup())
@@ -141,7 +141,7 @@ func (s *suite) works() {
 	s.d.reset()
 }
 
-// guard remembers RAM but for what is given besides the queues' areas.
+// guard copies RAM, except what is in given and the queues' areas.
 func (s *suite) guard(given []span) *guard {
 	for _, q := range append(s.d.Queues[:len(s.d.Queues):len(s.d.Queues)], s.other.Queues...) {
 		given = append(given, q.ring.device()...)
@@ -155,7 +155,7 @@ func (s *suite) request(queue int) Request {
 	return s.target.Request(queue, s.requests)
 }
 
-// driven returns the queues that answer by themselves.
+// driven returns the queues that answer without host activity.
 func (s *suite) driven() (list []*Queue) {
 	for _, q := range s.d.Queues {
 		if s.target.Request(q.index, 0).Check != nil {
@@ -165,7 +165,7 @@ func (s *suite) driven() (list []*Queue) {
 	return list
 }
 
-// answers sees that every queue answers n requests, one after the other.
+// answers checks that every queue answers n requests, one after the other.
 func (s *suite) answers(n int) {
 	s.Helper()
 	for _, q := range s.driven() {
@@ -177,7 +177,7 @@ func (s *suite) answers(n int) {
 	}
 }
 
-// bystander sees that the bystander answers.
+// bystander checks that the bystander answers.
 func (s *suite) bystander() {
 	s.Helper()
 	q := s.other.Queues[0]
@@ -199,7 +199,7 @@ func (s *suite) close(t *testing.T) {
 	}
 }
 
-// isReset sees that all registers are those of a reset device.
+// isReset checks that all registers are those of a reset device.
 func (s *suite) isReset() {
 	s.Helper()
 	d := s.d
@@ -224,7 +224,7 @@ func (s *suite) isReset() {
 	d.Set(QueueSelect, 0)
 }
 
-// queueIsReset is isReset for one queue; it leaves it selected.
+// queueIsReset is isReset for one queue, and leaves it selected.
 func (s *suite) queueIsReset(i int) {
 	s.Helper()
 	d := s.d
@@ -245,7 +245,7 @@ func (s *suite) queueIsReset(i int) {
 	}
 }
 
-// hold has requests wait in the device, or skips the test.
+// hold makes requests wait in the device, or skips the test.
 func (s *suite) hold() (release func()) {
 	if s.target.Hold == nil {
 		s.Skip("the device cannot be slow")
@@ -255,8 +255,8 @@ func (s *suite) hold() (release func()) {
 	return release
 }
 
-// stuck leaves a request of a running driver in the device, which waits for the
-// host until release is called. The queue that it is of is selected.
+// stuck leaves a request of a running driver in the device. It waits for the host
+// until release is called. Its queue is selected.
 func (s *suite) stuck() (q *Queue, release func()) {
 	release = s.hold()
 	q = s.driven()[0]
@@ -267,7 +267,7 @@ func (s *suite) stuck() (q *Queue, release func()) {
 	return q, release
 }
 
-// echoRequest is a Target's Request of an Echo.
+// echoRequest implements Target.Request for an Echo.
 func echoRequest(queue, i int) Request {
 	out := make([]byte, 1+(i*37+queue)%200)
 	for k := range out {

@@ -5,10 +5,10 @@ import (
 	"sync/atomic"
 )
 
-// Signals is an interrupt input that counts.
+// Signals is an interrupt input that counts its signals.
 type Signals struct {
 	n atomic.Int64
-	c chan struct{} // has one if there was any since the last wait
+	c chan struct{} // has one if there was a signal since the last wait
 }
 
 func newSignals() *Signals { return &Signals{c: make(chan struct{}, 1)} }
@@ -22,18 +22,18 @@ func (s *Signals) Signal() {
 	}
 }
 
-// Count returns how many there were.
+// Count returns how many signals there were.
 func (s *Signals) Count() int64 { return s.n.Load() }
 
-// A Vector is an MSI-X vector that counts.
+// A Vector is an MSI-X vector that counts its signals.
 type Vector struct {
 	*Signals
-	message atomic.Uint64 // the data that it was routed to last
+	message atomic.Uint64 // the data that it was last routed to
 }
 
 var errRoute = errors.New("no such interrupt controller")
 
-// Route implements pci.Vector. It refuses what is not for a local APIC.
+// Route implements pci.Vector. It refuses addresses that are not a local APIC's.
 func (v *Vector) Route(addr uint64, data uint32) error {
 	if addr>>20 != 0xfee {
 		return errRoute

@@ -41,7 +41,7 @@ func newSplit(m memory, l virtq.Layout, f virtq.Format) *split {
 }
 
 func (r *split) device() []span {
-	// Two bytes more: avail_event is accessed with the word that it is in.
+	// Two more bytes: avail_event is accessed with the word that it is in.
 	return []span{{r.layout.Device, 8 + 8*uint64(r.size)}}
 }
 
