@@ -18,7 +18,7 @@ const (
 	addressUnused = 3 // low bits of an address, §6.8.2.6
 )
 
-// MSIX is the message-signaled interrupts of a function, §6.8.2.
+// MSIX is the message-signalled interrupts of a function, §6.8.2.
 type MSIX struct {
 	entries []entry
 	enabled atomic.Bool

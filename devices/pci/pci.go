@@ -128,7 +128,7 @@ func (f *Function) BAR(i int) (bus.Device, uint64) {
 	return f.bars[i].Device, f.bars[i].Size
 }
 
-// MSIX returns the message-signaled interrupts of f. It has no vectors if Add was
+// MSIX returns the message-signalled interrupts of f. It has no vectors if Add was
 // given none.
 func (f *Function) MSIX() *MSIX { return &f.msix }
 

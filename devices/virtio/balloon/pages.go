@@ -45,7 +45,7 @@ func (d *Device) numbers(c *virtq.Chain) (n int) {
 	return n
 }
 
-// take discards pages, and reorders numbers. Neighbors go together: the driver takes
+// take discards pages, and reorders numbers. Neighbours go together: the driver takes
 // them from larger blocks, so a huge page of the host is given back at once instead
 // of in 512 parts.
 func (d *Device) take(numbers []uint32) {

@@ -32,7 +32,7 @@ type port struct {
 	control control // guarded by Device.mu
 
 	mu        sync.Mutex
-	idle      sync.Cond   // signaled when sending ends
+	idle      sync.Cond   // signalled when sending ends
 	host      virtio.Host // guarded by mu, as is all below; nil: stopped
 	open      bool        // the guest takes input: a program has the port open
 	awaited   bool        // assume open once the guest writes

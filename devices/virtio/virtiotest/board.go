@@ -22,8 +22,8 @@ const Deadline = 5 * time.Second
 // Kind is a transport with its kind of interrupts.
 type Kind int
 
-// The three of them. Over INTx the driver has no I/O space, as on a machine
-// without: it leaves its decoding off, and notifies by memory.
+// The three kinds. Over INTx the driver does without I/O space, as on a machine that
+// has none: it leaves I/O decoding off, and notifies through memory.
 const (
 	MSIX Kind = iota // PCI
 	INTx             // PCI
