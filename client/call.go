@@ -19,7 +19,7 @@ type limits struct {
 	kill    time.Duration // for the answer to a kill request
 	leave   time.Duration // from the guest's end to the end of its process
 	exit    time.Duration // for the host's kernel to end the process: it frees the memory first
-	stop    time.Duration // a --stop-timeout that is not known
+	stop    time.Duration // assumed for a --stop-timeout that is not known
 }
 
 var usual = limits{

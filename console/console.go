@@ -54,7 +54,7 @@ type Console struct {
 //	none       nothing
 //	file:PATH  output only; the file is created with mode 0600, or Begin empties it
 //	unix:PATH  a listening socket with mode 0600, for one client after another;
-//	           a client first gets the last 64 KiB that nobody has seen
+//	           a client first gets the last 64 KiB of unread output
 //	pty        a new pseudo-terminal, whose name is Name; output as with unix
 func Open(spec string, o Options) (*Console, error) {
 	kind, path, hasPath := strings.Cut(spec, ":")

@@ -63,7 +63,7 @@ func openStdio(o Options) (*Console, error) {
 	return &Console{end: s, term: s.term}, nil
 }
 
-// restoring returns owner with the terminal restored before it is called.
+// restoring returns an owner that restores the terminal and then calls owner.
 func (s *stdio) restoring(owner task.Owner) task.Owner {
 	if owner == nil {
 		return nil

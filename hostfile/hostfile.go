@@ -136,7 +136,7 @@ func (s *Set) keep(m map[string]held, path string, fd int, err error) {
 	}
 }
 
-// dup returns -1 if there is no descriptor left.
+// dup duplicates fd. It returns -1 if it cannot.
 func dup(fd int) int {
 	fd, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {

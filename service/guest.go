@@ -300,7 +300,7 @@ func (g *Guest) live(ctx context.Context, started func()) (e End, lived bool) {
 	return End{End: end, Err: err}, true
 }
 
-// closeMachine closes m. e is how m ended; a bug found only now replaces it.
+// closeMachine closes m. e is how m ended; if only the close finds a bug, e becomes that.
 func (g *Guest) closeMachine(m vm, e *End) {
 	err := m.Close()
 	var bug *task.PanicError

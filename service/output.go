@@ -113,7 +113,7 @@ type watcher struct {
 	past   io.ReadCloser // nil once read
 
 	mu      sync.Mutex
-	changed sync.Cond // of what follows
+	changed sync.Cond // of everything below
 	data    []byte    // guarded by mu
 	missed  int       // guarded by mu; bytes after data for which there was no room
 	closed  bool      // guarded by mu

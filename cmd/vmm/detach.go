@@ -22,8 +22,8 @@ import (
 // parent reads, that its guest runs. Until then its standard error goes to the parent.
 //
 //	vmm run -d                       vmm run -d, VMM_DETACHED=FORMAT:PIPE (of the log until then; 3's inode)
-//	starts --------------------->    checks all, makes the machine
-//	prints what it says    <----     standard error
+//	starts --------------------->    checks everything, makes the machine
+//	passes on its messages <----     standard error
 //	prints the name, ends  <----     NAME\n; then its log is its standard error
 const (
 	detachedVariable = "VMM_DETACHED"

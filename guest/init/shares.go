@@ -36,8 +36,8 @@ func parseShare(value string) (s share, err error) {
 	return s, nil
 }
 
-// mountShares mounts what the options have. The kernel asks for the driver by
-// itself, if it is a module.
+// mountShares mounts the shares in the options. The kernel requests the driver itself, if it
+// is a module.
 func (g *guest) mountShares() {
 	for _, s := range g.options.shares {
 		complain(s.path, s.mount())
@@ -61,8 +61,8 @@ func (s *share) mount() error {
 	return readAhead(s.path)
 }
 
-// readAhead has the kernel read 1 MiB of a file that is read in order, as much as
-// one request can have, in place of 128 KiB.
+// readAhead makes the kernel read ahead 1 MiB of a file that is read sequentially, instead of
+// 128 KiB. 1 MiB is the most that one request can carry.
 func readAhead(path string) error {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
