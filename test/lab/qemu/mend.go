@@ -116,7 +116,7 @@ func repairVMRUN(code []byte) (changed bool, err error) {
 // repairIGNNE repairs cpu_clear_ignne (fpu_helper.c) in place, which every XRSTOR, FXRSTOR
 // and FLDENV calls. It clears a bit of the first processor's hflags2 from whichever thread
 // it runs on, without a lock. A task switch on the second processor then stores old values
-// of the neighboring bits. VMRUN, #VMEXIT, STGI and CLGI use those bits to record whether
+// of the neighbouring bits. VMRUN, #VMEXIT, STGI and CLGI use those bits to record whether
 // nested paging is on and interrupts are enabled (NPT, GIF, VGIF, HIF). As a result the
 // host's memory is looked up in the guest's nested tables: triple faults, endless page
 // faults, and the death of L1.
