@@ -42,8 +42,8 @@ type FileSystem interface {
 	Continue()
 
 	// ReadInto and WriteFrom are Read and Write with buffers in guest memory: they
-	// must not be kept, and written data may change meanwhile. kill: a program file
-	// that is written to loses its set-ID bits and capabilities.
+	// must not be kept, and written data may change meanwhile. kill: a file that
+	// is written to loses its set-user-ID and set-group-ID bits.
 	ReadInto(handle uint64, bufs [][]byte, off uint64) (int, fuse.Status)
 	WriteFrom(handle uint64, bufs [][]byte, off uint64, kill bool) (int, fuse.Status)
 

@@ -94,7 +94,7 @@ func (r *request) parseIO() bool {
 	return true
 }
 
-// attemptBytes is the largest write that does not go to a worker. The requests behind
+// attemptBytes is the largest write that does not go to a worker: the requests behind
 // it wait.
 const attemptBytes = 64 << 10
 

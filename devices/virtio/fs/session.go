@@ -12,8 +12,8 @@ import (
 )
 
 // The FUSE_INIT flags used besides those go-fuse handles itself. HANDLE_KILLPRIV_V2
-// says that a write never keeps set-ID bits or capabilities, which saves the guest a
-// request for each write. The file system must comply.
+// says that a write gives no one rights, which saves the guest a request for each
+// write. The file system must comply.
 const wanted = fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_ASYNC_DIO | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_HANDLE_KILLPRIV_V2
 
 // unwanted is a flag that go-fuse would accept, but that needs a kernel that has the

@@ -93,7 +93,7 @@ func (r *packed) next(c *Chain) (bool, error) {
 
 // walk adds the descriptors of the list at r.avail, if it is available, and
 // returns the position after it. The list may use only ring descriptors that are
-// not in flight: otherwise the driver has overwritten some of those.
+// not in flight: otherwise the driver has overwritten some that are.
 func (r *packed) walk(c *Chain) (position, bool, error) {
 	at := r.avail
 	d := r.desc(at)
