@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tellClocks prints what the clocks say, ten times a second and for ever: those
-// that begin at boot and in 1970, in ns.
+// tellClocks prints the clocks that begin at boot and in 1970, in ns, ten times a
+// second, forever.
 func tellClocks() error {
 	source, err := os.ReadFile("/sys/devices/system/clocksource/clocksource0/current_clocksource")
 	if err != nil {
@@ -27,10 +27,12 @@ func tellClocks() error {
 	}
 }
 
-// watchdogs is what a kernel says whose watchdogs believe that it stood still.
+// watchdogs matches kernel messages of watchdogs that believe that the kernel stood
+// still.
 var watchdogs = regexp.MustCompile(`soft lockup|hard LOCKUP|detected stalls|self-detected stall|blocked for more than|rcu.*starved|timekeeping watchdog|as unstable|TSC unstable due to clocksource`)
 
-// complaints prints which lines of the kernel's log are of that kind, and how many.
+// complaints prints the lines of the kernel log that watchdogs matches, and their
+// number.
 func complaints() error {
 	log := make([]byte, 1<<20)
 	const all = 3 // SYSLOG_ACTION_READ_ALL

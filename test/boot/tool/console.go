@@ -32,8 +32,8 @@ func size(n string) error {
 	}
 }
 
-// sendBack sends n bytes back to the port that they come from. As long as there
-// is nobody at the other end, reads end.
+// sendBack sends n bytes back to the port that they come from. While nothing is at the
+// other end, reads return EOF.
 func sendBack(path, n string) error {
 	left, err := strconv.Atoi(n)
 	if err != nil {

@@ -3,14 +3,14 @@
 //	tool print N  prints N bytes of a known pattern
 //	tool hash N   reads N bytes from the console and prints their hash
 //	tool memory   prints how much memory there is
-//	tool receive ADDRESS  takes a connection and prints the hash of what comes
+//	tool receive ADDRESS  takes a connection and prints the hash of its data
 //	tool send ADDRESS N   sends N bytes of the pattern
 //	tool vsock-...        talks to the host over vsock: see overVsock
-//	tool share DIR DIR    uses a shared folder, and one that is read-only
+//	tool share DIR DIR    uses a shared folder, and a read-only one
 //	tool size N   prints the terminal's size, and at its next N changes
 //	tool port PATH N  sends N bytes back to a port
-//	tool clocks   tells what time it is, for ever
-//	tool complaints  prints what the kernel's watchdogs have said
+//	tool clocks   prints the time, forever
+//	tool complaints  prints messages of the kernel's watchdogs
 //	tool work     keeps the devices busy; package work has its flags
 //	tool attack   abuses a virtio disk; package attack has its flags
 package main
@@ -103,8 +103,8 @@ func run(what string, n int) error {
 	return fmt.Errorf("no command %q", what)
 }
 
-// raw makes the console pass every byte as it is, and keep the sender waiting
-// (CRTSCTS) while nobody reads.
+// raw makes the console pass every byte unchanged, and keep the sender waiting
+// (CRTSCTS) while no program reads.
 func raw() error {
 	t, err := unix.IoctlGetTermios(0, unix.TCGETS)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"vmm/test/boot/pattern"
 )
 
-// receive takes one connection and prints the hash of what came.
+// receive takes one connection and prints the hash of its data.
 func receive(address string) error {
 	l, err := net.Listen("tcp", address)
 	if err != nil {

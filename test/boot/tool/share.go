@@ -15,8 +15,8 @@ import (
 	"vmm/test/boot/pattern"
 )
 
-// share uses a shared folder in all ways in which a program can, and one that is
-// read-only in those that must fail.
+// share uses a shared folder in all ways that a program can, and a read-only one in
+// ways that must fail.
 func share(dir, readOnly string) error {
 	for _, check := range []struct {
 		name string
@@ -38,7 +38,7 @@ func share(dir, readOnly string) error {
 	return nil
 }
 
-// shareData writes and reads 2 MiB and some, through the cache and past it.
+// shareData writes and reads a little over 2 MiB, through the cache and past it.
 func shareData(dir string) error {
 	data := pattern.Bytes(2<<20 + 123)
 	path := filepath.Join(dir, "data")
@@ -102,7 +102,7 @@ func shareMmap(dir string) error {
 	return nil
 }
 
-// shareLocks takes locks by two descriptors.
+// shareLocks takes locks through two descriptors.
 func shareLocks(dir string) error {
 	path := filepath.Join(dir, "locked")
 	a, err := os.Create(path)
@@ -142,7 +142,7 @@ func shareXattr(dir string) error {
 	}
 	err := unix.Setxattr(path, "user.test", []byte("value"), 0)
 	if err == unix.EOPNOTSUPP {
-		return nil // the host's file system has none
+		return nil // the host's file system has no attributes
 	}
 	b := make([]byte, 100)
 	n, err2 := unix.Getxattr(path, "user.test", b)
@@ -175,7 +175,7 @@ func shareNames(dir string) error {
 	if b, err := os.ReadFile(name("a/b")); err != nil || string(b) != "b" {
 		return fmt.Errorf("%q, %v", b, err)
 	}
-	// A file that is deleted while it is open, and one that never had a name.
+	// A file that is deleted while it is open.
 	f, err := os.OpenFile(name("c"), os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -249,8 +249,8 @@ func shareModes(dir string) error {
 	return unix.Access(path, unix.R_OK)
 }
 
-// shareUser is somebody who is not root, in a directory that all may write to: what
-// he makes is his, and what is not his he cannot change.
+// shareUser acts as a user other than root in a world-writable directory: the user owns
+// what it makes, and cannot change what it does not own.
 func shareUser(dir string) error {
 	name := func(s string) string { return filepath.Join(dir, s) }
 	roots := errors.Join(unix.Chmod(dir, 0o777), os.WriteFile(name("roots"), nil, 0o644), os.WriteFile(name("program"), nil, 0o777), unix.Chmod(name("program"), 0o4777))
@@ -259,7 +259,7 @@ func shareUser(dir string) error {
 	}
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and the thread ends with it
+		runtime.LockOSThread() // the thread ends with the goroutine
 		unix.RawSyscall(unix.SYS_SETFSGID, 1000, 0, 0)
 		unix.RawSyscall(unix.SYS_SETFSUID, 1000, 0, 0)
 		done <- asUser(name)
@@ -345,8 +345,8 @@ func shareDirectory(dir string) error {
 	return nil
 }
 
-// shareReadOnly sees that nothing can be changed. The guest has mounted it for
-// writing: that the host refuses is what is tested.
+// shareReadOnly checks that nothing can be changed. The guest mounts it for writing, to
+// test that the host refuses.
 func shareReadOnly(dir string) error {
 	if err := unix.Mount("", dir, "", unix.MS_REMOUNT, ""); err != nil {
 		return fmt.Errorf("remount: %w", err)

@@ -13,9 +13,9 @@ import (
 	"vmm/test/boot/pattern"
 )
 
-// overVsock is the commands that begin with vsock-:
+// overVsock runs the commands that begin with vsock-:
 //
-//	vsock-echo PORT          sends back what comes on a port, for ever
+//	vsock-echo PORT          sends back what arrives on a port, forever
 //	vsock-dial PORT N BYTES  calls the host N times at once, and sends BYTES of the
 //	                         pattern on each, which must come back
 func overVsock(what string, args []string) error {
@@ -56,8 +56,8 @@ func echo(port uint32) error {
 	}
 }
 
-// atOnce is how many calls are under way: Linux gives each two seconds, and the
-// lab is slow.
+// atOnce is the number of concurrent calls: Linux gives each two seconds, and the lab
+// is slow.
 const atOnce = 20
 
 // dial opens all connections before the first byte, and closes none before all
@@ -86,7 +86,7 @@ func dial(port uint32, n, size int) error {
 	return errors.Join(errs...)
 }
 
-// there sends data, ends that direction, and takes it back.
+// there sends data, ends that direction, and checks what comes back.
 func there(c *vsock.Conn, data []byte) error {
 	sent := make(chan error, 1)
 	go func() {

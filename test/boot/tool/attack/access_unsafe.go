@@ -2,8 +2,8 @@ package attack
 
 import "unsafe"
 
-// A region is memory that a device sees: its registers, or RAM of ours. An
-// access has just the width that it says, and happens once, in program order.
+// A region is memory that a device sees: its registers, or our RAM. An access has
+// exactly the given width, and happens once, in program order.
 type region []byte
 
 // load reads width bytes (1, 2, 4 or 8) at off, which needs no alignment.
@@ -35,8 +35,8 @@ func (r region) store(off uint64, width int, v uint64) {
 	}
 }
 
-// One MOV each, which the compiler neither merges nor drops. (Package atomic
-// stores by XCHG, which on a register is two exits.)
+// One MOV each, which the compiler neither merges nor drops. (Package atomic stores
+// with XCHG, which on a register causes two exits.)
 
 //go:noinline
 func load8(p unsafe.Pointer) uint8 { return *(*uint8)(p) }
@@ -62,5 +62,5 @@ func store32(p unsafe.Pointer, v uint32) { *(*uint32)(p) = v }
 //go:noinline
 func store64(p unsafe.Pointer, v uint64) { *(*uint64)(p) = v }
 
-// virtual returns where r is.
+// virtual returns the virtual address of r.
 func (r region) virtual() uint64 { return uint64(uintptr(unsafe.Pointer(&r[0]))) }

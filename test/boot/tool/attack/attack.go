@@ -1,11 +1,11 @@
-// Package attack is a hostile program inside a guest: it takes one virtio device,
-// a disk or a network card, from the kernel's driver and abuses its registers,
-// rings and configuration space, by some hundreds of cases, while another disk and
-// the source of random numbers must go on working for the kernel.
+// Package attack is a hostile program inside a guest. It takes one virtio device, a
+// disk or a network card, from the kernel's driver and abuses its registers, rings and
+// configuration space in some hundreds of cases. Meanwhile another disk and the entropy
+// device must keep working for the kernel.
 //
-// After each case the victim is reset and must do a good request. The
-// device is given addresses of our own memory, and others that no kernel's
-// memory is at: what a device writes where it was told to is no fault of its.
+// After each case the victim is reset and must serve a good request. The device gets
+// only addresses of our own memory, and others where the kernel has no memory: a device
+// that writes where it was told to is not at fault.
 //
 // Section numbers (§) are those of virtio 1.2,
 // https://docs.oasis-open.org/virtio/virtio/v1.2/virtio-v1.2.html
@@ -26,39 +26,39 @@ import (
 // test is one case.
 type test struct {
 	name string
-	opt  options // how the device is set up before
-	bare bool    // not at all: run does that
+	opt  options // how the device is set up first
+	bare bool    // no setup: run does it
 	run  func(d *driver) error
 }
 
-// group is cases that are counted together.
+// group is a set of cases that are counted together.
 type group struct {
 	name  string
 	tests []test
 }
 
-// bystanderEvery is how many cases there are between two looks at the bystander.
+// bystanderEvery is the number of cases between two checks of the bystander.
 const bystanderEvery = 16
 
-// victim is what kind of device is attacked: what a good request of it is, and
-// the cases that it alone has. All others abuse one of its queues, whatever it is.
+// victim is the kind of device under attack: its good requests, and the cases for it
+// alone. All other cases abuse one of its queues, whatever the device.
 type victim interface {
 	find() (device, error)
-	look(at device) error // before it is taken
+	look(at device) error // before it is taken from the kernel
 	queues() (one, all uint32)
-	enable(d *driver) // sets the other queues up
-	hasStatus() bool  // a request has a status byte, which is as disks have it
+	enable(d *driver) // sets up the other queues
+	hasStatus() bool  // requests have a status byte, as for disks
 	request(d *driver) []buf
-	large(d *driver, n uint32) []buf // that moves n bytes, or what is possible
+	large(d *driver, n uint32) []buf // moves n bytes, or as many as possible
 	good(d *driver) error
 	groups(d *driver) []group
-	works(at device) error // when the kernel's driver has it again
+	works(at device) error // once the kernel's driver has it back
 }
 
 var victims = map[string]victim{"disk": &disk{}, "nic": &nic{}}
 
-// Run attacks a device, with the disk that has the serial number "bystander"
-// beside it.
+// Run attacks a device, with the disk with the serial number "bystander" as a
+// bystander.
 func Run(args []string) error {
 	flags := flag.NewFlagSet("attack", flag.ContinueOnError)
 	seed := flags.Uint64("seed", 1, "of what is random")
@@ -147,7 +147,7 @@ func unused(ramEnd uint64) error {
 	return nil
 }
 
-// groups are all cases for the victim's transport.
+// groups returns all cases for the victim and its transport.
 func groups(d *driver, scale int) []group {
 	all := append(d.victim.groups(d), []group{
 		{"indirect", indirectTests(d)},
@@ -170,17 +170,17 @@ func groups(d *driver, scale int) []group {
 	return all
 }
 
-// fewCases is how many a group may have that always runs whole.
+// fewCases is the largest group that always runs in full.
 const fewCases = 8
 
-// choice says which cases run.
+// choice selects the cases to run.
 type choice struct {
 	only        string
 	every, seed uint64
 	verbose     bool
 }
 
-// runAll runs the cases and prints a line a group.
+// runAll runs the cases and prints one line per group.
 func (d *driver) runAll(all []group, c choice) (n, failures int) {
 	for _, g := range all {
 		if !strings.Contains(g.name, c.only) {
@@ -209,7 +209,7 @@ func (d *driver) runAll(all []group, c choice) (n, failures int) {
 	return n, failures
 }
 
-// runOne runs a case and what must be true after each.
+// runOne runs a case, and the checks after each case.
 func (d *driver) runOne(t test, look bool) error {
 	var errs []error
 	if !t.bare {
@@ -228,7 +228,7 @@ func (d *driver) runOne(t test, look bool) error {
 	return nil
 }
 
-// giveBack has the kernel's driver take the victim again, and uses it.
+// giveBack returns the victim to the kernel's driver, and uses it.
 func (d *driver) giveBack(bind func() error) error {
 	if err := errors.Join(d.reset(), bind()); err != nil {
 		return err

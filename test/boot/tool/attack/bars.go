@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// groups are the cases that PCI alone has.
+// groups returns the cases for PCI alone.
 func (p *pciPort) groups(d *driver, scale int) []group {
 	return []group{
 		{"pci-bars", p.barTests(d)},
@@ -19,7 +19,7 @@ func (p *pciPort) groups(d *driver, scale int) []group {
 	}
 }
 
-// homeward is a case after which configuration space is as before.
+// homeward is a case that restores configuration space at the end.
 func (p *pciPort) homeward(name string, f func(d *driver) error) test {
 	return test{name, options{}, false, func(d *driver) error {
 		defer p.goHome()
@@ -27,7 +27,7 @@ func (p *pciPort) homeward(name string, f func(d *driver) error) test {
 	}}
 }
 
-// barPlaces is where a BAR might be moved to.
+// barPlaces returns addresses to move a BAR to.
 func (p *pciPort) barPlaces(d *driver) []place {
 	all := []place{
 		{"0", 0},
@@ -122,7 +122,7 @@ func (p *pciPort) barAtHome(i int) uint64 {
 	return addr
 }
 
-// decodeTests turn decoding of memory off and on with requests in flight.
+// decodeTests turn memory decoding off and on with requests in flight.
 func (p *pciPort) decodeTests(scale int) (tests []test) {
 	n := max(300*scale/100, 1)
 	for _, other := range []uint32{0, commandMaster, 0x400 | commandMaster} {

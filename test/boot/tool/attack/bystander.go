@@ -9,8 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bystander is what the kernel goes on using meanwhile: a disk, and the source
-// of random numbers.
+// bystander is what the kernel keeps using meanwhile: a disk, and the entropy device.
 type bystander struct {
 	disk, rng int // file descriptors
 	block     []byte
@@ -20,7 +19,7 @@ type bystander struct {
 	stuck     bool
 }
 
-// bystanderSalt makes its content differ from the victim's.
+// bystanderSalt makes the bystander's content differ from the victim's.
 const bystanderSalt = 0x80
 
 func newBystander(name string) (*bystander, error) {

@@ -2,14 +2,14 @@ package attack
 
 import "fmt"
 
-// A place is an address that no RAM is at.
+// A place is an address without RAM.
 type place struct {
 	name string
 	addr uint64
 }
 
-// forBuffer returns where a buffer of n bytes goes: straddling the end of RAM
-// is a place by another rule.
+// forBuffer returns the address for a buffer of n bytes: one that straddles the end of
+// RAM depends on n.
 func (p place) forBuffer(n uint32) uint64 {
 	if p.name == straddling {
 		return p.addr - uint64(n/2)
@@ -19,7 +19,7 @@ func (p place) forBuffer(n uint32) uint64 {
 
 const straddling = "over the end of RAM"
 
-// places are the same for all cases.
+// places returns the places, the same for all cases.
 func (d *driver) places() []place {
 	if d.nowhere == nil {
 		d.nowhere = d.findPlaces()
@@ -47,7 +47,7 @@ func (d *driver) findPlaces() []place {
 	}, d.port.windows()...)
 }
 
-// each returns tests for both formats of rings.
+// each returns tests for both ring formats.
 func each(f func(packed bool) []test) []test { return append(f(false), f(true)...) }
 
 func format(packed bool) string {
@@ -57,7 +57,7 @@ func format(packed bool) string {
 	return "split"
 }
 
-// addressTests put each buffer of a request where no RAM is.
+// addressTests put each buffer of a request where there is no RAM.
 func addressTests(d *driver) []test {
 	return each(func(packed bool) (tests []test) {
 		for _, p := range d.places() {
@@ -93,7 +93,7 @@ func badBuffers(p place) []shape {
 	}
 }
 
-// A shape is a request and what may become of it.
+// A shape is a request and its allowed outcome.
 type shape struct {
 	name string
 	want want
@@ -111,7 +111,7 @@ func shapeOf(o options, all []shape) (tests []test) {
 	return tests
 }
 
-// lengthTests have buffers of odd lengths.
+// lengthTests use buffers of odd lengths.
 func lengthTests() []test {
 	all := []shape{
 		{"more than may be moved", fails, func(d *driver) []buf {
@@ -157,7 +157,7 @@ func lengthTests() []test {
 	return each(func(packed bool) []test { return shapeOf(options{packed: packed, size: 128}, all) })
 }
 
-// pieces cuts a buffer.
+// pieces cuts a buffer into pieces.
 func pieces(b buf, lens ...uint32) (all []buf) {
 	for _, n := range lens {
 		all = append(all, buf{b.addr, n, b.flags})
@@ -174,14 +174,14 @@ func ones(n int) []uint32 {
 	return lens
 }
 
-// shapeTests cut requests in odd ways, or leave parts out.
+// shapeTests cut requests in odd ways, or omit parts.
 func shapeTests() []test {
 	return each(func(packed bool) []test {
 		return append(shapeOf(options{packed: packed}, oddShapes), shapeOf(options{packed: packed}, badShapes)...)
 	})
 }
 
-// oddShapes are legal: how a request is cut means nothing (§2.7.4.1).
+// oddShapes are legal: the way a request is cut has no meaning (§2.7.4.1).
 var oddShapes = []shape{
 	{"header in 16 pieces", succeeds, func(d *driver) []buf {
 		return append(pieces(d.header(reqIn, 1), ones(16)...), d.room(512), d.status())
@@ -224,7 +224,7 @@ var oddShapes = []shape{
 	{"a read with data", succeeds, func(d *driver) []buf { return []buf{d.header(reqIn, 1), d.data(77), d.room(512), d.status()} }},
 }
 
-// badShapes are not.
+// badShapes are not legal.
 var badShapes = []shape{
 	{"header to be written", refused, func(d *driver) []buf {
 		h := d.header(reqIn, 1)

@@ -2,8 +2,8 @@ package attack
 
 import "fmt"
 
-// configSpaceTests write each register of configuration space: all ones, zeroes
-// and what is random, by 4 bytes, 2 and 1.
+// configSpaceTests write each register of configuration space: all ones, zeroes and
+// random values, in 4, 2 and 1 bytes.
 func (p *pciPort) configSpaceTests() (tests []test) {
 	for off := 0; off < 256; off += 4 {
 		tests = append(tests, p.homeward(fmt.Sprintf("%#x", off), func(d *driver) error {
@@ -25,8 +25,8 @@ func (p *pciPort) configSpaceTests() (tests []test) {
 	return tests
 }
 
-// accessTests use the window to BARs in configuration space, §4.1.4.9, with
-// places and lengths that there are not.
+// accessTests use the window to BARs in configuration space, §4.1.4.9, with invalid
+// places and lengths.
 func (p *pciPort) accessTests() (tests []test) {
 	const bar, offset, length, data = 4, 8, 12, 16
 	for _, b := range []uint32{0, 1, 2, 5, 6, 0xff} {
@@ -48,8 +48,8 @@ func (p *pciPort) accessTests() (tests []test) {
 	return tests
 }
 
-// ecamTests access configuration space in memory, at every width, over the ends
-// of functions, and where there is none.
+// ecamTests access configuration space in memory, at every width, across the ends of
+// functions, and where there is no function.
 func (p *pciPort) ecamTests() (tests []test) {
 	at, err := addressOf("MMCONFIG")
 	if err != nil {

@@ -21,8 +21,8 @@ const (
 
 const sectorSize = 512
 
-// The sectors that requests may change, in a disk of 8 MiB; the test looks
-// whether the others are as they were.
+// The sectors that requests may change, in a disk of 8 MiB; the test checks that the
+// others are unchanged.
 const (
 	zoneStart = 8192
 	zoneEnd   = 12288
@@ -42,16 +42,16 @@ func (d *driver) header(kind uint32, sector uint64) buf {
 	return readable(d.mem.phys+at, 16)
 }
 
-// status returns room for the status of the last header's request.
+// status returns room for the status of the request with the last header.
 func (d *driver) status() buf { return writable(d.mem.phys+atStatus+uint64(d.count%256), 1) }
 
 func (d *driver) lastStatus() byte { return d.mem.region[atStatus+d.count%256] }
 
-// room is for data that the device writes, and data is what it reads.
+// room is a buffer that the device writes, data one that it reads.
 func (d *driver) room(n uint32) buf { return writable(d.mem.phys+atData, n) }
 func (d *driver) data(n uint32) buf { return readable(d.mem.phys+atData, n) }
 
-// zone returns a sector that may be changed, and 63 behind it.
+// zone returns a sector that may be changed, with 63 more after it.
 func (d *driver) zone() uint64 { return zoneStart + d.rand.Uint64N(zoneEnd-zoneStart-64) }
 
 // disk is the disk with the serial number "victim".
@@ -88,7 +88,7 @@ func (k *disk) groups(d *driver) []group {
 	}
 }
 
-// works reads by the kernel's driver.
+// works reads through the kernel's driver.
 func (*disk) works(at device) error {
 	b := make([]byte, 4*sectorSize)
 	err := readAt("/dev/"+at.name, b)
@@ -108,7 +108,7 @@ func readAt(path string, b []byte) error {
 	return err
 }
 
-// good makes a read or, once in a while, a write and a read, and compares.
+// good makes a read or, now and then, a write and a read, and compares the data.
 func (*disk) good(d *driver) error {
 	b := d.mem.region[atData:][: 2*sectorSize : 2*sectorSize]
 	want, sector := []byte(nil), d.rand.Uint64N(zoneStart-1)
@@ -142,8 +142,8 @@ func (d *driver) one(bufs ...buf) error {
 	return d.judge(succeeds, n)
 }
 
-// sectors returns what n sectors of an untouched disk have: lines that tell
-// where they belong, as in package pattern, exclusive-or salt.
+// sectors returns the content of n sectors of an untouched disk: lines that tell their
+// position, as in package pattern, XORed with salt.
 func sectors(first, n uint64, salt byte) []byte {
 	const line = 16
 	b := make([]byte, n*sectorSize)

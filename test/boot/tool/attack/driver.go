@@ -13,26 +13,26 @@ type driver struct {
 	port   port
 	mem    *memory
 	rand   *rand.Rand
-	ramEnd uint64 // the first address behind RAM
+	ramEnd uint64 // the first address after RAM
 	victim victim
-	queue  uint32 // of the victim's, the one that is abused
-	fresh  rings  // where that is unless options say otherwise
+	queue  uint32 // the victim's queue that is abused
+	fresh  rings  // where the queue is, unless options say otherwise
 	by     *bystander
 
-	nowhere []place // of places
+	nowhere []place // cache of places
 
-	ring  ring    // of queue
-	opt   options // that it was started with
-	count int     // of requests, for headers and statuses of their own
-	goods int     // of good
+	ring  ring    // of the queue
+	opt   options // last passed to prepare
+	count int     // of requests, so that each has its own header and status
+	goods int     // number of calls of good
 }
 
 // options is how a device is set up.
 type options struct {
 	packed bool
-	size   uint32 // of the ring; 0 is 64
+	size   uint32 // of the ring; 0 means 64
 	with   uint64 // features besides VERSION_1 and RING_PACKED
-	at     rings  // areas that are not in the usual place
+	at     rings  // areas not in the usual place; 0 means the usual one
 }
 
 func (o options) features() uint64 {
@@ -65,14 +65,14 @@ const (
 	descUsed     = 1 << 15
 )
 
-// patience is how long the device may take for anything; seldom is a case
-// allowed to have no effect, and then this is how long to look at it.
+// patience is how long the device may take for anything. A few cases may have no
+// effect; glance is how long to wait for one of those.
 const (
 	patience = 10 * time.Second
 	glance   = 10 * time.Millisecond
 )
 
-// reset resets the device and waits until it has.
+// reset resets the device and waits until that is done.
 func (d *driver) reset() error {
 	d.port.setStatus(0)
 	for end := time.Now().Add(patience); d.port.status() != 0; time.Sleep(100 * time.Microsecond) {
@@ -83,7 +83,7 @@ func (d *driver) reset() error {
 	return nil
 }
 
-// negotiate gets a device that was just reset to FEATURES_OK.
+// negotiate takes a device from reset to FEATURES_OK.
 func (d *driver) negotiate(features uint64) error {
 	d.port.setStatus(acknowledge | driverIs)
 	d.port.choose(features)
@@ -94,7 +94,7 @@ func (d *driver) negotiate(features uint64) error {
 	return nil
 }
 
-// prepare does all of start but for DRIVER_OK.
+// prepare resets the device and sets up the queue, up to DRIVER_OK.
 func (d *driver) prepare(o options) error {
 	if err := d.reset(); err != nil {
 		return err
@@ -133,7 +133,7 @@ func (d *driver) newRing(packed bool, desc, drv, dev uint64, size uint16) ring {
 	return newSplitRing(d.mem.region, desc, drv, dev, size)
 }
 
-// start sets the device up from reset to DRIVER_OK, with its queues.
+// start takes the device from reset to DRIVER_OK, with its queues.
 func (d *driver) start(o options) error {
 	if err := d.prepare(o); err != nil {
 		return err
@@ -145,13 +145,13 @@ func (d *driver) start(o options) error {
 
 func (d *driver) kick() { d.port.notify(d.queue) }
 
-// request is a good one, in three buffers.
+// request returns a good request, in three buffers.
 func (d *driver) request() []buf { return d.victim.request(d) }
 
-// good makes a request whose answer is known.
+// good makes a request with a known answer.
 func (d *driver) good() error { return d.victim.good(d) }
 
-// outcome is what became of a request, or a set of what may.
+// outcome is the outcome of a request, or a set of allowed ones.
 type outcome uint8
 
 const (
@@ -190,14 +190,14 @@ func (d *driver) wait(n int, limit time.Duration) outcome {
 	}
 }
 
-// want is what a device may do with a request: the outcome and, if it comes
-// back, the status byte.
+// want is what a device may do with a request: the outcomes and, if it comes back, the
+// status bytes.
 type want struct {
 	may    outcome
 	status string
 }
 
-const untouched = 0xee // in place of a status
+const untouched = 0xee // instead of a status
 
 var (
 	succeeds    = want{used, "\x00"}
@@ -210,7 +210,7 @@ var (
 	ignored     = want{quiet, ""}
 )
 
-// judge waits for n chains and compares.
+// judge waits for n chains and checks the outcome.
 func (d *driver) judge(w want, n int) error {
 	limit := patience
 	if w.may&quiet != 0 {
@@ -228,14 +228,14 @@ func (d *driver) judge(w want, n int) error {
 	return nil
 }
 
-// try makes a chain available, and judges what becomes of it.
+// try makes a chain available, and judges the outcome.
 func (d *driver) try(w want, bufs ...buf) error {
 	d.ring.add(bufs...)
 	d.kick()
 	return d.judge(w, 1)
 }
 
-// sound checks that a device works after whatever was done to it.
+// sound checks that the device still works after a case.
 func (d *driver) sound(packed bool) error {
 	if err := d.start(options{packed: packed}); err != nil {
 		return fmt.Errorf("afterwards: %w", err)

@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// device is a virtio device as the kernel has it in sysfs.
+// device is a virtio device as in sysfs.
 type device struct {
 	name   string // vda, eth0
-	parent string // folder of the device that the virtio device is on: PCI, or ACPI's
+	parent string // folder of the device that carries the virtio device: on PCI, or from ACPI
 }
 
 // findDisk waits for the disk with a serial number.
@@ -24,7 +24,7 @@ func findDisk(serial string) (device, error) {
 	})
 }
 
-// find waits for a folder of that pattern that is what is wanted.
+// find waits for a folder that matches the pattern and is wanted.
 func find(pattern, none string, wanted func(dir string) bool) (device, error) {
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		dirs, _ := filepath.Glob(pattern)
@@ -44,8 +44,7 @@ func (d device) bus() string {
 	return filepath.Base(link)
 }
 
-// unbind takes the device away from the kernel's driver, and returns how to
-// give it back.
+// unbind takes the device from the kernel's driver. bind gives it back.
 func (d device) unbind() (bind func() error, err error) {
 	driver, err := filepath.EvalSymlinks(filepath.Join(d.parent, "driver"))
 	if err != nil {
@@ -56,8 +55,8 @@ func (d device) unbind() (bind func() error, err error) {
 	return bind, os.WriteFile(filepath.Join(driver, "unbind"), name, 0)
 }
 
-// addressOf returns the start of the first range of physical addresses whose
-// line in /proc/iomem ends with name.
+// addressOf returns the start of the first range of physical addresses whose line in
+// /proc/iomem contains name.
 func addressOf(name string) (uint64, error) {
 	f, err := os.Open("/proc/iomem")
 	if err != nil {

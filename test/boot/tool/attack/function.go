@@ -17,7 +17,7 @@ const (
 	commandMaster = 4
 )
 
-// function is a PCI device's configuration space, by way of sysfs.
+// function is a PCI function's configuration space, through sysfs.
 type function struct {
 	dir   string
 	space *os.File
@@ -28,7 +28,7 @@ func openFunction(dir string) (*function, error) {
 	return &function{dir, f}, err
 }
 
-// read and write are one access of 1, 2 or 4 bytes, if off is aligned to that.
+// read and write make one access of 1, 2 or 4 bytes, if off is aligned to that.
 func (f *function) read(off, width int) uint32 {
 	var b [4]byte
 	f.space.ReadAt(b[:width], int64(off))
@@ -39,14 +39,14 @@ func (f *function) write(off, width int, v uint32) {
 	f.space.WriteAt(le.AppendUint32(nil, v)[:width], int64(off))
 }
 
-// devfn is the number of the function on its bus.
+// devfn returns the number of the function on its bus.
 func (f *function) devfn() uint64 {
 	var domain, bus, dev, fn uint64
 	fmt.Sscanf(filepath.Base(f.dir), "%x:%x:%x.%x", &domain, &bus, &dev, &fn)
 	return dev<<3 | fn
 }
 
-// A capability is one element of the list, §6.7.
+// A capability is one element of the capability list, §6.7.
 type capability struct {
 	at   int
 	kind byte // ID
@@ -86,7 +86,7 @@ func (f *function) move(i int, addr uint64) {
 
 func (f *function) setCommand(v uint32) { f.write(cfgCommand, 2, v) }
 
-// A saved is what of configuration space is put back after a case.
+// A saved is the part of configuration space that is restored after a case.
 type saved [16]uint32
 
 func (f *function) save() (s saved) {
@@ -96,16 +96,16 @@ func (f *function) save() (s saved) {
 	return s
 }
 
-// restore puts everything back: decoding off, the addresses, then the command.
+// restore restores everything: decoding off, the addresses, then the command.
 func (f *function) restore(s saved) {
 	f.setCommand(0)
-	for _, i := range []int{3, 4, 5, 6, 7, 8, 9, 15} { // what can be written
+	for _, i := range []int{3, 4, 5, 6, 7, 8, 9, 15} { // the writable registers
 		f.write(4*i, 4, s[i])
 	}
 	f.setCommand(s[1] & 0xffff)
 }
 
-// neighbours returns the functions on the bus of another.
+// neighbours returns the other PCI functions.
 func (f *function) neighbours() (all []*function) {
 	dirs, _ := filepath.Glob("/sys/bus/pci/devices/*")
 	for _, d := range dirs {

@@ -2,8 +2,8 @@ package attack
 
 import "fmt"
 
-// table writes an indirect table as a split ring wants it, and returns the
-// descriptor that leads to it.
+// table writes an indirect table in split-ring form, and returns the descriptor that
+// points to it.
 func (d *driver) table(bufs ...buf) buf {
 	for i, b := range bufs {
 		if i < len(bufs)-1 {
@@ -14,7 +14,6 @@ func (d *driver) table(bufs ...buf) buf {
 	return buf{d.mem.phys + atTable, uint32(16 * len(bufs)), descIndirect}
 }
 
-// request is a good one.
 // indirectTests abuse indirect tables, §2.7.5.3 and §2.8.7.
 func indirectTests(d *driver) []test {
 	tests := each(func(packed bool) []test {
@@ -94,7 +93,7 @@ func tableLengths() (all []shape) {
 	}})
 }
 
-// splitTables follow next, which packed tables do not have.
+// splitTables abuse the next field, which packed tables do not have.
 func splitTables() []shape {
 	jump := func(next uint16) func(d *driver) []buf {
 		return func(d *driver) []buf {

@@ -12,9 +12,8 @@ import (
 
 var le = binary.LittleEndian
 
-// What is where in our memory. Devices are given these addresses, addresses
-// without RAM, and the end of RAM, which the kernel was told not to use: never
-// a page of the kernel's.
+// Layout of our memory. Devices get these addresses, addresses without RAM, and the end
+// of RAM, which the kernel was told not to use: never a page of the kernel.
 const (
 	atDesc   = 0x00000 // the queue: descriptor area,
 	atDriver = 0x02000 // driver area
@@ -23,7 +22,7 @@ const (
 	atStatus = 0x07000 // their status bytes
 	atTable  = 0x08000 // indirect tables, and segments of discards
 	atOther  = 0x20000 // a second queue
-	atCanary = 0x30000 // what no descriptor names
+	atCanary = 0x30000 // memory that no descriptor names
 	atData   = 0x40000
 
 	canaryLen  = 0x10000
@@ -31,7 +30,7 @@ const (
 	memorySize = 2 << 20
 )
 
-// memory is 2 MiB in one piece that the kernel does not move: a huge page.
+// memory is 2 MiB of contiguous RAM that the kernel does not move: a huge page.
 type memory struct {
 	region
 	phys   uint64
@@ -53,7 +52,7 @@ func newMemory() (*memory, error) {
 	return m, err
 }
 
-// physical looks a page up in /proc/self/pagemap.
+// physical looks up a page in /proc/self/pagemap.
 func physical(virtual uint64) (uint64, error) {
 	const present, frame = 1 << 63, 1<<55 - 1
 	f, err := os.Open("/proc/self/pagemap")
@@ -72,10 +71,10 @@ func physical(virtual uint64) (uint64, error) {
 	return v & frame * 4096, nil
 }
 
-// clear makes the memory of queues, requests and tables zero.
+// clear zeroes the memory of queues, requests and tables.
 func (m *memory) clear() { clear(m.region[:atOther]) }
 
-// intact says whether something was written where nothing may be.
+// intact reports whether the memory that no descriptor names is unchanged.
 func (m *memory) intact() bool {
 	return bytes.Equal(m.region[atCanary:atCanary+canaryLen], m.canary)
 }

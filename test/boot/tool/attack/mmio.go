@@ -8,7 +8,7 @@ type mmioPort struct {
 	phys uint64
 }
 
-// newMMIO maps the registers of a device that has no driver any more.
+// newMMIO maps the registers of a device that was unbound from its driver.
 func newMMIO(d device) (*mmioPort, error) {
 	at, err := addressOf(filepath.Base(d.parent))
 	if err != nil {

@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// Messages. KVM takes any address for one of the local APICs' and injects what
-// the data says, so these are ones that the kernel's CPUs survive: an ExtINT, a
-// reserved mode, and vectors below 16, which there cannot be. INIT, SMI, NMI and
-// other vectors would only hurt the guest itself: 0xff is Linux's for spurious
-// interrupts, which it does not acknowledge, as the manual says; so a real one keeps
-// all others from that CPU, with any VMM and on hardware.
+// Messages. KVM treats any address as one of a local APIC and injects what the data
+// says, so these are messages that the kernel's CPUs survive: an ExtINT, a reserved
+// mode, and vectors below 16, which are illegal. INIT, SMI, NMI and other vectors would
+// only hurt the guest itself. 0xff is Linux's vector for spurious interrupts, which it
+// does not acknowledge, as the manual says; so a real interrupt with it blocks all
+// others on that CPU, with any VMM and on hardware.
 var (
 	messageAddresses = []uint64{
 		0, 0xfee00000, 0xfee01000, 0xfee0000c, 0xfeeff000, 0xfeeff00c, 0xfeefffff, 0xfec00000, 0xe0000000, 0x100000000, 1 << 40, 1 << 63, 1<<64 - 1, 0xffffffff_fee00000,
@@ -19,7 +19,7 @@ var (
 	messages = []uint64{0, 1, 0xf, 0x10f, 0x3ff, 0x7ff, 0xc00f, 0x800f, 0xffff07ff, 0xfffffbff, 0xffffffff}
 )
 
-// msixTests give the table garbage and have the device use it.
+// msixTests fill the table with garbage and make the device use it.
 func (p *pciPort) msixTests() (tests []test) {
 	for _, addr := range append(messageAddresses, p.bar(p.commonBAR), p.bar(p.tableBAR)) {
 		tests = append(tests, p.homeward(fmt.Sprintf("messages to %#x", addr), func(d *driver) error {
@@ -58,7 +58,7 @@ func (p *pciPort) msixTests() (tests []test) {
 	return tests
 }
 
-// vector tells virtio which vectors to use, and what came of it.
+// vector tells virtio which vectors to use, and returns what it accepted.
 func (p *pciPort) vector(of uint32, queue, config int) (q, c int) {
 	p.common.store(0x10, 2, uint64(config))
 	p.selectQueue(of)
@@ -68,8 +68,8 @@ func (p *pciPort) vector(of uint32, queue, config int) (q, c int) {
 
 const noVector = 0xffff
 
-// vectorTests use vectors that there are not, and turn MSI-X off and on while
-// interrupts are sent.
+// vectorTests use nonexistent vectors, and turn MSI-X off and on while interrupts are
+// sent.
 func (p *pciPort) vectorTests(scale int) (tests []test) {
 	for _, v := range []int{p.vectors, p.vectors + 1, 0x7ff, 0x800, 0x7fff, 0x8000, 0xfffe, 0xffff} {
 		tests = append(tests, p.homeward(fmt.Sprintf("vector %#x", v), func(d *driver) error {
@@ -111,7 +111,7 @@ func (p *pciPort) vectorTests(scale int) (tests []test) {
 		}))
 }
 
-// toggle does f again and again on another CPU while requests are made.
+// toggle repeats f on another CPU while requests are made.
 func (p *pciPort) toggle(d *driver, n int, f func()) error {
 	p.setMSIX(msixEnable)
 	p.vector(d.queue, 0, 1)
@@ -134,7 +134,7 @@ func (p *pciPort) toggle(d *driver, n int, f func()) error {
 	return nil
 }
 
-// windowTests sweep the BAR, besides the registers that registerTests have.
+// windowTests sweep the BAR, except the registers that registerTests cover.
 func (p *pciPort) windowTests() (tests []test) {
 	for page := uint64(0); page < uint64(len(p.bar0)); page += 0x1000 {
 		for _, off := range []uint64{0, 0x3c, 0x40, 0x7c, 0x100, 0x800, 0xff8, 0xffd} {
@@ -160,7 +160,7 @@ func (p *pciPort) windowTests() (tests []test) {
 	return tests
 }
 
-// notifyTests kick all places of the window for notifications.
+// notifyTests write to all places of the notification window.
 func (p *pciPort) notifyTests() (tests []test) {
 	for part := range uint64(16) {
 		tests = append(tests, test{fmt.Sprintf("places from %#x", part<<8), options{}, false, func(d *driver) error {

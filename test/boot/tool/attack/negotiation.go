@@ -41,7 +41,7 @@ func featureTests() (tests []test) {
 	return tests
 }
 
-// statusTests write every value, from each of some states, and at random.
+// statusTests write every value, from several states, and random values.
 func statusTests() (tests []test) {
 	for high := range 16 {
 		for _, state := range []string{"reset", "live"} {
@@ -69,9 +69,9 @@ func statusTests() (tests []test) {
 	return tests
 }
 
-// statusValue writes one value, to a device that was reset just before or to one
-// that was live and got the values before. The driver cannot clear bits but by a
-// reset, and NEEDS_RESET is the device's.
+// statusValue writes one value, to a device that was just reset, or to one that was
+// live and got the previous values. The driver can clear bits only with a reset, and
+// NEEDS_RESET belongs to the device.
 func (d *driver) statusValue(state string, v uint8) (err error) {
 	switch {
 	case state == "reset":

@@ -30,13 +30,13 @@ const (
 	featGuestOffloads = 1<<1 | 1<<7 | 1<<8 | 1<<9
 )
 
-// Sizes of headers: virtio's (§5.1.6), Ethernet's.
+// Sizes of the headers of virtio (§5.1.6) and Ethernet.
 const (
 	headerLen   = 12
 	ethernetLen = 14
 )
 
-// Where the receive queue is, and its buffers.
+// Where the receive queue and its buffers are.
 const (
 	atReceive       = 0x28000
 	atReceiveDriver = atReceive + atDriver
@@ -48,16 +48,16 @@ const (
 	receiveRoom = 16 // buffers at once
 )
 
-// gateway is who answers, in user mode.
+// gateway is the address that answers, in user mode.
 var gateway = netip.MustParseAddr("10.0.2.2")
 
-// nic is the network card, which must be in user mode. What is abused is the
-// queue that transmits; its own cases abuse the other two.
+// nic is the network card, which must be in user mode. General cases abuse the transmit
+// queue; its own cases abuse the other two as well.
 type nic struct {
 	received ring
-	given    int // buffers, since the start
+	given    int // buffers given since the start
 	seen     int
-	asked    int // ARP requests
+	asked    int // ARP requests made
 }
 
 func (*nic) find() (device, error) {
@@ -71,8 +71,8 @@ func (*nic) look(device) error         { return nil }
 func (*nic) queues() (one, all uint32) { return transmitQueue, 3 }
 func (*nic) hasStatus() bool           { return false }
 
-// enable sets the receive queue up and gives it room. Its ring is in the same
-// format as the other.
+// enable sets up the receive queue and gives it room. Its ring has the same format as
+// the other.
 func (k *nic) enable(d *driver) {
 	k.place(d)
 	for range receiveRoom {
@@ -81,7 +81,7 @@ func (k *nic) enable(d *driver) {
 	d.port.notify(receiveQueue)
 }
 
-// place is enable without room.
+// place is enable without giving room.
 func (k *nic) place(d *driver) {
 	clear(d.mem.region[atReceive:atCanary])
 	k.received = d.newRing(d.opt.packed, atReceive, atReceiveDriver, atReceiveDevice, receiveSize)
@@ -93,7 +93,7 @@ func (k *nic) place(d *driver) {
 	d.port.selectQueue(d.queue)
 }
 
-// slot is where the buffer of a number is.
+// slot returns where buffer i is.
 func slot(i int) uint64 { return atReceived + uint64(i%receiveSize)*receiveLen }
 
 func (k *nic) give(d *driver) {
@@ -101,15 +101,15 @@ func (k *nic) give(d *driver) {
 	k.given++
 }
 
-// request is an ARP request. Nobody looks at the answer.
+// request returns an ARP request. Its answer is ignored.
 func (k *nic) request(d *driver) []buf { return frameBufs(d, k.arp()) }
 
-// large is a frame to nobody.
+// large returns a frame without a valid destination.
 func (*nic) large(d *driver, n uint32) []buf {
 	return []buf{d.header(0, 0), d.data(min(n, 60_000)), readable(d.mem.phys+atStatus, 1)}
 }
 
-// frameBufs puts a frame, behind a header of zeroes, into three buffers.
+// frameBufs puts a frame, after a header of zeroes, into three buffers.
 func frameBufs(d *driver, f []byte) []buf {
 	d.count++
 	at := atData + uint64(d.count%64)*4096
@@ -125,7 +125,7 @@ var (
 	ourMAC    = []byte{2, 0, 0, 0, 0, 7}
 )
 
-// arp asks for the gateway, each time in another's name.
+// arp returns an ARP request for the gateway, each time from another address.
 func (k *nic) arp() []byte {
 	k.asked++
 	f := append(bytes.Clone(broadcast), ourMAC...)
@@ -135,7 +135,7 @@ func (k *nic) arp() []byte {
 	return append(append(f, gateway.AsSlice()...), make([]byte, 18)...)
 }
 
-// name is the address of the last request.
+// name returns the sender address of the last request.
 func (k *nic) name() []byte { return []byte{10, 0, 2, byte(16 + k.asked%200)} }
 
 // good makes an ARP request and waits for the answer.
@@ -154,7 +154,7 @@ func (k *nic) good(d *driver) error {
 	return nil
 }
 
-// answered looks through what has come.
+// answered looks for the answer in what was received.
 func (k *nic) answered(d *driver) (yes bool) {
 	for ; k.seen < k.received.used(); k.seen++ {
 		f := d.mem.region[slot(k.seen)+headerLen:][:42]
@@ -165,8 +165,8 @@ func (k *nic) answered(d *driver) (yes bool) {
 	return yes
 }
 
-// works sends a datagram by the kernel's driver, for which its stack must ask for
-// the gateway first.
+// works sends a datagram through the kernel's driver, for which the kernel's stack must
+// first resolve the gateway.
 func (*nic) works(at device) error {
 	if err := setAddress(at.name, netip.MustParseAddr("10.0.2.15")); err != nil {
 		return err
@@ -191,7 +191,7 @@ func (*nic) works(at device) error {
 	return errors.New("the gateway does not answer the kernel")
 }
 
-// setAddress has the kernel use a card.
+// setAddress makes the kernel use a card.
 func setAddress(name string, addr netip.Addr) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

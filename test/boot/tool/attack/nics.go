@@ -52,7 +52,7 @@ func (*nic) lengthTests(d *driver) []test {
 	return each(func(packed bool) []test { return shapeOf(options{packed: packed, size: 128}, all) })
 }
 
-// placeTests have a frame, or room for one, where no RAM is.
+// placeTests put a frame, or room for one, where there is no RAM.
 func (k *nic) placeTests(d *driver) []test {
 	return each(func(packed bool) (tests []test) {
 		for _, p := range d.places() {
@@ -73,8 +73,8 @@ func (k *nic) placeTests(d *driver) []test {
 	})
 }
 
-// headerTests give the header each value that hurts, in front of a good segment,
-// with what it asks for negotiated and not.
+// headerTests set the header fields to harmful values, before a good segment, with the
+// offloads negotiated and not.
 func (*nic) headerTests(d *driver) (tests []test) {
 	values := []uint64{0, 1, 2, 3, 4, 5, 13, 14, 20, 34, 54, 0x7f, 0x80, 0x81, 0xff, 0x5a8, 0x7fff, 0x8000, 0xfffe, 0xffff}
 	for _, with := range []uint64{0, featHostOffloads & d.port.offered()} {
@@ -117,7 +117,7 @@ func (*nic) headerTests(d *driver) (tests []test) {
 	return tests
 }
 
-// sendWith sends a frame behind a header, and waits until it came back.
+// sendWith sends a frame after a header, and waits until the buffers come back.
 func (d *driver) sendWith(header, frame []byte) error {
 	n := d.ring.used() + 1
 	bufs := frameBufs(d, frame)
@@ -127,7 +127,7 @@ func (d *driver) sendWith(header, frame []byte) error {
 	return d.judge(succeeds, n)
 }
 
-// segmentFrame is a TCP segment to the gateway, in a frame of n bytes.
+// segmentFrame returns a TCP segment to the gateway, in a frame of n bytes.
 func segmentFrame(n int) []byte {
 	f := make([]byte, max(n, 54))
 	copy(f, broadcast)
@@ -138,7 +138,7 @@ func segmentFrame(n int) []byte {
 	return f
 }
 
-// frameTests send frames of all protocols, with some bytes changed.
+// frameTests send frames of several protocols, with some bytes changed.
 func (k *nic) frameTests(d *driver) (tests []test) {
 	heads := []struct {
 		name string
@@ -175,7 +175,7 @@ func (k *nic) frameTests(d *driver) (tests []test) {
 	return tests
 }
 
-// receiveInto has an answer come when there is just the room given.
+// receiveInto makes an answer arrive with only the given room.
 func (k *nic) receiveInto(d *driver, w want, room ...buf) error {
 	if err := d.prepare(d.opt); err != nil {
 		return err
@@ -191,7 +191,7 @@ func (k *nic) receiveInto(d *driver, w want, room ...buf) error {
 	return d.judge(w, 3)
 }
 
-// receiveTests give room that is of no use.
+// receiveTests give useless room.
 func (k *nic) receiveTests(d *driver) []test {
 	return each(func(packed bool) (tests []test) {
 		for _, with := range []uint64{0, featMergeable, featGuestOffloads | featCsum} {
@@ -199,7 +199,7 @@ func (k *nic) receiveTests(d *driver) []test {
 			add := func(name string, room func(d *driver) []buf) {
 				w := handled
 				if name == otherRing {
-					w = anything // what is sent may be overwritten before it is seen
+					w = anything // the request may be overwritten before the device sees it
 				}
 				tests = append(tests, test{fmt.Sprintf("%s/%s, features %#x", format(packed), name, with), o, false, func(d *driver) error {
 					return k.receiveInto(d, w, room(d)...)
@@ -226,8 +226,8 @@ func (k *nic) receiveTests(d *driver) []test {
 
 const otherRing = "the other ring"
 
-// uselessRoom gives buffers too short for a header as fast as they come back,
-// while answers come. The device must still do its other work.
+// uselessRoom gives buffers too short for a header as fast as they come back, while
+// answers arrive. The device must still do its other work.
 func (k *nic) uselessRoom(d *driver) error {
 	if err := d.prepare(d.opt); err != nil {
 		return err
@@ -250,7 +250,7 @@ func (k *nic) uselessRoom(d *driver) error {
 	return d.by.check()
 }
 
-// controlTests send commands, §5.1.6.5, that there are not or that are not whole.
+// controlTests send commands, §5.1.6.5, that do not exist or are incomplete.
 func (k *nic) controlTests(d *driver) (tests []test) {
 	for class := range 8 {
 		tests = append(tests, test{fmt.Sprintf("class %d", class), options{with: featControls & d.port.offered()}, false, func(d *driver) error {

@@ -9,7 +9,7 @@ type packedRing struct {
 	at   uint16 // where the next descriptor goes
 	wrap bool   // driver's wrap counter
 
-	lens     map[uint16]uint16 // of chains, by their buffer ID
+	lens     map[uint16]uint16 // of chains, by buffer ID
 	usedAt   uint16
 	usedWrap bool
 	back     int // chains that came back
@@ -21,7 +21,8 @@ func newPackedRing(mem region, desc, _, _ uint64, size uint16) *packedRing {
 
 func (r *packedRing) add(bufs ...buf) { r.addAs(r.at, bufs...) }
 
-// addAs makes a list with a buffer ID available. It writes the head's flags last.
+// addAs makes a descriptor list with a buffer ID available. It writes the head's flags
+// last.
 func (r *packedRing) addAs(id uint16, bufs ...buf) {
 	r.lens[id] = uint16(len(bufs))
 	var head uint64
@@ -40,7 +41,7 @@ func (r *packedRing) addAs(id uint16, bufs ...buf) {
 	r.mem.store(head+14, 2, uint64(headFlags))
 }
 
-// place writes the next descriptor, but for its flags, which it returns.
+// place writes the next descriptor except its flags, which it returns.
 func (r *packedRing) place(b buf, id uint16) (at uint64, flags uint16) {
 	at = r.desc + 16*uint64(r.at)
 	r.mem.store(at, 8, b.addr)

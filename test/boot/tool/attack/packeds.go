@@ -7,18 +7,18 @@ func onPacked(name string, with uint64, f func(d *driver, r *packedRing) error) 
 	return test{name, options{packed: true, with: with}, false, func(d *driver) error { return f(d, d.ring.(*packedRing)) }}
 }
 
-// packedTests abuse what only packed rings have, §2.8.
+// packedTests abuse features of packed rings, §2.8.
 func packedTests() []test {
 	return append(append(flagTests(), listTests()...), eventTests()...)
 }
 
-// flagTests set each of the flags of a first descriptor.
+// flagTests set combinations of flags in a first descriptor.
 func flagTests() (tests []test) {
 	for _, flags := range []uint16{0, descAvail, descUsed, descAvail | descUsed} {
 		for _, more := range []uint16{0, descNext, descWrite, descIndirect, descNext | descIndirect, 0x7f78, 0x7f7f} {
 			w := want{used | broken | quiet, "\x00\x01\x02\xee"}
 			if flags != descAvail {
-				w = anything // it looks as if it were used
+				w = anything // it looks used
 			}
 			tests = append(tests, onPacked(fmt.Sprintf("flags %#x", flags|more), featIndirect, func(d *driver, r *packedRing) error {
 				d.header(reqIn, 1)
@@ -33,10 +33,10 @@ func flagTests() (tests []test) {
 	return tests
 }
 
-// listTests have lists that are too long, cut, or mixed.
+// listTests use lists that are too long, cut, or mixed.
 func listTests() (tests []test) {
 	for _, n := range []int{63, 64} {
-		w := map[int]want{63: succeeds, 64: breaks}[n] // of 64, the last has NEXT
+		w := map[int]want{63: succeeds, 64: breaks}[n] // in the list of 64, the last has NEXT
 		tests = append(tests, onPacked(fmt.Sprintf("a list of %d", n), 0, func(d *driver, r *packedRing) error {
 			bufs := []buf{d.header(reqIn, 1)}
 			for range n - 2 {
@@ -88,13 +88,13 @@ func listTests() (tests []test) {
 		}))
 }
 
-// eventTests have garbage for when to interrupt, §2.8.14.
+// eventTests put garbage into event suppression, §2.8.14.
 func eventTests() (tests []test) {
 	for _, with := range []uint64{0, featEventIdx} {
 		for _, event := range []uint64{1 << 16, 2 << 16, 3 << 16, 0xffffffff, 2<<16 | 0x7fff, 2<<16 | 64, 2<<16 | 0x8000 | 65, 0xffff0000} {
 			tests = append(tests, onPacked(fmt.Sprintf("driver event %#x, features %#x", event, with), with, func(d *driver, r *packedRing) error {
 				d.mem.store(atDriver, 4, event)
-				for range 70 { // more than the ring has
+				for range 70 { // more than the ring holds
 					if err := d.one(d.request()...); err != nil {
 						return err
 					}

@@ -24,7 +24,7 @@ const (
 	capMSIX   = 0x11
 )
 
-// newPCI maps the BARs of a device that has no driver any more.
+// newPCI maps the BARs of a device that was unbound from its driver.
 func newPCI(d device) (*pciPort, error) {
 	f, err := openFunction(d.parent)
 	if err != nil {
@@ -69,7 +69,7 @@ func (p *pciPort) capability(c capability, bars map[int]region) (err error) {
 	case c.kind == capVendor && c.body[3] == 5:
 		p.accessAt = c.at
 	case c.kind == capVendor && p.read(cfgBAR+4*int(c.body[4]), 4)&1 != 0:
-		// Ports, by which one can notify as well: no program maps those.
+		// I/O ports for notifications: they cannot be mapped.
 	case c.kind == capVendor:
 		from, n := le.Uint32(c.body[8:]), le.Uint32(c.body[12:])
 		r := bar(int(c.body[4]))
@@ -117,8 +117,8 @@ func (p *pciPort) resetQueue()          { p.common.store(0x3a, 2, 1) }
 func (p *pciPort) resetting() bool      { return p.common.load(0x3a, 2) != 0 }
 func (p *pciPort) interrupts()          { p.isr.load(0, 1) }
 
-// notify kicks a queue that has a place in the window; for others it kicks the
-// last place. (Each queue's queue_notify_off is its number.)
+// notify kicks a queue at its place in the window, or at the last place if it has none.
+// (Each queue's queue_notify_off is its number.)
 func (p *pciPort) notify(q uint32) {
 	off := min(uint64(q)*p.multiplier, uint64(len(p.door))-4)
 	p.door.store(off, 2, uint64(q))
@@ -149,7 +149,7 @@ const (
 	msixMask   = 1 << 14
 )
 
-// entry writes an entry of the table: masked, then the message, then control.
+// entry writes an entry of the MSI-X table: masked, then the message, then control.
 func (p *pciPort) entry(i int, addr, data uint64, masked bool) {
 	at := uint64(16 * i)
 	p.table.store(at+12, 4, 1)
@@ -161,7 +161,7 @@ func (p *pciPort) entry(i int, addr, data uint64, masked bool) {
 	}
 }
 
-// goHome undoes what cases do outside of virtio's registers.
+// goHome undoes what cases do outside virtio's registers.
 func (p *pciPort) goHome() {
 	p.restore(p.home)
 	p.setMSIX(0)

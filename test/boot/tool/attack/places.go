@@ -2,7 +2,7 @@ package attack
 
 import "fmt"
 
-// overlapTests have the areas of a queue over each other, and over requests.
+// overlapTests put the areas of a queue over each other, and over requests.
 func overlapTests() []test {
 	return each(func(packed bool) (tests []test) {
 		for _, o := range []struct {
@@ -34,7 +34,7 @@ func overlapTests() []test {
 	})
 }
 
-// ringPlaceTests have the areas of a queue where no RAM is, or not aligned.
+// ringPlaceTests put the areas of a queue where there is no RAM, or unaligned.
 func ringPlaceTests(d *driver) []test {
 	return each(func(packed bool) (tests []test) {
 		add := func(name string, at rings) {
@@ -65,8 +65,8 @@ func ringPlaceTests(d *driver) []test {
 	})
 }
 
-// skewed has each area at an address that is not aligned, if it has to be to
-// more than that. What a device makes of it is its own affair.
+// skewed puts each area at an unaligned address, if it needs more alignment than skew.
+// The outcome is up to the device.
 func skewed(packed bool, skew uint64) (tests []test) {
 	for _, s := range []struct {
 		name string
@@ -89,8 +89,8 @@ func skewed(packed bool, skew uint64) (tests []test) {
 	return tests
 }
 
-// garbageTests fill everything with random descriptors. Their addresses are of
-// our memory, or of none; what they write goes to the zone.
+// garbageTests fill everything with random descriptors. Their addresses are in our
+// memory or without RAM; their disk writes go to the zone.
 func garbageTests() []test {
 	return each(func(packed bool) (tests []test) {
 		for i := range 40 {
@@ -111,8 +111,8 @@ func garbageTests() []test {
 	})
 }
 
-// garbage fills the queue, headers and tables. What may be read as data never
-// looks like a header, which would name sectors outside of the zone.
+// garbage fills the queue, headers and tables. Data never looks like a header, which
+// could name sectors outside the zone.
 func (d *driver) garbage(packed, wild bool) {
 	r := d.rand
 	for range 256 {
@@ -142,7 +142,7 @@ func (d *driver) garbage(packed, wild bool) {
 	}
 }
 
-// anyBuf is a descriptor of the kinds that garbage is made of.
+// anyBuf returns a random descriptor for garbage.
 func (d *driver) anyBuf(wild bool) buf {
 	r := d.rand
 	b := buf{n: []uint32{0, 1, 16, 512, 1024}[r.IntN(5)]}

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A port is the registers of a virtio device, whatever its transport. Methods
+// A port gives access to the registers of a virtio device, on any transport. Methods
 // access the device and check nothing.
 type port interface {
 	status() uint8
@@ -22,7 +22,7 @@ type port interface {
 	resetQueue()
 	resetting() bool
 	notify(q uint32)
-	interrupts() // reads, and acknowledges, what interrupts there were
+	interrupts() // reads and acknowledges pending interrupts
 
 	config() region    // the device's own configuration
 	registers() region // all others
@@ -30,7 +30,7 @@ type port interface {
 	windows() []place
 }
 
-// rings is where a queue is, in physical addresses.
+// rings is the physical addresses of a queue's areas.
 type rings struct{ desc, driver, device uint64 }
 
 // Status bits, §2.1.
@@ -54,7 +54,7 @@ const (
 	featRingReset   = 1 << 40
 )
 
-// mapFile maps a file of registers.
+// mapFile maps registers from a file.
 func mapFile(path string, off int64, n int) (region, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_SYNC, 0)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 
 var widths = []int{1, 2, 4, 8}
 
-// registerTests access every register at every offset and width, in a device
-// that was reset and in one that is live.
+// registerTests access every register at every offset and width, in a reset device and
+// in a live one.
 func registerTests(d *driver) (tests []test) {
 	n := len(d.port.registers())
 	for off := 0; off < n; off += 4 {
@@ -33,8 +33,8 @@ func registerTests(d *driver) (tests []test) {
 	return tests
 }
 
-// sweep reads and writes what is at one offset. Rings get no address in RAM,
-// but for 0, where the kernel has nothing.
+// sweep reads and writes at one offset. Rings get no address in RAM except 0, where the
+// kernel has nothing.
 func (d *driver) sweep(r region, off uint64) {
 	first, last := d.port.addresses()
 	for _, w := range widths {
@@ -76,7 +76,7 @@ func configTests() (tests []test) {
 	return tests
 }
 
-// read reads registers by 4 bytes.
+// read reads registers in units of 4 bytes.
 func read(r region) (b []byte) {
 	for off := range uint64(len(r) / 4) {
 		b = le.AppendUint32(b, uint32(r.load(4*off, 4)))
@@ -84,7 +84,7 @@ func read(r region) (b []byte) {
 	return b
 }
 
-// notifyTests kick queues that there are not.
+// notifyTests kick queues that do not exist.
 func notifyTests(d *driver) (tests []test) {
 	if p, ok := d.port.(*pciPort); ok {
 		return p.notifyTests()

@@ -2,7 +2,7 @@ package attack
 
 import "fmt"
 
-// typeTests have types of requests that there are not.
+// typeTests use request types that do not exist.
 func typeTests() []test {
 	var all []shape
 	for _, kind := range []uint32{2, 3, 5, 6, 7, 9, 10, 12, 14, 15, 16, 17, 18, 20, 24, 26, 0x100, 0x10000, 1 << 31, 1<<32 - 1} {
@@ -14,8 +14,8 @@ func typeTests() []test {
 	return each(func(packed bool) []test { return shapeOf(options{packed: packed}, all) })
 }
 
-// sectorTests are behind the end of the disk, or seem not to be when something
-// overflows.
+// sectorTests access sectors past the end of the disk, including ones that seem valid
+// after an overflow.
 func sectorTests(size uint64) []test {
 	last := size - 1
 	var all []shape
@@ -37,7 +37,7 @@ func sectorTests(size uint64) []test {
 	return each(func(packed bool) []test { return shapeOf(options{packed: packed}, all) })
 }
 
-// sectorRequest has its data in pieces as large as our memory.
+// sectorRequest splits its data into pieces that fit our memory.
 func sectorRequest(d *driver, kind uint32, sector uint64, n uint32, flags uint16) []buf {
 	bufs := []buf{d.header(kind, sector)}
 	for left := n * sectorSize; left > 0; {
@@ -48,13 +48,13 @@ func sectorRequest(d *driver, kind uint32, sector uint64, n uint32, flags uint16
 	return append(bufs, d.status())
 }
 
-// A segment is one of a discard or of a write of zeroes, §5.2.6.
+// A segment is a segment of a discard or write-zeroes request, §5.2.6.
 type segment struct {
 	sector   uint64
 	n, flags uint32
 }
 
-// segments writes some, and returns them in one buffer.
+// segments writes segments to memory, and returns them as one buffer.
 func (d *driver) segments(all ...segment) buf {
 	for i, s := range all {
 		at := uint64(atTable + 16*i)
@@ -65,7 +65,7 @@ func (d *driver) segments(all ...segment) buf {
 	return readable(d.mem.phys+atTable, uint32(16*len(all)))
 }
 
-// segmentTests have segments that are not on the disk, too many, or cut.
+// segmentTests use segments that are outside the disk, too many, or cut.
 func segmentTests(size uint64) []test {
 	return each(func(packed bool) (tests []test) {
 		for _, kind := range []uint32{reqDiscard, reqWriteZeroes} {

@@ -5,12 +5,12 @@ import (
 	"fmt"
 )
 
-// otherQueue is where a queue could be as well.
+// otherQueue returns another location for a queue.
 func (d *driver) otherQueue() rings {
 	return rings{d.mem.phys + atOther, d.mem.phys + atOther + atDriver, d.mem.phys + atOther + atDevice}
 }
 
-// setupTests set queues up in the wrong way or order.
+// setupTests set up queues in the wrong way or order.
 func setupTests() []test {
 	return each(func(packed bool) []test {
 		tests := append(sizeTests(packed), selectTests(packed)...)
@@ -18,7 +18,7 @@ func setupTests() []test {
 	})
 }
 
-// changeTests change a device that is live.
+// changeTests change a live device.
 func changeTests(packed bool) (tests []test) {
 	o := options{packed: packed}
 	live := func(name string, f func(d *driver) error) {
@@ -26,7 +26,7 @@ func changeTests(packed bool) (tests []test) {
 	}
 	live("enabled twice", func(d *driver) error { d.port.enable(1); d.port.enable(1); return d.good() })
 	live("enabled with garbage", func(d *driver) error {
-		for _, v := range []uint32{2, 0xfffe, 0x8000} { // for PCI not 1; for MMIO bit 0 is 0, which disables
+		for _, v := range []uint32{2, 0xfffe, 0x8000} { // on PCI not 1; on MMIO bit 0 is 0, which disables
 			d.port.enable(v)
 		}
 		return d.try(want{used | quiet, ""}, d.request()...)
@@ -101,7 +101,7 @@ func orderTests(packed bool) (tests []test) {
 	return tests
 }
 
-// lateQueue says DRIVER_OK before there is a queue.
+// lateQueue sets DRIVER_OK before it sets up a queue.
 func (d *driver) lateQueue(o options, enable bool) error {
 	if err := errors.Join(d.reset(), d.negotiate(o.features())); err != nil {
 		return err
@@ -118,7 +118,7 @@ func (d *driver) lateQueue(o options, enable bool) error {
 	return d.try(want{used | quiet, ""}, d.request()...)
 }
 
-// earlyQueue has a queue before features, and others after it.
+// earlyQueue sets up a queue before it negotiates features.
 func (d *driver) earlyQueue(o options) error {
 	if err := d.reset(); err != nil {
 		return err
@@ -131,7 +131,7 @@ func (d *driver) earlyQueue(o options) error {
 	return errors.Join(err, d.try(want{used | broken | quiet, ""}, d.request()...))
 }
 
-// sizeTests have sizes that a queue cannot have, or hardly.
+// sizeTests use invalid or unusual queue sizes.
 func sizeTests(packed bool) (tests []test) {
 	for _, n := range []uint32{0, 1, 2, 3, 5, 100, 255, 256, 257, 0x7fff, 0x8000, 0xffff, 0x10000, 0x10001, 1 << 31, 1<<32 - 1} {
 		tests = append(tests, test{fmt.Sprintf("%s/size %#x", format(packed), n), options{packed: packed}, true, func(d *driver) error {
@@ -162,7 +162,7 @@ func sizeTests(packed bool) (tests []test) {
 	return tests
 }
 
-// selectTests name queues that there are not, and then write all registers.
+// selectTests select queues that do not exist, and then write all queue registers.
 func selectTests(packed bool) (tests []test) {
 	for _, q := range []uint32{1, 2, 255, 256, 0x7fff, 0x8000, 0xffff, 0x10000, 1 << 31, 1<<32 - 1} {
 		tests = append(tests, test{fmt.Sprintf("%s/queue %#x", format(packed), q), options{packed: packed}, false, func(d *driver) error {

@@ -1,7 +1,7 @@
 package attack
 
-// splitRing is the driver's side of a split queue, §2.7. Descriptors are taken
-// in order and never again before a reset: cases are short.
+// splitRing is the driver's side of a split queue, §2.7. Descriptors are used in order,
+// without tracking which are free: cases are short.
 type splitRing struct {
 	mem               region
 	desc, avail, dev  uint64
@@ -37,7 +37,7 @@ func writeDesc(mem region, at uint64, b buf, next uint16) {
 	mem.store(at+14, 2, uint64(next))
 }
 
-// offer makes a head available, whatever it is.
+// offer makes any head available.
 func (r *splitRing) offer(head uint16) {
 	r.mem.store(r.avail+4+2*uint64(r.count%r.size), 2, uint64(head))
 	r.count++

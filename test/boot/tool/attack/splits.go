@@ -7,7 +7,7 @@ func onSplit(name string, with uint64, f func(d *driver, r *splitRing) error) te
 	return test{name, options{with: with}, false, func(d *driver) error { return f(d, d.ring.(*splitRing)) }}
 }
 
-// splitTests abuse what only split rings have, §2.7.
+// splitTests abuse features of split rings, §2.7.
 func splitTests() []test {
 	tests := append(loopTests(), headTests()...)
 	tests = append(tests, indexTests()...)
@@ -49,7 +49,7 @@ func splitTests() []test {
 	)
 }
 
-// loopTests have chains without an end.
+// loopTests use endless or broken chains.
 func loopTests() (tests []test) {
 	loop := func(name string, n uint16, next func(i uint16) uint16, b func(d *driver) buf) {
 		tests = append(tests, onSplit(name, featIndirect, func(d *driver, r *splitRing) error {
@@ -82,7 +82,7 @@ func loopTests() (tests []test) {
 	return tests
 }
 
-// headTests have heads that there are not, or one many times.
+// headTests use heads that do not exist, or one many times.
 func headTests() (tests []test) {
 	for _, head := range []uint16{64, 65, 256, 0x7fff, 0x8000, 0xffff} {
 		tests = append(tests, onSplit(fmt.Sprintf("head %#x", head), 0, func(d *driver, r *splitRing) error {
@@ -117,7 +117,7 @@ func headTests() (tests []test) {
 	}))
 }
 
-// indexTests set the available index to what it cannot be.
+// indexTests set the available index to invalid values.
 func indexTests() (tests []test) {
 	for _, idx := range []uint16{65, 66, 128, 0x7fff, 0x8000, 0x8001, 0xfffe, 0xffff} {
 		tests = append(tests,

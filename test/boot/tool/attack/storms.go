@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// stormTests do something very often, at scale per cent.
+// stormTests do something very often, scaled to scale per cent.
 func stormTests(scale int) []test {
 	often := func(n int) int { return max(n*scale/100, 1) }
 	tests := each(func(packed bool) (tests []test) {
@@ -53,7 +53,7 @@ func (d *driver) kickStorm(n int, queue uint32) error {
 	return d.good()
 }
 
-// burst makes n requests of a kilobyte, or half a megabyte, available and kicks.
+// burst makes n requests of 1 KiB, or 512 KiB, available and kicks.
 func (d *driver) burst(n int, large bool) {
 	size := uint32(1024)
 	if large {
@@ -73,7 +73,7 @@ func (d *driver) resetStorm(packed bool, n int, large bool) error {
 			return fmt.Errorf("start %d: %w", i, err)
 		}
 		d.burst(map[bool]int{false: 16, true: 4}[large], large)
-		for range i % 7 { // none to some of them are done by then
+		for range i % 7 { // by then, none or some of them are done
 			runtime.Gosched()
 		}
 		if err := d.reset(); err != nil {
@@ -88,7 +88,7 @@ func (d *driver) resetStorm(packed bool, n int, large bool) error {
 	return nil
 }
 
-// untouched checks that nobody writes to the memory any more.
+// untouched checks that the device no longer writes to memory.
 func (d *driver) untouched() error {
 	areas := []region{d.mem.region[:atTable], d.mem.region[atData : atData+4096], d.mem.region[atReceived : atReceived+receiveRoom*receiveLen]}
 	for _, a := range areas {
@@ -105,8 +105,8 @@ func (d *driver) untouched() error {
 	return nil
 }
 
-// queueResetStorm resets the queue with requests in flight, n times, and starts
-// it again in another place.
+// queueResetStorm resets the queue with requests in flight, and enables it again, n
+// times.
 func (d *driver) queueResetStorm(packed bool, n int, large bool) error {
 	if err := d.start(options{packed: packed, with: featRingReset}); err != nil {
 		return err
@@ -126,7 +126,7 @@ func (d *driver) queueResetStorm(packed bool, n int, large bool) error {
 	return d.good()
 }
 
-// queueResetTests reset the queue where that is out of place, §2.6.1.
+// queueResetTests reset the queue when that is not allowed, §2.6.1.
 func queueResetTests() []test {
 	o := options{with: featRingReset}
 	return []test{
@@ -184,8 +184,7 @@ func (d *driver) breakStorm(n int) error {
 	return nil
 }
 
-// beside runs f on another CPU, again and again, until the returned function
-// is called.
+// beside repeats f on another CPU until stop is called.
 func beside(f func()) (stop func()) {
 	var end atomic.Bool
 	done := make(chan struct{})
@@ -199,8 +198,8 @@ func beside(f func()) (stop func()) {
 	return func() { end.Store(true); <-done }
 }
 
-// race sets the device up and uses it while another CPU writes all registers
-// that name no memory.
+// race sets up the device and uses it while another CPU writes all registers that hold
+// no address.
 func (d *driver) race(long time.Duration) error {
 	seed := d.rand.Uint64()
 	stop := beside(func() {
@@ -237,8 +236,8 @@ func (d *driver) race(long time.Duration) error {
 	return nil
 }
 
-// flicker changes a descriptor while the device reads it: address, length and
-// flags, and the header behind it.
+// flicker changes a descriptor while the device reads it: address and length, and also
+// the type in the request's header.
 func (d *driver) flicker(packed bool, long time.Duration) error {
 	nowhere := d.ramEnd + 1<<20
 	at, good := uint64(atDesc+16), d.mem.phys+atData

@@ -1,6 +1,5 @@
-// Package work keeps every device of a guest busy, and looks whether anything is
-// lost, doubled or changed on the way: what a test that disturbs the guest runs
-// in it.
+// Package work keeps every device of a guest busy, and checks whether data is lost,
+// duplicated or changed on the way. Tests that disturb a guest run it inside.
 package work
 
 import (
@@ -20,11 +19,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// patience is how long one piece of work may take.
+// patience is the time limit of one piece of work.
 const patience = 60 * time.Second
 
-// Run works until the file that -until names is there, and prints how often each
-// device was used. It also prints lines with numbers, one after the other.
+// Run works until the file that -until names exists, and prints how often each device
+// was used. It also prints numbered lines.
 func Run(args []string) error {
 	f := flag.NewFlagSet("work", flag.ContinueOnError)
 	disk := f.String("disk", "", "block device, whose content is lost")
@@ -62,7 +61,7 @@ func Run(args []string) error {
 	return nil
 }
 
-// worker runs kinds of work beside each other.
+// worker runs several kinds of work concurrently.
 type worker struct {
 	until string
 	all   sync.WaitGroup
@@ -72,7 +71,7 @@ type worker struct {
 	errs   []error        // guarded by mu
 }
 
-// start does one kind of work again and again, with the number of the time.
+// start repeats one kind of work. f gets the number of the repetition.
 func (w *worker) start(name string, f func(i int) error) {
 	w.all.Go(func() {
 		i := 0
@@ -91,19 +90,19 @@ func (w *worker) start(name string, f func(i int) error) {
 		w.counts[name] = i
 		if err != nil {
 			w.errs = append(w.errs, fmt.Errorf("%s, time %d: %w", name, i, err))
-			os.WriteFile(w.until, nil, 0o600) // the others need not go on
+			os.WriteFile(w.until, nil, 0o600) // the others can stop
 		}
 	})
 }
 
-// content is n bytes that no other seed has.
+// content returns n bytes that are unique to the seed.
 func content(seed uint64, n int) []byte {
 	b := make([]byte, n)
 	rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16), byte(seed >> 24)}).Read(b)
 	return b
 }
 
-// onDisk writes blocks, past the page cache, and reads them and older ones.
+// onDisk writes blocks past the page cache, and reads them and older ones.
 func onDisk(path string) func(i int) error {
 	const size, blocks = 64 << 10, 32
 	var fd int
@@ -137,7 +136,7 @@ func onDisk(path string) func(i int) error {
 	}
 }
 
-// onShare makes a file, reads it by another name, and removes it.
+// onShare makes a file, reads it under another name, and removes it.
 func onShare(dir string) func(i int) error {
 	return func(i int) error {
 		path := filepath.Join(dir, fmt.Sprintf("work-%d", i))
@@ -156,8 +155,8 @@ func onShare(dir string) func(i int) error {
 	}
 }
 
-// over sends bytes over a connection that sends them back; now and then it is a
-// new one.
+// over sends bytes over a connection that sends them back; now and then it makes a new
+// one.
 func over(dial func() (net.Conn, error)) func(i int) error {
 	var c net.Conn
 	return func(i int) (err error) {
@@ -205,14 +204,14 @@ func onRandom() func(i int) error {
 	}
 }
 
-// printLine prints its number; that the console has all is for the host to see.
+// printLine prints its number; the host checks that the console shows all lines.
 func printLine(i int) error {
 	fmt.Printf("WORK-LINE %d\n", i)
 	time.Sleep(20 * time.Millisecond)
 	return nil
 }
 
-// clock sees that time goes forward, and in steps that are not absurd.
+// clock checks that time goes forward, in plausible steps.
 func clock() func(i int) error {
 	last := time.Now()
 	return func(int) error {
