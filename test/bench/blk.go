@@ -15,7 +15,7 @@ const (
 	mib      = 1 << 20
 )
 
-// blkMetrics are what a run finds; rand8 is its value.
+// blkMetrics are the figures of a run; rand8 is its value.
 var blkMetrics = []metric{
 	{name: "rand1", unit: "µs", digits: 1},
 	{name: "rand8", unit: "µs", digits: 1},
@@ -26,7 +26,7 @@ var blkMetrics = []metric{
 }
 
 // newBlk compares disks: a raw image in the host's page cache, and a guest that
-// goes past its own.
+// bypasses its own.
 func newBlk(f files) *report {
 	r := &report{Bench: "blk", Unit: "µs", Digits: 1, metrics: blkMetrics, baseline: "qemu-*", Notes: []string{
 		"Operations on /dev/vda with O_DIRECT, by Linux AIO in a guest of 1 vCPU and 256 MiB; raw image of 512 MiB in the host's page cache, which all rivals use.",
@@ -41,8 +41,8 @@ func newBlk(f files) *report {
 
 func (f files) blkInitrd() string { return filepath.Join(f.results, "initrd-blk.cpio") }
 
-// disk is the image. In the lab /tmp is an overlay, which would be measured too;
-// and a file there is in memory in any case.
+// disk returns the path of the image. In the lab /tmp is an overlay, which would be
+// measured too; files there are in memory in any case.
 func (f files) disk() string {
 	if emulated() {
 		return filepath.Join("/dev/shm", filepath.Base(f.scratch)+".img")
@@ -54,8 +54,8 @@ func prepareBlk(ctx context.Context, f files) error {
 	return f.addProgram(ctx, "blkguest", f.blkInitrd())
 }
 
-// blkArgv is a rival's command line with the guest's program on the kernel's,
-// and makes the image if there is none yet.
+// blkArgv returns a rival's command line, with the guest program in the kernel's, and
+// makes the image if it does not exist yet.
 func blkArgv(v rival, f files) ([]string, error) {
 	if _, err := os.Stat(f.disk()); err != nil {
 		if err := makeDisk(f.disk()); err != nil {
@@ -65,8 +65,8 @@ func blkArgv(v rival, f files) ([]string, error) {
 	return withWords(v, f, "vmm.exec=/blkguest")
 }
 
-// makeDisk fills an image with what no file system could store as a hole or
-// share: no two of its blocks are the same.
+// makeDisk fills an image with data that no file system can store as holes or share: no
+// two of its blocks are the same.
 func makeDisk(path string) error {
 	file, err := os.Create(path)
 	if err != nil {
@@ -88,7 +88,7 @@ func makeDisk(path string) error {
 	return file.Close()
 }
 
-// phaseFigures are those of a phase of blkguest.
+// phaseFigures computes the figures of a phase of blkguest.
 func phaseFigures(parts map[string]float64, p phase) error {
 	if p.operations <= 0 || p.took <= 0 {
 		return fmt.Errorf("%s: %v operations in %v", p.name, p.operations, p.took)

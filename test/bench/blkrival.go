@@ -1,8 +1,7 @@
 package main
 
-// blkRivals are all ways to serve a disk that are compared. QEMU's defaults are
-// worse than what is here: an I/O thread keeps its disk out of the lock that
-// all else is under.
+// blkRivals returns all ways to serve a disk that are compared. QEMU's defaults are
+// slower than these: an I/O thread keeps the disk out of QEMU's big lock.
 func blkRivals() []rival {
 	return []rival{
 		{"vmm", "virtio-blk over PCI", vmmDisk("pci")},
@@ -21,10 +20,10 @@ func vmmDisk(transport string) func(files, int) ([]string, error) {
 	}
 }
 
-// qemuDisk has QEMU use the host's page cache, as vmm does: cache=writeback.
+// qemuDisk makes QEMU use the host's page cache, as vmm does: cache=writeback.
 func qemuDisk(machine, device, aio string) func(files, int) ([]string, error) {
 	return func(f files, mib int) ([]string, error) {
-		// debug-threads gives the threads their names, which threadTimes goes by.
+		// debug-threads names the threads; workerTime uses the names.
 		return qemuMachine(machine, "-name", "guest,debug-threads=on", "-object", "iothread,id=io", "-global", "virtio-mmio.force-legacy=off",
 			"-drive", "if=none,id=disk,format=raw,cache=writeback,aio="+aio+",file="+f.disk(),
 			"-device", device+",drive=disk,iothread=io")(f, mib)

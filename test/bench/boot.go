@@ -12,8 +12,8 @@ import (
 
 const (
 	bootMemory = 256 // MiB
-	// patience is the deadline of a run. A boot in the lab takes 5 to 20 s; one
-	// in some dozens stalls there.
+	// patience is the deadline of a run. A boot in the lab takes 5 to 20 s; one in a
+	// few dozen stalls there.
 	patience = 60 * time.Second
 )
 
@@ -22,7 +22,7 @@ var errPatience = fmt.Errorf("no answer for %v", patience)
 // up is init's first act (docs/guest.md): the kernel's own uptime, in seconds.
 var up = regexp.MustCompile(`vmm-init: up ([0-9.]+)\r?\n`)
 
-// newBoot compares how long a guest takes to its first line.
+// newBoot compares the time to a guest's first line.
 func newBoot(f files) *report {
 	r := &report{Bench: "boot", Unit: "s", Digits: 2, parts: []string{"in kernel"}, against: []string{"vmm", "qemu-microvm*", "gokvm"},
 		Notes: []string{
@@ -60,8 +60,8 @@ func boot(ctx context.Context, argv []string) (run, error) {
 	return run{Value: at.Sub(p.began).Seconds(), Parts: map[string]float64{"in kernel": uptime}}, err
 }
 
-// fillCache brings the kernel into the warm cache, and sees that vmm takes it
-// from there.
+// fillCache puts the kernel into the warm cache, and checks that vmm loads it from
+// there.
 func fillCache(ctx context.Context, f files) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, errPatience)
 	defer cancel()

@@ -20,7 +20,7 @@ import (
 	"vmm/guest/kernel"
 )
 
-// where returns the places of all files, below the module's folder.
+// where returns the paths of all files, below the module's folder.
 func where() (files, error) {
 	root, err := kernel.Root()
 	if err != nil {
@@ -36,8 +36,8 @@ func where() (files, error) {
 	}, nil
 }
 
-// lock keeps a second bench out until this process ends: the two would disturb
-// each other, and one would replace what the other measures.
+// lock excludes a second bench until this process ends: the two would disturb each
+// other, and one would replace what the other measures.
 func (f files) lock() error {
 	if err := os.MkdirAll(f.results, 0o755); err != nil {
 		return err
@@ -54,11 +54,11 @@ func (f files) lock() error {
 	return nil
 }
 
-// locked holds the lock: a file that nobody refers to is closed by the collector.
+// locked holds the lock: the garbage collector closes an unreferenced file.
 var locked *os.File
 
-// build makes all programs, static and in a folder of their own, where nobody
-// replaces them while they are measured, and if need be brings kernel and initrd.
+// build builds all programs, static and in their own folder, where no other build
+// replaces them while they are measured. If needed, it also fetches kernel and initrd.
 func (f files) build(ctx context.Context, kernels bool) error {
 	for out, pkg := range map[string]string{
 		f.vmm: "vmm/cmd/vmm", f.self: "vmm/test/bench", f.lab(): "vmm/test/lab", f.gokvm: "github.com/bobuhiro11/gokvm",
@@ -78,7 +78,7 @@ func (f files) build(ctx context.Context, kernels bool) error {
 	return command(ctx, "cc", "-O2", "-Wall", "-Wextra", "-o", f.pio, filepath.Join(f.source, "native", "pio.c"))
 }
 
-// bring fetches the kernel, unpacks it, and builds the initrd.
+// bring fetches and unpacks the kernel, and builds the initrd.
 func (f files) bring(ctx context.Context) error {
 	if _, err := kernel.Fetch(ctx, "cloud"); err != nil {
 		return err
@@ -91,7 +91,7 @@ func (f files) bring(ctx context.Context) error {
 
 func (f files) lab() string { return filepath.Join(filepath.Dir(f.self), "lab") }
 
-// command runs a program, a build without cgo.
+// command runs a program, with cgo disabled for builds.
 func command(ctx context.Context, argv ...string) error {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -104,7 +104,7 @@ func command(ctx context.Context, argv ...string) error {
 	return nil
 }
 
-// unpack writes the payload of a bzImage in lz4, an ELF kernel, to a file.
+// unpack writes the lz4 payload of a bzImage, an ELF kernel, to a file.
 func unpack(to, from string) error {
 	image, err := os.ReadFile(from)
 	if err != nil {
@@ -114,7 +114,7 @@ func unpack(to, from string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", from, err)
 	}
-	f, err := os.Create(to + ".tmp") // and renamed: a half kernel is none
+	f, err := os.Create(to + ".tmp") // renamed when complete
 	if err != nil {
 		return err
 	}
@@ -125,8 +125,8 @@ func unpack(to, from string) error {
 	return errors.Join(f.Close(), os.Rename(f.Name(), to))
 }
 
-// payloadOf finds the compressed kernel: boot.rst, payload_offset and
-// payload_length, whose last 4 bytes are the unpacked size.
+// payloadOf finds the compressed kernel: payload_offset and payload_length in boot.rst.
+// Its last 4 bytes are the unpacked size.
 func payloadOf(image []byte) (io.Reader, error) {
 	const setupSects, payloadOffset, payloadLength, header = 0x1f1, 0x248, 0x24c, 0x250
 	if len(image) < header {

@@ -8,15 +8,15 @@ import (
 
 const kvmRun = 0xae80 // KVM_RUN
 
-// filterRun puts a filter on the calling thread and those that it makes, in
-// this program and the next, and returns the file descriptor that becomes
-// readable when a thread calls ioctl(KVM_RUN) (seccomp_unotify(2)).
+// filterRun puts a filter on the calling thread and its children, in this program and
+// after exec. It returns the file descriptor that becomes readable when a thread calls
+// ioctl(KVM_RUN) (seccomp_unotify(2)).
 func filterRun() (int, error) {
 	const nr, arch, request = 0, 4, 16 + 8 // in struct seccomp_data; the low half of args[1]
 	load := func(off uint32) unix.SockFilter {
 		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: off}
 	}
-	// skip jumps over n instructions unless what was loaded is k.
+	// skip jumps over n instructions unless the loaded value is k.
 	skip := func(k uint32, n uint8) unix.SockFilter {
 		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: k, Jf: n}
 	}
@@ -30,7 +30,7 @@ func filterRun() (int, error) {
 		verdict(unix.SECCOMP_RET_USER_NOTIF),
 		verdict(unix.SECCOMP_RET_ALLOW),
 	}
-	// Without it, only root may filter: then no filter outlives a set-uid exec.
+	// Without it, only root may install a filter. It disables set-user-ID at exec.
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return 0, err
 	}

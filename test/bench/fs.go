@@ -15,7 +15,7 @@ import (
 	"vmm/guest/modules"
 )
 
-// fsMetrics are what a run finds; stat is its value.
+// fsMetrics are the figures of a run; stat is its value.
 var fsMetrics = []metric{
 	{name: "read", unit: "MB/s", more: true},
 	{name: "direct", unit: "MB/s", more: true},
@@ -25,8 +25,8 @@ var fsMetrics = []metric{
 	{name: "cpu-stat", unit: "µs"},
 }
 
-// newFS compares shared folders, and the folder itself. Debian's cloud kernel
-// has no 9p, so the guest's is the generic one.
+// newFS compares shared folders, and the folder itself. Debian's cloud kernel has no
+// 9p, so the guest uses the generic one.
 func newFS(f files) *report {
 	r := &report{Bench: "fs", Unit: "µs", metrics: fsMetrics, baseline: "qemu-q35 9p", Notes: []string{
 		"A directory of the host in a guest of 1 vCPU and 256 MiB with Debian's generic kernel; its files are in the host's cache. host: the same program on the directory, without a guest.",
@@ -51,8 +51,8 @@ func newFS(f files) *report {
 	return r
 }
 
-// fsRivals are ways to share a folder. QEMU's virtio-fs is another program's, and
-// none of its own.
+// fsRivals returns ways to share a folder. QEMU's virtio-fs needs another program, so
+// it is not here.
 func fsRivals(f files) []rival {
 	nine := "local,id=f,security_model=none,multidevs=remap,path=" + f.folder()
 	return []rival{
@@ -66,8 +66,8 @@ func fsRivals(f files) []rival {
 func (f files) fsInitrd() string { return filepath.Join(f.results, "initrd-fs.cpio") }
 func (f files) fsguest() string  { return filepath.Join(filepath.Dir(f.self), "fsguest") }
 
-// folder is what is shared. In the lab /tmp is an overlay, which would be measured
-// too.
+// folder returns the shared folder. In the lab /tmp is an overlay, which would be
+// measured too.
 func (f files) folder() string {
 	if emulated() {
 		return filepath.Join("/dev/shm", filepath.Base(f.scratch)+".dir")
@@ -75,12 +75,12 @@ func (f files) folder() string {
 	return filepath.Join(f.scratch, "folder")
 }
 
-// generic is a file of the generic kernel's.
+// generic returns the path of a file of the generic kernel.
 func (f files) generic(name string) string {
 	return filepath.Join(filepath.Dir(filepath.Dir(f.kernel)), "generic", name)
 }
 
-// makeFolder fills the folder, if there is none yet.
+// makeFolder makes and fills the folder, if it does not exist yet.
 func makeFolder(dir string) error {
 	if _, err := os.Stat(dir); err == nil {
 		return nil
@@ -96,8 +96,7 @@ func makeFolder(dir string) error {
 	return os.WriteFile(filepath.Join(dir, "large"), bytes.Repeat([]byte("content "), 64*mib/8), 0o644)
 }
 
-// prepareFS builds the guest's program and an initramfs that has it, with the
-// drivers of 9p.
+// prepareFS builds the guest program and an initramfs with it and the drivers of 9p.
 func prepareFS(ctx context.Context, f files) error {
 	k, err := kernel.Fetch(ctx, "generic")
 	if err != nil {
@@ -134,7 +133,7 @@ func prepareFS(ctx context.Context, f files) error {
 	return archive.WriteFile(f.fsInitrd())
 }
 
-// fsFigures are those of a phase of fsguest.
+// fsFigures computes the figures of a phase of fsguest.
 func fsFigures(parts map[string]float64, p phase) error {
 	if p.operations <= 0 || p.took <= 0 {
 		return fmt.Errorf("%s: %v operations in %v", p.name, p.operations, p.took)

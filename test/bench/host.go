@@ -12,7 +12,7 @@ import (
 	"vmm/test/lab/qemu"
 )
 
-// host is where figures come from: they mean little elsewhere.
+// host describes where the figures were measured: they mean little elsewhere.
 type host struct {
 	Lab     bool // an emulated processor (docs/lab.md): ratios count, seconds do not
 	Counted bool `json:",omitempty"` // its clock counts instructions
@@ -21,7 +21,7 @@ type host struct {
 	Kernel  string
 	Go      string
 	QEMU    string `json:",omitempty"`
-	Version string `json:",omitempty"` // of vmm, as vmm says
+	Version string `json:",omitempty"` // of vmm, from vmm version
 }
 
 func thisHost(f files, counted bool) host {
@@ -48,8 +48,8 @@ func (h host) String() string {
 	return fmt.Sprintf("%s; %d x %s, Linux %s; %s; %s", where, h.CPUs, h.CPU, h.Kernel, h.Version, h.QEMU)
 }
 
-// emulated tells the lab's L1 from a host on which bin/lab runs commands
-// directly and sets VMM_LAB too.
+// emulated tells the lab's L1 guest from a host where bin/lab runs commands directly
+// and sets VMM_LAB too.
 func emulated() bool { return strings.HasPrefix(cpuModel(), "QEMU") }
 
 func cpuModel() string {
@@ -66,7 +66,7 @@ func cpuModel() string {
 	return "unknown"
 }
 
-// firstLine is what a command prints first, or "" if it does not run.
+// firstLine returns the first line that a command prints, or "" if it does not run.
 func firstLine(argv ...string) string {
 	out, err := exec.Command(argv[0], argv[1:]...).Output()
 	if err != nil {

@@ -1,4 +1,4 @@
-// Bench measures vmm beside its rivals (docs/bench.md):
+// Bench measures vmm and its rivals (docs/bench.md):
 //
 //	bench boot    process start to the guest's first line, in the lab
 //	bench blk     random and sequential access to a disk, in the lab
@@ -10,9 +10,9 @@
 //	bench start   process start to the first KVM_RUN, on this host
 //	bench pio     one exit to a port and back, on this host
 //
-// It has two halves. Outside, it builds what is measured and starts bin/lab
-// with a static copy of itself; inside, that copy measures, prints a table and
-// writes NAME.json into .cache/bench.
+// It has two halves. Outside, it builds the programs to measure and starts bin/lab with
+// a static copy of itself. Inside, that copy measures, prints a table and writes
+// NAME.json into .cache/bench.
 package main
 
 import (
@@ -34,8 +34,8 @@ import (
 var benches = map[string]struct {
 	new     func(files) *report
 	kernels bool                               // it needs the guest
-	inLab   bool                               // it boots it: the lab, unless KVM here works as on hardware
-	prepare func(context.Context, files) error // what else is to be built; may be nil
+	inLab   bool                               // it boots the guest: through bin/lab, which emulates unless KVM works here
+	prepare func(context.Context, files) error // what else to build; may be nil
 }{
 	"boot":  {newBoot, true, true, nil},
 	"blk":   {newBlk, true, true, prepareBlk},
@@ -130,7 +130,7 @@ func parse(args []string) (o options, err error) {
 	return o, err
 }
 
-// measure is the inside.
+// measure is the inner half.
 func measure(ctx context.Context, o options, f files) (err error) {
 	if f.scratch, err = os.MkdirTemp("", "bench"); err != nil {
 		return err

@@ -7,15 +7,15 @@ import (
 	"text/tabwriter"
 )
 
-// metric is one of several equal figures of a run, a part of it.
+// metric is one of several equally important figures of a run, kept in its Parts.
 type metric struct {
 	name, unit string
 	digits     int
 	more       bool // more is better
 }
 
-// metricTables are the tables of a report whose runs have several figures: their
-// medians with their spreads, then their ratios to the best of the baseline.
+// metricTables writes the tables of a report whose runs have several figures: medians
+// with spreads, then ratios to the best of the baseline.
 func (r *report) metricTables(out io.Writer) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(w, "entry\truns\tfailed\t")
@@ -39,7 +39,7 @@ func (r *report) metricTables(out io.Writer) {
 	r.ratioTable(out)
 }
 
-// ratioTable has the entries outside of the baseline, each figure by the best
+// ratioTable writes the entries outside the baseline, each figure divided by the best
 // median of the baseline.
 func (r *report) ratioTable(out io.Writer) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -79,7 +79,8 @@ func (r *report) ratioTable(out io.Writer) {
 	w.Flush()
 }
 
-// bestOf returns the best median of a figure in the baseline, and whose it is.
+// bestOf returns the best median of a figure in the baseline, and the name of its
+// entry.
 func (r *report) bestOf(m metric) (median float64, name string, ok bool) {
 	for _, e := range r.Entries {
 		s := summarize(e.part(m.name))
@@ -93,7 +94,7 @@ func (r *report) bestOf(m metric) (median float64, name string, ok bool) {
 	return median, name, ok
 }
 
-// meant says whether a name is pattern, or with "*" begins with it.
+// meant reports whether a name is pattern, or begins with it if that ends in "*".
 func meant(name, pattern string) bool {
 	prefix, many := strings.CutSuffix(pattern, "*")
 	return name == pattern || many && strings.HasPrefix(name, prefix)

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// netMetrics are what a run finds; out is its value.
+// netMetrics are the figures of a run; out is its value.
 var netMetrics = []metric{
 	{name: "out", unit: "MB/s", digits: 1, more: true},
 	{name: "in", unit: "MB/s", digits: 1, more: true},
@@ -23,8 +23,8 @@ var netMetrics = []metric{
 	{name: "cpu-rtt", unit: "µs"},
 }
 
-// Where the host's services are: with a tap on its own address there, in user
-// mode on its loopback, which is the gateway.
+// Where the guest finds the host's services: on a tap, at the host's address there; in
+// user mode, at the gateway, which is the host's loopback.
 const (
 	benchTap             = "vmmbench0"
 	hostAddress          = "10.0.2.2"
@@ -33,8 +33,7 @@ const (
 	netWords             = "vmm.ip=10.0.2.15/24 vmm.exec=/netguest"
 )
 
-// newTap compares cards on a tap; the baseline is QEMU without help of the
-// kernel's.
+// newTap compares cards on a tap; the baseline is QEMU without vhost in the kernel.
 func newTap(f files) *report {
 	return newNet(f, "tap", "qemu-q35 tap", []rival{
 		{"vmm tap", "virtio-net over PCI", vmm("direct", files.warm, "--net", "tap="+benchTap)},
@@ -80,7 +79,7 @@ func prepareNet(ctx context.Context, f files) error {
 // serving says that the services run.
 var serving bool
 
-// netServices starts the host's side once: the tap, and who listens.
+// netServices starts the host's side once: the tap, and the listeners.
 func netServices(ctx context.Context, tap bool) error {
 	if serving {
 		return nil
@@ -104,7 +103,7 @@ func netServices(ctx context.Context, tap bool) error {
 	return nil
 }
 
-// services are what a guest finds on the host, by port.
+// services are the host's services for the guest, by port.
 var services = map[int]func(net.Conn){
 	sinkPort: func(c net.Conn) {
 		io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{c}, make([]byte, 1<<18))
@@ -133,7 +132,8 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
-// netFigures are those of a phase of netguest: bytes, or round trips.
+// netFigures computes the figures of a phase of netguest: operations are bytes, or
+// round trips.
 func netFigures(parts map[string]float64, p phase) error {
 	if p.operations <= 0 || p.took <= 0 {
 		return errors.New("nothing moved")

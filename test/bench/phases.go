@@ -14,10 +14,10 @@ import (
 	"vmm/guest/initramfs"
 )
 
-// phasesPatience is the deadline of a run: a boot, and some phases of 2.5 s.
+// phasesPatience is the deadline of a run: a boot and some phases of 2.5 s.
 const phasesPatience = 2 * patience
 
-// addProgram builds a program of the guest's and puts it into an initramfs.
+// addProgram builds a guest program and adds it to an initramfs.
 func (f files) addProgram(ctx context.Context, name, initrd string) error {
 	built := filepath.Join(filepath.Dir(f.self), name)
 	if err := command(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", built, "vmm/test/bench/"+name); err != nil {
@@ -35,7 +35,7 @@ func (f files) addProgram(ctx context.Context, name, initrd string) error {
 	return archive.WriteFile(initrd)
 }
 
-// withWords is a rival's command line with words on the kernel's.
+// withWords returns a rival's command line with words added to the kernel's.
 func withWords(v rival, f files, words string) ([]string, error) {
 	argv, err := v.argv(f, bootMemory)
 	for i, a := range argv {
@@ -46,7 +46,7 @@ func withWords(v rival, f files, words string) ([]string, error) {
 	return argv, err
 }
 
-// followPhases makes an entry of each rival, whose runs are phases.
+// followPhases makes an entry for each rival; its runs consist of phases.
 func (r *report) followPhases(rivals []rival, argv func(context.Context, rival) ([]string, error), value string, figures func(map[string]float64, phase) error) {
 	for _, v := range rivals {
 		e := &entry{Name: v.name, Note: v.note}
@@ -69,16 +69,16 @@ type phase struct {
 }
 
 var (
-	// The last is what the kernel says when init ends without it: gokvm does not end then.
+	// The last alternative is what the kernel prints if init ends early: gokvm does not
+	// exit then.
 	beginLine = regexp.MustCompile(`BENCH-BEGIN (\w+)\r?\n|BENCH-(DONE)\r?\n|BENCH-FAILED ([^\r\n]*)\r?\n|([^\r\n]*\r?\n[^\r\n]*reboot: (?:System halted|Power down))`)
 	endLine   = regexp.MustCompile(`BENCH-(?:END (\w+) (\d+) (\d+)|FAILED ([^\r\n]*))\r?\n`)
 )
 
-// phases boots a guest whose program prints the lines of blkguest's comment, and
-// follows it from phase to phase. figures turns one into parts of the run, one of
-// which is its value. Time is the host's,
-// from line to line: not every rival gives its guest a clock that is right. What
-// the lines themselves cost is a thousandth of a phase.
+// phases boots a guest whose program prints the lines described in blkguest, and
+// follows it from phase to phase. figures turns a phase into parts of the run, one of
+// which is its value. Times are the host's, from line to line: not every rival gives
+// its guest a correct clock. The lines themselves cost a thousandth of a phase.
 func phases(ctx context.Context, argv []string, value string, figures func(parts map[string]float64, p phase) error) (run, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, phasesPatience, fmt.Errorf("no end for %v", phasesPatience))
 	defer cancel()

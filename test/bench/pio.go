@@ -23,15 +23,15 @@ import (
 
 const (
 	pioPort   = 0x80
-	pioExits  = 20_000 // 57 µs each on a host without VT-x, 1 µs with
+	pioExits  = 20_000 // 57 µs each on a host without VT-x, 1 µs with VT-x
 	pioWarmUp = 1000
 	pioMemory = 2 << 20
 	pioLimit  = 30 * time.Second // deadline of a run, which takes less than one
 )
 
 // newPIO compares an exit to a port and back: the work of machine's loop in Go
-// (kvm.VCPU.Run, halt flag, bus, device) and the same guest run by a bare loop
-// in C. The guest is in ring 3, at native speed everywhere.
+// (kvm.VCPU.Run, halt flag, bus, device), and the same guest run by a bare loop in C.
+// The guest is in ring 3, so it runs at native speed everywhere.
 func newPIO(f files) *report {
 	r := &report{Bench: "pio", Unit: "ns", against: []string{"c"}, parts: []string{"allocations/exit"}, Notes: []string{
 		fmt.Sprintf("A guest writes a byte to port %#x; from there to the device and back, mean of %d exits a run.", pioPort, pioExits),
@@ -53,7 +53,7 @@ type ring3Guest struct {
 	sregs kvm.Sregs
 }
 
-// newPIOGuest writes to the port for ever.
+// newPIOGuest returns a guest that writes to the port forever.
 func newPIOGuest() (*ring3Guest, error) {
 	return newRing3Guest(payload.Forever(payload.Out8(pioPort, 'x')))
 }
@@ -113,7 +113,7 @@ func (g *ring3Guest) close() {
 	}
 }
 
-// image is the guest as a file for pio.c.
+// image returns the guest in the file format of pio.c.
 func (g *ring3Guest) image() ([]byte, error) {
 	ram, err := g.mem.Slice(0, pioMemory)
 	if err != nil {
@@ -147,9 +147,9 @@ func pioGo(ctx context.Context) (run, error) {
 	})
 }
 
-// measure times n operations of the guest, and what they allocate, which is the
-// part of that name. It runs on this thread; halt is set if they take too long,
-// for the guest cannot end by itself.
+// measure times n operations of the guest, and counts their allocations, as part. It
+// runs on this thread. halt is set if they take too long, because the guest cannot end
+// by itself.
 func (g *ring3Guest) measure(ctx context.Context, part string, n int, warmUp, operations func(halt *atomic.Bool) error) (run, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -170,7 +170,7 @@ func (g *ring3Guest) measure(ctx context.Context, part string, n int, warmUp, op
 	return run{Value: float64(took.Nanoseconds()) / float64(n), Parts: parts}, errors.Join(err, ctx.Err())
 }
 
-// exits is the part of machine's loop that an access to a port goes through.
+// exits is the part of machine's loop that handles a port access.
 func exits(cpu *kvm.VCPU, ports *bus.Bus, halt *atomic.Bool, n int) error {
 	for i := 0; i < n && !halt.Load(); i++ {
 		e, err := cpu.Run()

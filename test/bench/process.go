@@ -11,14 +11,14 @@ import (
 	"time"
 )
 
-// process is a running rival. Its standard output and error are one pipe, its
-// standard input another, in which nothing ever comes: every rival takes these
-// for the guest's console, and none needs a terminal.
+// process is a running rival. Its standard output and error are one pipe. Its standard
+// input is another, which never has data. Every rival uses these for the guest's
+// console, and none needs a terminal.
 type process struct {
 	cmd    *exec.Cmd
 	began  time.Time
 	input  io.Closer
-	chunks chan chunk // closed once nobody writes any more
+	chunks chan chunk // closed when no writer is left
 	output []byte     // what expect has seen
 }
 
@@ -62,14 +62,14 @@ func (p *process) read(r *os.File) {
 	}
 }
 
-// expect waits for a match in what was printed since the last one, and returns
-// its groups and when its last byte came. It gives up when ctx ends.
+// expect waits for a match in the output since the last match. It returns its groups
+// and when its last byte came. It gives up when ctx ends.
 func (p *process) expect(ctx context.Context, re *regexp.Regexp) (groups []string, at time.Time, err error) {
 	for {
 		if m := re.FindSubmatchIndex(p.output); m != nil {
 			for i := 0; i < len(m); i += 2 {
 				group := ""
-				if m[i] >= 0 { // it took part in the match
+				if m[i] >= 0 { // the group took part in the match
 					group = string(p.output[m[i]:m[i+1]])
 				}
 				groups = append(groups, group)
@@ -90,14 +90,14 @@ func (p *process) expect(ctx context.Context, re *regexp.Regexp) (groups []strin
 	}
 }
 
-// tail is the end of the output on one line.
+// tail returns the end of the output on one line.
 func (p *process) tail() string {
 	const most = 300
 	t := bytes.TrimSpace(p.output[max(0, len(p.output)-most):])
 	return string(bytes.Join(bytes.Fields(t), []byte(" ")))
 }
 
-// rest is the tail of all that was printed until now.
+// rest returns the tail of all output up to now.
 func (p *process) rest() string {
 	for {
 		select {
@@ -112,11 +112,11 @@ func (p *process) rest() string {
 	}
 }
 
-// kill ends the process and waits until it is gone, with all that it held.
+// kill kills the process and waits until it and its output are gone.
 func (p *process) kill() {
 	p.cmd.Process.Kill()
 	p.input.Close()
-	for range p.chunks { // a writer must not wait for us
+	for range p.chunks { // read must not block on the channel
 	}
 	p.cmd.Wait()
 }

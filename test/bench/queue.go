@@ -17,19 +17,19 @@ import (
 	"vmm/kvm"
 )
 
-// Where the guest of newQueue has its queue. The chain is the same each time,
-// and so is each entry of the available ring: the first descriptor.
+// Where the guest of newQueue has its queue. The chain is the same each time, and every
+// entry of the available ring is the first descriptor.
 const (
 	queueDesc   = 0x10_0000
 	queueAvail  = 0x10_1000
 	queueUsed   = 0x10_2000
-	queueHeader = 0x10_3000 // of a disk request; its status behind it
+	queueHeader = 0x10_3000 // of a disk request, followed by its status
 	queueStatus = queueHeader + 16
 	queueData   = 0x10_4000
 	queueBase   = 0xd000_0000 // the device's registers
 	queueSize   = 64
 
-	queueRequests = 5000 // a run
+	queueRequests = 5000 // per run
 	queueWarmUp   = 200
 )
 
@@ -46,8 +46,8 @@ const (
 	regQueueDevice       = 0x0a0
 )
 
-// newQueue times requests that a guest in ring 3 makes of a device, one at a
-// time: store, notification, device, used ring, which the guest watches.
+// newQueue times requests from a guest in ring 3 to a device, one at a time: store,
+// notification, device, used ring, which the guest polls.
 func newQueue(f files) *report {
 	r := &report{Bench: "queue", Unit: "ns", against: []string{"rng by exits"}, parts: []string{"allocations/request"}, Notes: []string{
 		fmt.Sprintf("A guest in ring 3 makes a request, notifies and waits for the used ring, %d times a run; mean.", queueRequests),
@@ -67,7 +67,7 @@ func newQueue(f files) *report {
 	return r
 }
 
-// queueRead has the guest read a disk whose reads need not wait.
+// queueRead makes the guest read a disk whose reads need not wait.
 func queueRead(ctx context.Context, path string) (run, error) {
 	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
 		return run{}, err
@@ -84,7 +84,7 @@ func queueRead(ctx context.Context, path string) (run, error) {
 	return queue(ctx, d, [][2]uint32{{queueHeader, 16}, {queueData, 4096}, {queueStatus, 1}}, true)
 }
 
-// queue measures one run.
+// queue makes one run.
 func queue(ctx context.Context, d virtio.Device, chain [][2]uint32, bell bool) (run, error) {
 	code := payload.Code(
 		payload.Repeat(queueWarmUp, payload.Request(queueAvail+2, queueUsed+2, queueBase+regQueueNotify)), payload.Out8(pioPort, 'w'),
@@ -114,8 +114,8 @@ func queue(ctx context.Context, d virtio.Device, chain [][2]uint32, bell bool) (
 	})
 }
 
-// drive brings the device up as a driver does, with a chain that the device
-// writes to from its second descriptor on, or from its only one.
+// drive initializes the device as a driver does. The device writes to the chain's
+// descriptors from the second on, or to its only one.
 func (g *ring3Guest) drive(t *virtio.MMIO, chain [][2]uint32) error {
 	ram, err := g.mem.Slice(0, pioMemory)
 	if err != nil {
@@ -154,7 +154,7 @@ func (g *ring3Guest) drive(t *virtio.MMIO, chain [][2]uint32) error {
 	return nil
 }
 
-// until runs the guest until it writes the byte to the port.
+// until runs the guest until it writes the byte end to the port.
 func (g *ring3Guest) until(t *virtio.MMIO, halt *atomic.Bool, end byte) error {
 	for !halt.Load() {
 		e, err := g.cpu.Run()
@@ -172,7 +172,7 @@ func (g *ring3Guest) until(t *virtio.MMIO, halt *atomic.Bool, end byte) error {
 	return fmt.Errorf("the requests take longer than %v", pioLimit)
 }
 
-// bells is the machine's way to a doorbell.
+// bells makes doorbells as machine does.
 type bells struct{ vm *kvm.VM }
 
 func (b bells) Assign(e *eventfd.FD, w virtio.Bell) error {
@@ -183,7 +183,7 @@ func (b bells) Deassign(e *eventfd.FD, w virtio.Bell) error {
 	return b.vm.DeassignIOEventFD(e.Fd(), kvm.IOEvent{Addr: w.Addr, Len: uint32(w.Len), Match: true, Data: uint64(w.Value)})
 }
 
-// nobody takes interrupts, which the driver does not want.
+// nobody ignores interrupts, which the driver does not want.
 type nobody struct{}
 
 func (nobody) Signal() {}

@@ -13,39 +13,39 @@ import (
 	"time"
 )
 
-// report is all that one benchmark found, and its JSON.
+// report is the result of one benchmark, and its JSON.
 type report struct {
 	Bench   string
 	Unit    string // of all values
-	Digits  int    // behind the point, in the table
+	Digits  int    // after the decimal point, in the table
 	Began   time.Time
 	Host    host
 	Notes   []string `json:",omitempty"`
 	Entries []*entry
 
-	// against are the columns of ratios, each to an entry's median, or with "*"
-	// to the best median of the entries whose names begin so.
+	// against are the columns of ratios, each to an entry's median, or with "*" to the
+	// best median of the entries whose names begin that way.
 	against []string
 	// parts are the columns of medians of a run's Parts.
 	parts []string
-	// metrics, if there are any, take the place of these columns: parts that are
-	// each as good as the value. Ratios are to the best of baseline.
+	// metrics, if any, replace these columns: parts that are each as important as the
+	// value. Ratios are to the best of baseline.
 	metrics  []metric
 	baseline string
 }
 
-// entry is one thing that is measured, again and again.
+// entry is one thing that is measured repeatedly.
 type entry struct {
 	Name    string
 	Note    string   `json:",omitempty"` // how it differs from the others
 	Argv    []string `json:",omitempty"` // of its last run
-	Dropped string   `json:",omitempty"` // why it was not measured any further
+	Dropped string   `json:",omitempty"` // why it was dropped
 	Runs    []run
 
 	measure func(context.Context) (run, error)
 }
 
-// run is one measurement, or one that failed: none is left out.
+// run is one measurement, or a failed one: none is omitted.
 type run struct {
 	Round  int                // 0 is the warm-up, which does not count
 	Value  float64            `json:",omitempty"` // in the report's unit
@@ -54,10 +54,10 @@ type run struct {
 	Retry  bool               `json:",omitempty"` // the second attempt in this round
 }
 
-// interleave measures each entry once a round, each round beginning with
-// another one: what disturbs the host for a while then disturbs all of them. A
-// run that fails is repeated once, and both are kept. An entry that fails
-// twice in the warm-up is dropped. save is called after each round.
+// interleave measures each entry once per round, and begins each round with another
+// entry, so a temporary disturbance of the host affects all of them. A failed run is
+// repeated once, and both are kept. An entry that fails twice in the warm-up is
+// dropped. save is called after each round.
 func (r *report) interleave(ctx context.Context, rounds int, save func() error) error {
 	for round := 0; round <= rounds; round++ {
 		for i := range r.Entries {
@@ -84,7 +84,7 @@ func (r *report) interleave(ctx context.Context, rounds int, save func() error) 
 	return nil
 }
 
-// once measures e and returns why that failed, or "".
+// once measures e and returns why it failed, or "".
 func (e *entry) once(ctx context.Context, round int, retry bool) string {
 	result, err := e.measure(ctx)
 	result.Round, result.Retry = round, retry
@@ -96,7 +96,7 @@ func (e *entry) once(ctx context.Context, round int, retry bool) string {
 	return result.Failed
 }
 
-// last is e's last value for people.
+// last returns e's last value as text.
 func (r *report) last(e *entry) string {
 	result := e.Runs[len(e.Runs)-1]
 	if result.Failed != "" {
@@ -105,7 +105,7 @@ func (r *report) last(e *entry) string {
 	return fmt.Sprintf("%.*f %s", r.Digits, result.Value, r.Unit)
 }
 
-// values are those that count.
+// values returns the values that count.
 func (e *entry) values() (values []float64) {
 	for _, x := range e.Runs {
 		if x.Round > 0 && x.Failed == "" {
@@ -124,7 +124,7 @@ func (e *entry) part(name string) (values []float64) {
 	return values
 }
 
-// failures counts runs that failed, those of the warm-up too.
+// failures counts failed runs, including those of the warm-up.
 func (e *entry) failures() (n int) {
 	for _, x := range e.Runs {
 		if x.Failed != "" {
@@ -134,8 +134,8 @@ func (e *entry) failures() (n int) {
 	return n
 }
 
-// best returns the least median of the entries that are meant, and false if
-// there is none.
+// best returns the lowest median of the entries that match pattern, and false if there
+// is none.
 func (r *report) best(pattern string) (median float64, ok bool) {
 	for _, e := range r.Entries {
 		s := summarize(e.values())
@@ -146,7 +146,7 @@ func (r *report) best(pattern string) (median float64, ok bool) {
 	return median, ok
 }
 
-// table is the report for people.
+// table returns the report as text.
 func (r *report) table() string {
 	var b strings.Builder
 	if len(r.metrics) > 0 {
@@ -171,7 +171,7 @@ func (r *report) table() string {
 	return b.String()
 }
 
-// valueTable has the entries' values, parts and ratios.
+// valueTable writes the entries' values, parts and ratios.
 func (r *report) valueTable(out io.Writer) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(w, "entry\truns\tfailed\tmedian\tmin\tmax\tspread\t")
@@ -213,7 +213,7 @@ func (r *report) row(w *tabwriter.Writer, e *entry) {
 	fmt.Fprintln(w)
 }
 
-// save writes the report's JSON into dir, over that of the last time.
+// save writes the report's JSON into dir, and replaces the previous one.
 func (r *report) save(dir string) error {
 	b, err := json.MarshalIndent(r, "", "\t")
 	if err != nil {

@@ -11,21 +11,21 @@ import (
 	"vmm/test/lab/qemu"
 )
 
-// cmdline is the guest kernel's, the same for all: vmm's default without the
-// frequency of the time-stamp counter, which no rival tells its guest there.
+// cmdline is the guest kernel's command line, the same for all: vmm's default without
+// the frequency of the time-stamp counter, which no rival passes there.
 const cmdline = "console=ttyS0 panic=-1"
 
-// files are what is measured and what it boots.
+// files are the programs to measure and what they boot.
 type files struct {
 	vmm, gokvm, self, pio string // programs
 	kernel, vmlinux       string // the same kernel, packed and not
 	initrd                string
 	source                string // folder of this package
 	results               string // folder
-	scratch               string // folder that is removed in the end
+	scratch               string // folder that is removed at the end
 }
 
-// warm is the cache with the kernel in it.
+// warm returns the cache that has the kernel.
 func (f files) warm() string { return filepath.Join(f.scratch, "warm") }
 
 // rival is one way to run the guest, with one vCPU.
@@ -35,8 +35,8 @@ type rival struct {
 	argv func(f files, mib int) ([]string, error)
 }
 
-// rivals are all ways to boot that are compared, each in its best configuration
-// but for what its note says. Names before the first blank group them.
+// rivals returns all ways to boot that are compared, each in its best configuration
+// except as its note says. The names before the first blank group them.
 func rivals() []rival {
 	return []rival{
 		{"vmm", "the unpacked kernel is mapped from the cache", vmm("direct", files.warm)},
@@ -55,10 +55,10 @@ func rivals() []rival {
 
 func noCache(files) string { return "" }
 
-// cold is a cache that does not exist yet.
+// cold returns a cache that does not exist yet.
 func cold(f files) string {
 	dir := filepath.Join(f.scratch, "cold")
-	os.RemoveAll(dir) // what is left of it, vmm would find
+	os.RemoveAll(dir) // vmm would find what is left of it
 	return dir
 }
 
@@ -95,12 +95,12 @@ func vmlinux(argv func(files, int) ([]string, error)) func(files, int) ([]string
 	}
 }
 
-// gokvmLeast is the least memory that gokvm takes: it puts the initrd at 240 MiB.
+// gokvmLeast is the least memory that gokvm accepts: it puts the initrd at 240 MiB.
 const gokvmLeast = 256 // MiB
 
-// gokvmNeeds are those words of gokvm's own default command line that the kernel
-// cannot do without: it has no ACPI, no I/O APIC for Linux, and no PIT that
-// the time-stamp counter could be measured with.
+// gokvmNeeds are the words of gokvm's own default command line that the kernel needs:
+// gokvm has no ACPI, no I/O APIC for Linux, and no PIT to calibrate the time-stamp
+// counter.
 const gokvmNeeds = "noapic noacpi notsc lapic tsc_early_khz=2000 pci=realloc=off"
 
 func gokvm(f files, mib int) ([]string, error) {

@@ -15,14 +15,14 @@ import (
 
 const (
 	rssMemory = 128 // MiB
-	// idle is how long the guest is left alone at its prompt before it counts.
+	// idle is how long the guest is idle at its prompt before it is measured.
 	idle = 2 * time.Second
 )
 
-// prompt is that of the guest's shell, after init has said all that it says.
+// prompt matches the prompt of the guest's shell, after all messages of init.
 var prompt = regexp.MustCompile(`vmm-init: up [0-9.]+\r?\n(?s:.*)\$ `)
 
-// newRSS compares what a VMM keeps in memory besides its guest's RAM.
+// newRSS compares the memory of a VMM besides its guest's RAM.
 func newRSS(f files) *report {
 	r := &report{Bench: "rss", Unit: "KiB", parts: []string{"dirty", "guest RAM", "kernel cache"}, against: []string{"vmm", "qemu-microvm*", "gokvm"},
 		Notes: []string{
@@ -34,7 +34,7 @@ func newRSS(f files) *report {
 		switch v.name {
 		case "vmm", "vmm copied", "vmm bzimage", "qemu-microvm", "qemu-q35", "gokvm":
 		default:
-			continue // they differ in how they boot only
+			continue // they differ only in how they boot
 		}
 		e, mib := &entry{Name: v.name, Note: v.note}, rssMemory
 		if v.name == "gokvm" {
@@ -82,7 +82,7 @@ func rss(ctx context.Context, argv []string, mib int) (run, error) {
 	return footprint(all, uint64(mib)<<20)
 }
 
-// mapping is one of /proc/PID/smaps (proc(5)).
+// mapping is a mapping in /proc/PID/smaps (proc(5)).
 type mapping struct {
 	start, end uint64
 	mode, path string
@@ -117,7 +117,7 @@ func readSmaps(r io.Reader) (all []mapping, err error) {
 	return all, lines.Err()
 }
 
-// count takes one line below a mapping.
+// count adds one line of a mapping's details.
 func (m *mapping) count(key, value string) error {
 	var to *uint64
 	switch key {
@@ -136,8 +136,8 @@ func (m *mapping) count(key, value string) error {
 	return nil
 }
 
-// footprint parts the mappings into guest RAM, the cache's file inside of it,
-// and the rest, which is the value.
+// footprint divides the mappings into guest RAM, the cache file mapped into it, and the
+// rest, which is the value.
 func footprint(all []mapping, ram uint64) (run, error) {
 	from, to, ok := findRAM(all, ram)
 	if !ok {
@@ -160,9 +160,9 @@ func footprint(all []mapping, ram uint64) (run, error) {
 	}}, nil
 }
 
-// findRAM returns the neighbouring writable mappings that are size bytes
-// together: the RAM is one, or several where the kernel is mapped into it. Of
-// more such places it is the one with most pages in memory.
+// findRAM returns the adjacent writable mappings that are size bytes together: the RAM
+// is one mapping, or several if the kernel is mapped into it. Of several candidates it
+// returns the one with the most resident pages.
 func findRAM(all []mapping, size uint64) (from, to int, ok bool) {
 	var most uint64
 	for i := range all {

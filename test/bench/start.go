@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newStart measures from exec to the first KVM_RUN of each rival, from the
+// newStart measures the time from exec to the first KVM_RUN of each rival, from the
 // outside and without its help: see trap.
 func newStart(f files) *report {
 	r := &report{Bench: "start", Unit: "ms", Digits: 2, against: []string{"vmm", "qemu-microvm*", "gokvm"}, Notes: []string{
@@ -35,8 +35,8 @@ func newStart(f files) *report {
 	return r
 }
 
-// firstRun starts argv by way of trap and returns how long it took from exec to
-// its first KVM_RUN.
+// firstRun starts argv through trap and returns the time from exec to its first
+// KVM_RUN.
 func firstRun(ctx context.Context, self string, argv []string) (time.Duration, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, errPatience)
 	defer cancel()
@@ -63,7 +63,7 @@ func firstRun(ctx context.Context, self string, argv []string) (time.Duration, e
 	return time.Duration(monotonic() - began), nil
 }
 
-// receiveTrap gets the filter's file descriptor and the time of exec.
+// receiveTrap receives the filter's file descriptor and the time of exec.
 func receiveTrap(ctx context.Context, socket int) (listener int, began int64, err error) {
 	if err := readable(ctx, socket); err != nil {
 		return 0, 0, err
@@ -85,7 +85,7 @@ func receiveTrap(ctx context.Context, socket int) (listener int, began int64, er
 	return fds[0], began, err
 }
 
-// readable waits until fd has something for us, or has ended.
+// readable waits until fd is readable, or has ended.
 func readable(ctx context.Context, fd int) error {
 	for {
 		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
@@ -107,15 +107,15 @@ func readable(ctx context.Context, fd int) error {
 //
 //	bench trap COMMAND ...
 //
-// which becomes the command, under a filter of system calls that stops the
-// first thread that calls ioctl(KVM_RUN) and makes its other end, which it has
-// sent to socket 3, readable. Every other system call goes on at once, so the
-// command neither knows nor notices.
+// which becomes the command, under a system call filter. The filter stops the first
+// thread that calls ioctl(KVM_RUN), and makes its listener, which trap has sent to
+// socket 3, readable. All other system calls continue at once, so the command does not
+// notice.
 func trap(argv []string) error {
 	if len(argv) == 0 || !strings.HasPrefix(argv[0], "/") {
 		return errors.New("trap: want the path of a command")
 	}
-	runtime.LockOSThread() // the filter is this thread's, and stays with it through exec
+	runtime.LockOSThread() // the filter belongs to this thread, and stays through exec
 	listener, err := filterRun()
 	if err != nil {
 		return fmt.Errorf("seccomp: %w", err)
@@ -129,7 +129,7 @@ func trap(argv []string) error {
 	return unix.Exec(argv[0], argv, os.Environ())
 }
 
-// monotonic is a clock that all processes share, in nanoseconds.
+// monotonic returns the time of a clock that all processes share, in nanoseconds.
 func monotonic() int64 {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// stats is what is said of the runs of one entry. Medians, because one run that
-// was disturbed must not count; the range, because it tells how much to believe.
+// stats summarizes the runs of one entry: the median, because one disturbed run must
+// not count, and the range, because it shows how reliable the median is.
 type stats struct {
 	N                int
 	Median, Min, Max float64
@@ -21,5 +21,5 @@ func summarize(values []float64) stats {
 	return stats{n, (v[(n-1)/2] + v[n/2]) / 2, v[0], v[n-1]}
 }
 
-// spread is the range as a part of the median; 0 for a single run, which has none.
+// spread returns the range as a fraction of the median; 0 for a single run.
 func (s stats) spread() float64 { return (s.Max - s.Min) / s.Median }

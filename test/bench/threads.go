@@ -10,20 +10,20 @@ import (
 	"time"
 )
 
-// thread is a thread of a VMM, at one moment.
+// thread is a thread of a VMM at one moment.
 type thread struct {
 	id   string
 	name string
-	used time.Duration // on a processor, until now
+	used time.Duration // on a processor, so far
 }
 
-// vcpu are the names of those that run the guest, of QEMU and of vmm: what they
-// use is mostly the guest's own.
+// vcpu matches the names of the threads that run the guest, in QEMU and vmm: their time
+// is mostly the guest's own.
 var vcpu = regexp.MustCompile(`^(CPU \d+/KVM|vcpu ?\d+)$`)
 
 // threadTimes returns the threads of a process, none if it has ended.
 func threadTimes(pid int) (all []thread) {
-	dirs, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid)) // the pattern is a good one
+	dirs, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid)) // the pattern is valid
 	for _, dir := range dirs {
 		name, err := os.ReadFile(filepath.Join(dir, "comm"))
 		if err != nil {
@@ -42,8 +42,8 @@ func threadTimes(pid int) (all []thread) {
 	return all
 }
 
-// parseSchedstat reads /proc/PID/task/TID/schedstat: nanoseconds on a
-// processor, nanoseconds of waiting for one, and how often.
+// parseSchedstat parses /proc/PID/task/TID/schedstat: nanoseconds on a processor,
+// nanoseconds of waiting for one, and how often it ran. It returns the first.
 func parseSchedstat(line string) (used time.Duration, err error) {
 	fields := strings.Fields(line)
 	if len(fields) != 3 {
@@ -53,10 +53,10 @@ func parseSchedstat(line string) (used time.Duration, err error) {
 	return time.Duration(ns), err
 }
 
-// workerTime is what all threads but the vCPUs' have used between two moments.
-// A new thread counts from its birth; what one used that has ended is lost, but
-// the pools of all rivals keep theirs for longer than a phase takes. It is
-// false if no vCPU's thread is among them: then nobody knows which is.
+// workerTime returns the time that all threads except the vCPUs' used between two
+// moments. A new thread counts from its start. The time of a thread that has ended is
+// lost, but the thread pools of all rivals keep theirs longer than a phase. It returns
+// false if it finds no vCPU thread, because then these cannot be told from others.
 func workerTime(before, after []thread) (used time.Duration, ok bool) {
 	until := map[string]time.Duration{}
 	for _, t := range before {

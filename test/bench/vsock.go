@@ -14,11 +14,10 @@ import (
 
 const (
 	vsockWords = `vmm.ip=none vmm.exec="/netguest vsock"`
-	vsockCID   = "7" // of QEMU's guest: the kernel knows one of each
+	vsockCID   = "7" // of QEMU's guest: unique in the kernel
 )
 
-// newVsock compares sockets that need no network, and one way with a network for
-// those that have it.
+// newVsock compares sockets that need no network, and one rival that uses a network.
 func newVsock(f files) *report {
 	r := &report{Bench: "vsock", Unit: "MB/s", Digits: 1, metrics: netMetrics, baseline: "vmm user", Notes: []string{
 		"Streams between a guest of 1 vCPU and 256 MiB and the host: out of the guest, into it, and one byte there and back.",
@@ -56,8 +55,8 @@ func vmmVsock(f files, mib int) ([]string, error) {
 // servingVsock says that the services run.
 var servingVsock bool
 
-// vsockServices starts the host's side once, for vmm's guests and for those of
-// vhost, which needs /dev/vhost-vsock.
+// vsockServices starts the host's side once, for vmm's guests and for vhost's guests,
+// which need /dev/vhost-vsock.
 func vsockServices(f files) error {
 	if servingVsock {
 		return nil
