@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// queue is a context of Linux's asynchronous I/O (io_submit(2)), which costs
-// the guest less than a thread for each operation in flight would. Its system
-// calls are raw: nothing else wants to run in this process meanwhile.
+// queue is a context of Linux's asynchronous I/O (io_submit(2)), which costs the guest
+// less than one thread for each operation in flight. Its system calls are raw: nothing
+// else in this process needs to run meanwhile.
 type queue struct {
 	context uintptr // aio_context_t
 	blocks  []iocb  // one for each slot
@@ -47,8 +47,8 @@ const (
 	cmdPwrite = 1 // IOCB_CMD_PWRITE
 )
 
-// newQueue makes a queue of so many slots, each with a buffer for size bytes
-// that is page-aligned, as O_DIRECT wants.
+// newQueue makes a queue with the given number of slots, each with a buffer of size
+// bytes, page-aligned for O_DIRECT.
 func newQueue(fd, slots, size int, write bool) (*queue, error) {
 	memory, err := unix.Mmap(-1, 0, slots*size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_POPULATE)
 	if err != nil {
@@ -86,13 +86,13 @@ func (q *queue) submit(slot int, offset int64) error {
 	return nil
 }
 
-// wait returns the slots whose operations have ended, at least one. They are
-// valid until the next call.
+// wait returns the slots whose operations have ended, at least one. The result is valid
+// until the next call.
 func (q *queue) wait() ([]int, error) {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_IO_GETEVENTS, q.context, 1, uintptr(len(q.events)), uintptr(unsafe.Pointer(&q.events[0])), 0, 0)
 		if errno == unix.EINTR {
-			continue // Go's runtime wants to know whether this thread still lives
+			continue // a signal of Go's runtime
 		}
 		if errno != 0 {
 			return nil, os.NewSyscallError("io_getevents", errno)

@@ -1,12 +1,12 @@
-// Blkguest runs inside the guest of the benchmark of disks (docs/bench.md): it
-// reads and writes /dev/vda past the guest's page cache, in one phase after
-// another, and prints for each
+// Blkguest runs inside the guest of the disk benchmark (docs/bench.md). It reads and
+// writes /dev/vda past the guest's page cache, in one phase after another, and prints
+// for each
 //
 //	BENCH-BEGIN NAME
 //	BENCH-END NAME OPERATIONS NANOSECONDS
 //
-// between which there is nothing but that phase. The last line is BENCH-DONE, or
-// BENCH-FAILED and why. With an argument it uses that file instead.
+// with only that phase in between. The last line is BENCH-DONE, or BENCH-FAILED and the
+// error. With an argument it uses that file instead.
 package main
 
 import (
@@ -28,7 +28,7 @@ const (
 // phase is one pattern of access.
 type phase struct {
 	name   string
-	size   int // bytes of an operation
+	size   int // bytes per operation
 	depth  int // operations in flight
 	random bool
 	write  bool
@@ -42,7 +42,7 @@ var phases = []phase{
 }
 
 func main() {
-	// One thread, and nothing of Go's that runs beside it: the guest has one CPU.
+	// One thread, and no garbage collector beside it: the guest has one CPU.
 	runtime.LockOSThread()
 	debug.SetGCPercent(-1)
 	path := "/dev/vda"
@@ -74,7 +74,7 @@ func execute(path string) error {
 	return nil
 }
 
-// run does the phase, first as long as warmUp, and prints its lines.
+// run runs the phase, after a warm-up, and prints its lines.
 func (p phase) run(fd int, length int64) error {
 	if length < int64(p.size*p.depth) {
 		return fmt.Errorf("a disk of %d bytes is too small", length)
@@ -97,8 +97,8 @@ func (p phase) run(fd int, length int64) error {
 	return nil
 }
 
-// places returns the function that says where the next operation is. The same
-// places for every rival.
+// places returns the function that returns the offset of the next operation. The
+// offsets are the same for every rival.
 func (p phase) places(length int64) func() int64 {
 	blocks, next := length/int64(p.size), int64(-1)
 	random := rand.New(rand.NewPCG(1, uint64(p.depth)))
@@ -111,8 +111,8 @@ func (p phase) places(length int64) func() int64 {
 	}
 }
 
-// loop keeps depth operations in flight for as long as limit, and returns when
-// the last has ended.
+// loop keeps depth operations in flight until limit, and returns when the last has
+// ended.
 func (p phase) loop(q *queue, place func() int64, limit time.Duration) (operations int, took time.Duration, err error) {
 	began := time.Now()
 	for slot := range p.depth {

@@ -1,7 +1,7 @@
-// Fsguest runs inside the guest of the benchmark of shared folders (docs/bench.md)
-// and prints what blkguest prints: a phase's operations are reads of 1 MiB in the
-// first two, and files in the others. Its arguments are 9p and the tag of what it
-// is to mount, or at and a directory.
+// Fsguest runs inside the guest of the shared folder benchmark (docs/bench.md). It
+// prints the same lines as blkguest: a phase's operations are reads of 1 MiB in the
+// first two, and files in the others. Its arguments are 9p and the tag to mount, or at
+// and a directory.
 package main
 
 import (
@@ -20,17 +20,17 @@ import (
 )
 
 const (
-	settle  = 500 * time.Millisecond // that does not count
+	settle  = 500 * time.Millisecond // not counted
 	counted = 2 * time.Second
 
-	names = 100       // files that are there
-	large = 64 << 20  // bytes of the one that is read
-	piece = 1 << 20   // of a read
+	names = 100       // existing files
+	large = 64 << 20  // bytes of the file that is read
+	piece = 1 << 20   // bytes of a read
 	point = "/tmp/fs" // where it is mounted
 )
 
 func main() {
-	// One thread, and nothing of Go's that runs beside it: the guest has one CPU.
+	// One thread, and no garbage collector beside it: the guest has one CPU.
 	runtime.LockOSThread()
 	debug.SetGCPercent(-1)
 	if err := execute(os.Args[1], os.Args[2]); err != nil {
@@ -63,8 +63,8 @@ func execute(kind, source string) error {
 	return nil
 }
 
-// options are what makes the most of 9p. Its cache is off, as a guest has it that
-// is to see the host's changes.
+// options are the fastest for 9p. Its cache is off, as in a guest that must see the
+// host's changes.
 const options = "trans=virtio,version=9p2000.L,msize=1048576,cache=none"
 
 func mount(tag string) error {
@@ -86,7 +86,7 @@ func mount(tag string) error {
 	return nil
 }
 
-// run does step as long as settle, then as long as counted, and prints its lines.
+// run repeats step for settle, then for counted, and prints its lines.
 func run(name string, step func(int) error) error {
 	if _, _, err := loop(step, settle); err != nil {
 		return err
@@ -112,8 +112,7 @@ func loop(step func(int) error, limit time.Duration) (n int, took time.Duration,
 	return n, took, nil
 }
 
-// read reads in order, and has the guest forget what it has whenever it is
-// through.
+// read reads in order, and makes the guest drop its cache before each pass.
 func read(dir string) (func(int) error, error) {
 	f, err := os.Open(filepath.Join(dir, "large"))
 	buf := make([]byte, piece)
@@ -132,7 +131,7 @@ func read(dir string) (func(int) error, error) {
 func direct(dir string) (func(int) error, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "large"), unix.O_DIRECT, 0)
 	if errors.Is(err, unix.EINVAL) {
-		f, err = os.Open(filepath.Join(dir, "large")) // the host's own, where it has nothing to go past
+		f, err = os.Open(filepath.Join(dir, "large")) // on the host, whose file system has no direct I/O
 	}
 	if err != nil {
 		return nil, err
@@ -150,7 +149,7 @@ func whole(n int, err error) error {
 
 func fileName(dir string, i int) string { return filepath.Join(dir, fmt.Sprint("file", i%names)) }
 
-// stat asks for attributes as they are now.
+// stat asks for current attributes, past the cache.
 func stat(dir string) (func(int) error, error) {
 	var st unix.Statx_t
 	return func(i int) error {

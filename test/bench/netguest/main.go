@@ -1,6 +1,6 @@
-// Netguest runs inside the guest of the benchmark of networks (docs/bench.md),
-// with the argument vsock over that in place of TCP, and prints what blkguest prints: a phase's operations are bytes, and round
-// trips in the last.
+// Netguest runs inside the guest of the network benchmarks (docs/bench.md), over TCP
+// or, with the argument vsock, over vsock. It prints the same lines as blkguest: a
+// phase's operations are bytes, and round trips in the last.
 package main
 
 import (
@@ -15,7 +15,7 @@ import (
 
 const (
 	host   = "10.0.2.2"
-	settle = 500 * time.Millisecond // that does not count
+	settle = 500 * time.Millisecond // not counted
 	limit  = 2 * time.Second
 )
 
@@ -23,7 +23,7 @@ func main() {
 	for _, p := range []struct {
 		name string
 		port int
-		step func(net.Conn) (int, error) // returns how many operations it was
+		step func(net.Conn) (int, error) // returns the number of operations
 	}{
 		{"out", 7001, writer()},
 		{"in", 7002, reader()},
