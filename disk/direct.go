@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bounceSize is how much goes through a bounce buffer at once.
+// bounceSize is the size of a bounce buffer.
 const bounceSize = 1 << 20
 
 // direct is I/O that bypasses the page cache, for which the kernel requires alignment.

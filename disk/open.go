@@ -97,7 +97,7 @@ func explain(err error, path string) error {
 
 // setUp locks the open file and learns its properties.
 func (m *Image) setUp() error {
-	info, err := m.f.Stat() // again: the path may name another file by now
+	info, err := m.f.Stat() // once more: the path may name another file by now
 	if err != nil {
 		return err
 	}

@@ -23,8 +23,8 @@ func (d *Dir) ReadInto(id uint64, bufs [][]byte, off uint64) (int, fuse.Status) 
 // data in its cache.
 const tryBytes = 128 << 10
 
-// TryRead is ReadInto if the host has all of it in its cache; else done is false,
-// and the buffers hold anything.
+// TryRead is ReadInto if the host has all of it in its cache. Else done is false, and
+// the content of the buffers is undefined.
 func (d *Dir) TryRead(id uint64, bufs [][]byte, off uint64) (n int, s fuse.Status, done bool) {
 	if !d.local || d.bucket != nil || len(bufs) > maxVector {
 		return 0, fuse.OK, false

@@ -48,8 +48,8 @@ func (o *owner) plain(st *unix.Stat_t) override {
 }
 
 // shown returns what the guest is shown of an inode. It ignores the override of a file
-// of another host user: who can write to that file could turn it into a set-user-ID
-// program of the guest's root.
+// of another host user: anyone who can write to that file could turn it into a
+// set-user-ID program of the guest's root.
 func (d *Dir) shown(n *node, st *unix.Stat_t) override {
 	if d.hostOwner || st.Uid != d.owner.uid {
 		return d.owner.plain(st)

@@ -63,8 +63,8 @@ func (d *Dir) Continue() {
 	d.bell.rung, d.bell.heard = nil, false
 }
 
-// Metered reports whether reads and writes may have to wait for the rate, or are
-// counted.
+// Metered reports whether reads and writes are limited by the rate or counted by the
+// quota.
 func (d *Dir) Metered() bool { return d.bucket != nil || d.quota != nil }
 
 // rateBurst sets how much an idle guest may move at once: what the full rate gives in

@@ -208,7 +208,7 @@ func (d *Dir) loadNode(s nodeState) {
 	switch {
 	case d.keys[n.key] == nil:
 		d.keys[n.key] = n
-	case s.Lookups == 0: // it would be in no table
+	case s.Lookups == 0: // it would not be in any table
 		unix.Close(fd)
 		return
 	}

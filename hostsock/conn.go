@@ -21,7 +21,7 @@ type conn struct {
 	full    atomic.Bool    // Write waits for room
 }
 
-// What is always watched, once for each change (edge-triggered).
+// Events that are always watched, once for each change (edge-triggered).
 const interest = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET
 
 // start tells w of events from now on. The owner may have used c already, or closed it.

@@ -13,7 +13,7 @@ type Bucket struct {
 	rate, depth float64
 
 	mu     sync.Mutex
-	last   time.Time // guarded by mu, as is tokens; zero: it is full
+	last   time.Time // guarded by mu, as is tokens; zero: full
 	tokens float64
 }
 

@@ -86,7 +86,7 @@ func (q *queue) watch(readable func() bool) {
 			continue // EINTR
 		}
 		if event.Revents != 0 {
-			q.events.Wait() // which does not block
+			q.events.Wait() // does not block
 			if q.stopping.Load() {
 				return
 			}

@@ -16,7 +16,7 @@ import (
 // host. They are sent through a mapping, if the guest sent first, or through a
 // published port.
 type flow struct {
-	id    stack.TransportEndpointID // netstack's name for the two
+	id    stack.TransportEndpointID // netstack's name for the pair
 	peer  netip.AddrPort            // the other host, as this host knows it
 	sa    unix.Sockaddr             // the same
 	via   *mapping                  // or nil
@@ -177,7 +177,7 @@ func (s *flows) closeAll() {
 	for _, f := range s.byID {
 		s.remove(f)
 	}
-	for _, m := range s.mappings { // that have no flow yet
+	for _, m := range s.mappings { // those that have no flow yet
 		s.removeMapping(m)
 	}
 }

@@ -28,7 +28,7 @@ type mapping struct {
 
 // known is an address that a guest port has sent to.
 type known struct {
-	name  netip.Addr // the guest's for it
+	name  netip.Addr // the guest's name for it
 	flows int
 }
 

@@ -15,7 +15,7 @@ import (
 // between two lives waits for the next.
 type Ports struct{ list []heldPort }
 
-// heldPort is one of them: either a listener or a socket.
+// heldPort is a bound port: either a listener or a socket.
 type heldPort struct {
 	Forward
 	l *net.TCPListener
@@ -109,7 +109,7 @@ func (p *Ports) Forwards() (list []Forward) {
 	return list
 }
 
-// Close gives the ports back.
+// Close releases the ports.
 func (p *Ports) Close() error {
 	var errs []error
 	for _, h := range p.list {

@@ -113,7 +113,7 @@ func (q *queue) pump() {
 	}
 }
 
-// call calls Readable if there is reason to.
+// call calls Readable if needed.
 func (q *queue) call() bool {
 	q.mu.Lock()
 	g := q.guest

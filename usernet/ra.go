@@ -13,7 +13,7 @@ import (
 // routerLinkLocal is the gateway's address as a router.
 var routerLinkLocal = netip.MustParseAddr("fe80::2")
 
-// Lifetimes of what is advertised, in seconds.
+// Lifetimes in advertisements, in seconds.
 const (
 	routerLifetime = 1800
 	prefixLifetime = 86400

@@ -17,7 +17,7 @@ func segmented(pkt *stack.PacketBuffer) bool {
 // mustCut reports whether a guest that takes offload cannot take pkt as it is.
 func mustCut(pkt *stack.PacketBuffer, offload ethernet.Offload) bool {
 	if pkt.GSOOptions.Type == stack.GSONone {
-		return false // the checksum is there
+		return false // the checksum is complete
 	}
 	need := ethernet.Checksum
 	if segmented(pkt) && pkt.GSOOptions.Type == stack.GSOTCPv4 {
@@ -133,7 +133,7 @@ func (c *cutter) headerOf(head []byte, n int, last bool) {
 	t.SetFlags(uint8(flags))
 }
 
-// pseudo is the checksum of the pseudo header of a segment with n bytes.
+// pseudo returns the checksum of the pseudo header of a segment with n bytes.
 func (c *cutter) pseudo(head []byte, n int) uint16 {
 	length := uint16(c.length - c.tcp + n)
 	if c.pkt.GSOOptions.Type == stack.GSOTCPv4 {

@@ -34,10 +34,10 @@ func (n *Network) newTCP() func(stack.TransportEndpointID, *stack.PacketBuffer) 
 	}
 }
 
-// accept connects to where the guest wants to, and only then answers it. It runs on its
-// own goroutine.
+// accept connects to the host that the guest wants, and only then answers the guest. It
+// runs on its own goroutine.
 func (n *Network) accept(r *tcp.ForwarderRequest) {
-	defer n.config.Owner.Rescue() // the goroutine is netstack's
+	defer n.config.Owner.Rescue() // netstack started the goroutine
 	if !n.begin() {
 		r.Complete(true)
 		return
@@ -98,7 +98,7 @@ func (n *Network) end() {
 
 var errRefused = errors.New("is not reached from the guest")
 
-// dial connects to where the guest means by a.
+// dial connects to the host that the guest means by a.
 func (n *Network) dial(a netip.AddrPort) (*net.TCPConn, error) {
 	host, ok := n.host(a.Addr())
 	if !ok {

@@ -56,7 +56,7 @@ func (n *Network) reachesStill(f *flow) bool {
 	return ok
 }
 
-// newFlow makes a flow to where the guest wants to, or returns nil.
+// newFlow makes a flow to the destination that the guest wants, or returns nil.
 func (n *Network) newFlow(id stack.TransportEndpointID, quote []byte) *flow {
 	from, to := endpoints(id)
 	host, ok := n.host(to.Addr())

@@ -8,9 +8,9 @@
 //
 // # Addresses
 //
-// They are those of QEMU's user network. The guest gets Guest by DHCP, from GatewayMAC,
-// whatever its own MAC address is. IPv6 uses unique local addresses (RFC 4193) from
-// router advertisements, so a guest prefers IPv4 where a name has both.
+// The addresses are those of QEMU's user network. The guest gets Guest by DHCP, from
+// GatewayMAC, whatever its own MAC address is. IPv6 addresses are unique local (RFC
+// 4193), from router advertisements, so a guest prefers IPv4 where a name has both.
 //
 //	10.0.2.0/24    fd00:0:0:2::/64
 //	10.0.2.2       fd00:0:0:2::2     gateway; the host's 127.0.0.1 and ::1 with Config.HostLoopback
@@ -79,13 +79,13 @@ const (
 	maxFlows       = 8192 // of the mappings, to one peer each
 	maxPeers       = 2048 // of a published UDP port
 	maxQueries     = 256  // DNS, unanswered
-	maxEchoes      = 64   // the same
+	maxEchoes      = 64   // likewise
 )
 
 // Config says what the network offers.
 type Config struct {
-	Ports        *Ports       // published ports, which stay the caller's
-	Forwards     []Forward    // the same, bound from New to Close
+	Ports        *Ports       // published ports; the caller owns them
+	Forwards     []Forward    // likewise, bound from New to Close
 	HostLoopback bool         // the gateway's address is the host's loopback; the host's other addresses are reached
 	Log          *slog.Logger // nil discards
 	Owner        task.Owner   // of the network's goroutines
@@ -120,7 +120,7 @@ type Network struct {
 	keepalives keepalives
 
 	queries chan struct{} // a token for each in progress
-	echoes  chan struct{} // the same
+	echoes  chan struct{} // likewise
 	routes  *routes
 	held    *Ports       // of Config.Forwards
 	ports   []*published // of Config.Ports and Forwards
@@ -288,7 +288,7 @@ func (n *Network) forget(s socket) {
 	s.Close()
 }
 
-// tick ends what is idle, and advertises the router.
+// tick ends idle flows, and advertises the router.
 func (n *Network) tick() {
 	idle := time.NewTicker(max(n.s.flowTimeout/4, time.Millisecond))
 	defer idle.Stop()

@@ -76,7 +76,7 @@ func prepareNet(ctx context.Context, f files) error {
 	return f.addProgram(ctx, "netguest", f.netInitrd())
 }
 
-// serving says that the services run.
+// serving is set once the services run.
 var serving bool
 
 // netServices starts the host's side once: the tap, and the listeners.

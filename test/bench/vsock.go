@@ -52,7 +52,7 @@ func vmmVsock(f files, mib int) ([]string, error) {
 	return vmm("direct", files.warm, "--vsock", f.vsock())(f, mib)
 }
 
-// servingVsock says that the services run.
+// servingVsock is set once the services run.
 var servingVsock bool
 
 // vsockServices starts the host's side once, for vmm's guests and for vhost's guests,

@@ -194,7 +194,7 @@ func (d *driver) runAll(all []group, c choice) (n, failures int) {
 			if len(g.tests) > fewCases && (hash.Sum64()>>32)%c.every != c.seed%c.every {
 				continue
 			}
-			d.rand = rand.New(rand.NewPCG(c.seed, hash.Sum64())) // the same, whatever ran before
+			d.rand = rand.New(rand.NewPCG(c.seed, hash.Sum64())) // independent of earlier cases
 			if c.verbose {
 				fmt.Println(name)
 			}

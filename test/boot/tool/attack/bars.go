@@ -112,7 +112,7 @@ func (p *pciPort) moveTo(d *driver, bar int, to place, way string) error {
 	return errors.Join(err, d.good())
 }
 
-// barAtHome is the address of a BAR before any case.
+// barAtHome returns the address of a BAR before any case.
 func (p *pciPort) barAtHome(i int) uint64 {
 	v := uint64(p.home[4+i])
 	addr := v &^ 0xf

@@ -52,7 +52,7 @@ func ringPlaceTests(d *driver) []test {
 		for _, p := range d.places() {
 			addr, small := p.forBuffer(64), p.forBuffer(64)
 			if packed {
-				small = p.forBuffer(1) // they have 4 bytes
+				small = p.forBuffer(1) // each has 4 bytes
 			}
 			add("descriptors at "+p.name, rings{desc: addr})
 			add("driver area at "+p.name, rings{driver: small})
