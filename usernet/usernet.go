@@ -79,13 +79,13 @@ const (
 	maxFlows       = 8192 // of the mappings, to one peer each
 	maxPeers       = 2048 // of a published UDP port
 	maxQueries     = 256  // DNS, unanswered
-	maxEchoes      = 64   // likewise
+	maxEchoes      = 64   // ping, unanswered
 )
 
 // Config says what the network offers.
 type Config struct {
 	Ports        *Ports       // published ports; the caller owns them
-	Forwards     []Forward    // likewise, bound from New to Close
+	Forwards     []Forward    // more published ports, bound from New to Close
 	HostLoopback bool         // the gateway's address is the host's loopback; the host's other addresses are reached
 	Log          *slog.Logger // nil discards
 	Owner        task.Owner   // of the network's goroutines
