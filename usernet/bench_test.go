@@ -14,9 +14,9 @@ import (
 	"vmm/ethernet"
 )
 
-// driver is the least that a guest is: one TCP connection, whose window is
-// always open, and which takes and makes frames as Linux does with all
-// offloads. It costs next to nothing beside the network.
+// driver is a minimal guest: one TCP connection with an always open window. It takes
+// and makes frames as Linux does with all offloads. It costs next to nothing compared
+// with the network.
 type driver struct {
 	t    testing.TB
 	net  *Network
@@ -25,10 +25,10 @@ type driver struct {
 
 	mu       sync.Mutex
 	cond     sync.Cond
-	ack      uint32 // guarded by mu, as is all below; what the network got
-	window   uint32 // that it grants from there on
-	scale    int    // of its windows
-	want     uint32 // what comes next
+	ack      uint32 // guarded by mu, as is all below; what the network acknowledged
+	window   uint32 // granted by the network from ack on
+	scale    int    // of the network's windows
+	want     uint32 // next expected sequence number
 	received int
 	frames   int
 	open     bool
@@ -77,7 +77,7 @@ func newDriver(b *testing.B, serve func(*net.TCPConn)) *driver {
 	return d
 }
 
-// segment sends one, or one with several in it.
+// segment sends one TCP segment, or one frame with several segments in it.
 func (d *driver) segment(flags header.TCPFlags, seq uint32, data []byte) {
 	var b [14 + 20 + 24]byte
 	size := 20
@@ -142,8 +142,8 @@ func (d *driver) Readable(int) bool {
 
 func (*driver) Writable(int) {}
 
-// space waits until the network takes so many bytes from seq on, and returns how
-// many it does.
+// space waits until the network takes at least that many bytes from seq on, and
+// returns how many it takes.
 func (d *driver) space(seq uint32, least int) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -167,7 +167,7 @@ func mallocs() uint64 {
 	return m.Mallocs
 }
 
-// BenchmarkToHost sends packets of 44 segments to a server of the host's.
+// BenchmarkToHost sends packets of 44 segments to a host server.
 func BenchmarkToHost(b *testing.B) {
 	done := make(chan int64, 1)
 	d := newDriver(b, func(c *net.TCPConn) {
@@ -189,7 +189,7 @@ func BenchmarkToHost(b *testing.B) {
 	report(b, mallocs()-before, packets)
 }
 
-// BenchmarkFromHost takes what a server of the host's sends.
+// BenchmarkFromHost receives what a host server sends.
 func BenchmarkFromHost(b *testing.B) {
 	start := make(chan struct{})
 	d := newDriver(b, func(c *net.TCPConn) {

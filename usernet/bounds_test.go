@@ -19,8 +19,8 @@ func (n *Network) count() int {
 	return n.connections
 }
 
-// TestEnds: a connection that both sides ended is none any more, and so is one
-// whose guest does not say a word about its end.
+// TestEnds: a connection that both sides have ended is gone, and so is one whose
+// guest never acknowledges its end.
 func TestEnds(t *testing.T) {
 	for _, silent := range []bool{false, true} {
 		g := newGuest(t, Config{HostLoopback: true}, allOffloads, func(s *settings) { s.lingerTimeout = 100 * time.Millisecond })
@@ -30,7 +30,8 @@ func TestEnds(t *testing.T) {
 			if silent {
 				g.sniff(func([]byte) bool { return true })
 				close(end)
-				// The guest's own end arrives, but no acknowledgement of ours.
+				// The guest's own end arrives, but no acknowledgement of the
+				// network's end.
 				c.CloseWrite()
 				break
 			}
@@ -42,7 +43,7 @@ func TestEnds(t *testing.T) {
 	}
 }
 
-// TestConnections: beyond the bound a connection is refused, both ways.
+// TestConnections: connections beyond the bound are refused, both ways.
 func TestConnections(t *testing.T) {
 	g := newGuest(t, Config{HostLoopback: true, Forwards: []Forward{{false, netip.MustParseAddrPort("127.0.0.1:0"), 7}}}, 0, nil)
 	at := serve(t, "tcp4", echo)
@@ -68,7 +69,7 @@ func TestConnections(t *testing.T) {
 	g.mustDial(at)
 }
 
-// TestStrangers: what claims to come from outside the guest's network gets no
+// TestStrangers: packets that claim to come from outside the guest's network get no
 // answer.
 func TestStrangers(t *testing.T) {
 	g := newGuest(t, Config{HostLoopback: true}, 0, nil)
@@ -92,30 +93,30 @@ func TestStrangers(t *testing.T) {
 	g.sniffed(t, answers)
 }
 
-// sniffed has the guest be answered once, and nobody before.
+// sniffed checks that the guest's own exchange is the only one that gets an answer.
 func (g *guest) sniffed(t *testing.T, answers <-chan string) {
 	t.Helper()
 	c := g.dialUDP(serveUDP(t, "udp4", same))
-	for { // the guest's own exchange is the only one
+	for { // until the guest's own exchange is answered
 		c.Write([]byte("x"))
 		switch a := receive(t, "the guest's answer", answers); a {
 		case Guest.String():
 			return
-		case "a question": // ARP's, or its answer
+		case "a question": // ARP, query or answer
 		default:
 			t.Errorf("an answer for %s", a)
 		}
 	}
 }
 
-// TestGuestGone: a guest that has ended what it says, and then resets, is not
-// waited for.
+// TestGuestGone: the network does not wait for a guest that ends its direction and
+// then resets.
 func TestGuestGone(t *testing.T) {
 	g := newGuest(t, Config{HostLoopback: true}, allOffloads, nil)
 	errs := make(chan error, 1)
 	c := g.mustDial(serve(t, "tcp4", func(c *net.TCPConn) {
 		_, err := io.ReadAll(c)
-		if err == nil { // the guest's end; the reset comes
+		if err == nil { // the guest's end; the reset follows
 			err = untilReset(c)
 		}
 		errs <- err
@@ -131,7 +132,7 @@ func TestGuestGone(t *testing.T) {
 	}
 }
 
-// untilReset waits until the other side has reset a connection that it ended.
+// untilReset waits until the other side resets a connection that it has ended.
 func untilReset(c *net.TCPConn) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -147,7 +148,7 @@ func untilReset(c *net.TCPConn) error {
 	return errors.New("timeout")
 }
 
-// TestWithin: what bounds take together is what they are given.
+// TestWithin: the bounds add up to no more than they are given.
 func TestWithin(t *testing.T) {
 	for _, n := range []int{64, 100, 1000, MaxDescriptors - 1, MaxDescriptors, 0, 1 << 30} {
 		b := within(n)

@@ -12,11 +12,11 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 )
 
-// clockTests set up a timer for 10 s.
+// clockTests act on a timer set for 10 s.
 var clockTests = map[string]struct {
 	do   func(c *clock, timer tcpip.Timer)
-	at   time.Duration // when it is due by the host's time, 0: never
-	ends time.Duration // the clock after 1,000 s
+	at   time.Duration // when it is due by host time; 0: never
+	ends time.Duration // clock reading after 1,000 s
 }{
 	"running": {func(*clock, tcpip.Timer) {}, 10 * time.Second, 1000 * time.Second},
 	"paused before it is due": {func(c *clock, _ tcpip.Timer) {
@@ -44,7 +44,7 @@ var clockTests = map[string]struct {
 	"stopped":         {func(_ *clock, timer tcpip.Timer) { timer.Stop() }, 0, 1000 * time.Second},
 	"stopped in a pause": {func(c *clock, timer tcpip.Timer) {
 		c.stop()
-		time.Sleep(20 * time.Second) // it is parked
+		time.Sleep(20 * time.Second) // the timer is parked
 		if !timer.Stop() || timer.Stop() {
 			panic("it was stopped already, or twice")
 		}
@@ -67,7 +67,7 @@ var clockTests = map[string]struct {
 	}, 19 * time.Second, 1000 * time.Second},
 }
 
-// TestClock: a timer is due after so much time of the guest's, whatever becomes of
+// TestClock: a timer is due after its duration in guest time, whatever happens to
 // either meanwhile.
 func TestClock(t *testing.T) {
 	for name, test := range clockTests {
@@ -91,8 +91,8 @@ func TestClock(t *testing.T) {
 	}
 }
 
-// TestClockForward: whoever looks at it while it is stopped and started sees no time
-// twice as late as before.
+// TestClockForward: a reader never sees the clock go back while it is stopped and
+// started.
 func TestClockForward(t *testing.T) {
 	c := newClock(nil)
 	done := make(chan struct{})
@@ -122,10 +122,10 @@ func TestClockForward(t *testing.T) {
 	readers.Wait()
 }
 
-// TestTimeStands: nothing that waits for a paused guest ends by it, and all does when
-// the guest goes on and does nothing.
+// TestTimeStands: nothing that waits for a paused guest times out, and everything
+// does when the guest resumes and does nothing.
 func TestTimeStands(t *testing.T) {
-	const limit = 100 * time.Millisecond // of all
+	const limit = 100 * time.Millisecond // for all timeouts
 	g := newGuest(t, Config{HostLoopback: true, Forwards: []Forward{{false, netip.MustParseAddrPort("127.0.0.1:0"), 7}}}, allOffloads, func(s *settings) {
 		s.dialTimeout, s.lingerTimeout, s.flowTimeout, s.dnsIdle = limit, limit, limit, limit
 	})
@@ -136,7 +136,7 @@ func TestTimeStands(t *testing.T) {
 	talks := g.mustDial(serve(t, "tcp4", func(c *net.TCPConn) { hosts <- c; c.Read(make([]byte, 1)) }))
 	leaves := g.mustDial(serve(t, "tcp4", func(*net.TCPConn) {}))
 	n.Stop()
-	leaves.CloseWrite() // and hears nothing of the other end's
+	leaves.CloseWrite() // and does not hear the other side's end
 	g.send(GatewayMAC, 0x800, udpPacket(netip.AddrPortFrom(Guest, 1000), serveUDP(t, "udp4", same), []byte("x")))
 	host := receive(t, "the host's side", hosts)
 	host.Write([]byte("something to be sent again"))
@@ -161,7 +161,7 @@ func TestTimeStands(t *testing.T) {
 		t.Errorf("%d segments were sent again in a pause", more)
 	}
 
-	g.sniff(func([]byte) bool { return true }) // it hears nothing, and says nothing
+	g.sniff(func([]byte) bool { return true }) // the guest hears nothing and says nothing
 	if err := n.Start(g); err != nil {
 		t.Fatal(err)
 	}
@@ -174,8 +174,7 @@ func TestTimeStands(t *testing.T) {
 	talks.Close()
 }
 
-// TestClockStops: the time that stands still is that between Stop and Start, if there
-// is a driver.
+// TestClockStops: time stands still between Stop and Start, if there is a driver.
 func TestClockStops(t *testing.T) {
 	g := newGuest(t, Config{}, 0, nil)
 	n := g.net
@@ -188,7 +187,7 @@ func TestClockStops(t *testing.T) {
 		{n.Stop, false},
 		{func() { n.Start(g) }, true},
 		{n.Stop, false},
-		{n.Discard, true}, // the driver has gone
+		{n.Discard, true}, // the driver is gone
 		{func() { n.Start(g) }, true},
 		{n.Stop, false},
 		{func() { n.Close() }, true},

@@ -21,7 +21,7 @@ type resolver struct {
 
 	mu     sync.Mutex
 	silent bool          // guarded by mu, as are the next
-	waits  chan struct{} // to answer
+	waits  chan struct{} // if not nil, it answers once this is closed
 	liar   bool          // answers wrongly first
 	lame   bool          // says only where to ask
 	rcode  byte          // and nothing else
@@ -36,7 +36,7 @@ func newResolver(t testing.TB) (*resolver, uint16) {
 	return list[0], port
 }
 
-// newResolvers returns some, at 127.0.0.1 and on, of one port.
+// newResolvers returns n resolvers, at 127.0.0.1 and up, on one port.
 func newResolvers(t testing.TB, n int) (list []*resolver, port uint16) {
 	t.Helper()
 	for range 100 {
@@ -50,7 +50,7 @@ func newResolvers(t testing.TB, n int) (list []*resolver, port uint16) {
 			}
 			t.Cleanup(func() { r.udp.Close() })
 			if r.tcp, err = net.Listen("tcp4", r.udp.LocalAddr().String()); err != nil {
-				break // it is taken for TCP
+				break // taken for TCP
 			}
 			t.Cleanup(func() { r.tcp.Close() })
 			port = r.udp.LocalAddr().(*net.UDPAddr).AddrPort().Port()
@@ -96,7 +96,7 @@ func (r *resolver) serveUDP() {
 			wrong := bytes.Clone(a)
 			wrong[0] ^= 1
 			r.udp.WriteTo(wrong, from)
-			r.udp.WriteTo(b[:n], from) // no response
+			r.udp.WriteTo(b[:n], from) // not a response
 			r.udp.WriteTo(a[:11], from)
 			other, _ := (&dnsmessage.Message{Header: dnsmessage.Header{ID: binary.BigEndian.Uint16(b), Response: true},
 				Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName("evil.test."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}}}).Pack()
@@ -129,7 +129,7 @@ func (r *resolver) serveTCP() {
 	}
 }
 
-// answer says that every name is 192.0.2.LAST.
+// answer answers that every name is 192.0.2.LAST.
 func (r *resolver) answer(query []byte, last byte) []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -163,7 +163,7 @@ func testQuery(id uint16) []byte {
 	return b
 }
 
-// ask asks over UDP.
+// ask sends a query over UDP.
 func (g *guest) ask(server netip.Addr, query []byte) dnsmessage.Message {
 	g.t.Helper()
 	c := g.dialUDP(netip.AddrPortFrom(server, 53))
@@ -196,7 +196,7 @@ func newDNS(t *testing.T) (*guest, *resolver) {
 	return g, r
 }
 
-// TestDNS: the default is a resolver on this host, with no resolv.conf.
+// TestDNS: without resolv.conf, the default is a resolver on this host.
 func TestDNS(t *testing.T) {
 	g, r := newDNS(t)
 	for i, server := range []netip.Addr{DNS, DNS6} {
@@ -244,7 +244,7 @@ func TestDNSOverTCP(t *testing.T) {
 	}
 }
 
-// askTCP asks over a connection.
+// askTCP sends a query over TCP.
 func (g *guest) askTCP(server netip.Addr, query []byte) (m dnsmessage.Message) {
 	g.t.Helper()
 	c := g.mustDial(netip.AddrPortFrom(server, 53))
@@ -260,7 +260,7 @@ func (g *guest) askTCP(server netip.Addr, query []byte) (m dnsmessage.Message) {
 	return m
 }
 
-// query is one for a name of labels.
+// query returns a query for a name with these labels.
 func query(labels ...string) []byte {
 	b := []byte{1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0}
 	for _, l := range labels {
@@ -269,8 +269,8 @@ func query(labels ...string) []byte {
 	return append(b, 0, 0, 1, 0, 1)
 }
 
-// TestNames: labels may have any bytes, and be as long as DNS has them; a message that
-// is no query, or no message, is answered as such and not passed on.
+// TestNames: labels may contain any bytes and be as long as DNS allows. A message
+// that is not a query, or not a DNS message, is answered as such and not passed on.
 func TestNames(t *testing.T) {
 	g, r := newDNS(t)
 	long := strings.Repeat("x", 63)
@@ -330,7 +330,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// exchangeDNS returns the answer to a message.
+// exchangeDNS sends a message and returns the answer.
 func exchangeDNS(t *testing.T, g *guest, message []byte, tcp bool) []byte {
 	t.Helper()
 	if !tcp {
@@ -353,8 +353,8 @@ func exchangeDNS(t *testing.T, g *guest, message []byte, tcp bool) []byte {
 	return b
 }
 
-// TestQueries: there are only so many that are not answered yet, with a socket each,
-// whatever the number of resolvers; and what is no query is dropped.
+// TestQueries: the number of pending queries, each with a socket, is bounded,
+// whatever the number of resolvers. Anything that is not a query is dropped.
 func TestQueries(t *testing.T) {
 	list, port := newResolvers(t, 3)
 	g := newGuest(t, Config{}, allOffloads, func(s *settings) {

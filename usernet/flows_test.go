@@ -11,7 +11,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// counts returns how many of the guest's ports have one of the host's, and flows.
+// counts returns the number of guest ports with a host port, and the number of flows.
 func (g *guest) counts() (mappings, flows int) {
 	s := &g.net.flows
 	s.mu.Lock()
@@ -19,8 +19,8 @@ func (g *guest) counts() (mappings, flows int) {
 	return len(s.mappings), s.own.held
 }
 
-// TestFlows: there are only so many ports, the oldest gives way, and those that are
-// silent end.
+// TestFlows: the number of ports is bounded, the oldest gives way, and silent ports
+// end.
 func TestFlows(t *testing.T) {
 	g := newGuest(t, Config{HostLoopback: true}, allOffloads, func(s *settings) { s.flowTimeout = 300 * time.Millisecond })
 	at := serveUDP(t, "udp4", same)
@@ -31,7 +31,7 @@ func TestFlows(t *testing.T) {
 		}
 	}
 	eventually(t, "the flows end", func() bool { n, m := g.counts(); return n == 0 && m == 0 })
-	g.net.clock.stop() // or this one ends too, on a host that is slow enough
+	g.net.clock.stop() // or this one ends too on a slow host
 	c := g.dialUDP(at)
 	c.Write([]byte("x"))
 	if _, err := c.Read(make([]byte, 10)); err != nil {
@@ -42,7 +42,7 @@ func TestFlows(t *testing.T) {
 	}
 }
 
-// listener is a socket of the host's, and where the guest finds it.
+// listener returns a host socket, and its address as the guest sees it.
 func listener(t *testing.T, network string) (*net.UDPConn, netip.AddrPort) {
 	t.Helper()
 	address, gateway := "127.0.0.1:0", Gateway
@@ -58,8 +58,9 @@ func listener(t *testing.T, network string) (*net.UDPConn, netip.AddrPort) {
 	return c.(*net.UDPConn), netip.AddrPortFrom(gateway, c.LocalAddr().(*net.UDPAddr).AddrPort().Port())
 }
 
-// TestMapping: all peers see one port of the guest's (so what STUN says is true), an
-// address that it has sent to may answer from another port, and nobody else may.
+// TestMapping: all peers see one port for a guest port (so STUN's answer is true). An
+// address that the guest has sent to may answer from another port; no other address
+// may.
 func TestMapping(t *testing.T) {
 	for _, network := range []string{"udp4", "udp6"} {
 		t.Run(network, func(t *testing.T) {
@@ -97,7 +98,7 @@ func TestMapping(t *testing.T) {
 	}
 }
 
-// TestFilter: what comes from an address that the guest has not sent to is lost.
+// TestFilter: datagrams from an address that the guest has not sent to are lost.
 func TestFilter(t *testing.T) {
 	g := newGuest(t, Config{HostLoopback: true}, allOffloads, nil)
 	s, at := listener(t, "udp4")
@@ -121,7 +122,7 @@ func TestFilter(t *testing.T) {
 		return false
 	})
 	stranger.WriteToUDPAddrPort([]byte("stranger"), seen)
-	s.WriteToUDPAddrPort([]byte("y"), seen) // comes after it
+	s.WriteToUDPAddrPort([]byte("y"), seen) // follows the stranger's
 	b := make([]byte, 10)
 	if n, err := c.Read(b); err != nil || string(b[:n]) != "y" {
 		t.Errorf("%q, %v", b[:n], err)
@@ -131,8 +132,8 @@ func TestFilter(t *testing.T) {
 	}
 }
 
-// TestFlood: who sends to a published port from as many ports as there are takes
-// nothing from the guest's own flows, nor from another peer's, nor another port's.
+// TestFlood: a peer that sends to a published port from every port it has takes no
+// flow from the guest, from another peer or from another port.
 func TestFlood(t *testing.T) {
 	any := netip.MustParseAddrPort("127.0.0.1:0")
 	g := newGuest(t, Config{HostLoopback: true, Forwards: []Forward{{true, any, 7}, {true, any, 8}}}, allOffloads, nil)
@@ -155,7 +156,7 @@ func TestFlood(t *testing.T) {
 			t.Fatalf("no flow for datagram %d", i)
 		}
 	}
-	for i := range 100 { // of one network
+	for i := range 100 { // in one network
 		g.net.newPeer(flood, netip.AddrPortFrom(netip.MustParseAddr(fmt.Sprintf("2001:db8::%x", i+1)), 1))
 	}
 	if g.net.flows.arrived(flood, victim) == nil || g.net.flows.arrived(other, victim) == nil {
@@ -171,8 +172,8 @@ func TestFlood(t *testing.T) {
 	}
 }
 
-// TestMadeUpSenders: who sends to a published port from ever other addresses takes the
-// place of those that the guest has not answered, and of nobody else.
+// TestMadeUpSenders: datagrams to a published port from ever new addresses replace
+// only flows that the guest has not answered.
 func TestMadeUpSenders(t *testing.T) {
 	g := newGuest(t, Config{Forwards: []Forward{{true, netip.MustParseAddrPort("127.0.0.1:0"), 7}}}, allOffloads, nil)
 	p := g.net.ports[0]
@@ -195,7 +196,7 @@ func TestMadeUpSenders(t *testing.T) {
 	}
 }
 
-// TestPool: who gives way.
+// TestPool: which flow gives way.
 func TestPool(t *testing.T) {
 	const size = 8
 	type step struct {
@@ -243,7 +244,7 @@ func TestPool(t *testing.T) {
 	}
 }
 
-// TestShares: one peer leaves something for others, and one port for others.
+// TestShares: one peer leaves room for other peers, and one port for other ports.
 func TestShares(t *testing.T) {
 	s := newShares(1000)
 	a, b := &published{}, &published{}
@@ -266,8 +267,8 @@ func TestShares(t *testing.T) {
 	}
 }
 
-// TestUnreachable: a port of the guest's hears which of its peers is not there, and
-// goes on with the others.
+// TestUnreachable: a guest port is told which of its peers is unreachable, and still
+// works with the others.
 func TestUnreachable(t *testing.T) {
 	g := newGuest(t, Config{HostLoopback: true}, allOffloads, nil)
 	closed, gone := listener(t, "udp4")
@@ -281,7 +282,7 @@ func TestUnreachable(t *testing.T) {
 		}
 		return false
 	})
-	for range 3 { // an error that is pending loses no datagram to another
+	for range 3 { // a pending error loses no datagram to another peer
 		g.send(GatewayMAC, 0x800, udpPacket(netip.AddrPortFrom(Guest, 5000), gone, []byte("x")))
 		g.send(GatewayMAC, 0x800, udpPacket(netip.AddrPortFrom(Guest, 5000), at, []byte("y")))
 		if _, _, err := s.ReadFromUDPAddrPort(make([]byte, 10)); err != nil {

@@ -12,7 +12,7 @@ import (
 	"vmm/ethernet"
 )
 
-// drain is a guest that takes all, and answers nothing.
+// drain is a guest that takes everything and answers nothing.
 type drain struct {
 	t    testing.TB
 	net  *Network
@@ -35,10 +35,9 @@ func (d *drain) Readable(int) bool {
 
 func (*drain) Writable(int) {}
 
-// FuzzFrame: whatever the guest sends, nothing panics, and what comes back is
-// what its driver takes. The input is several frames, each with a header in
-// front and its length before that. Nothing of it leaves netstack, but for
-// queries to 127.0.0.1.
+// FuzzFrame: nothing that the guest sends causes a panic, and its driver accepts what
+// comes back. The input is several frames, each preceded by its length and a header.
+// Nothing leaves netstack except queries to 127.0.0.1.
 func FuzzFrame(f *testing.F) {
 	add := func(frames ...[]byte) {
 		var b []byte
@@ -91,14 +90,14 @@ func FuzzFrame(f *testing.F) {
 	})
 }
 
-// offline has all addresses refused.
+// offline makes the network refuse all addresses.
 func offline(tb testing.TB) {
 	before := never
 	never = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 	tb.Cleanup(func() { never = before })
 }
 
-// FuzzDHCP: a reply is one, and has no more than what fits into a frame.
+// FuzzDHCP: every reply is a valid BOOTREPLY.
 func FuzzDHCP(f *testing.F) {
 	discover, _ := dhcpv4.NewDiscovery(guestMAC[:])
 	offer, _ := dhcpv4.NewReplyFromRequest(discover, dhcpv4.WithMessageType(dhcpv4.MessageTypeOffer), dhcpv4.WithYourIP(Guest.AsSlice()))
@@ -124,7 +123,7 @@ func FuzzDHCP(f *testing.F) {
 	})
 }
 
-// FuzzDNS: both the guest's queries and what comes from a resolver.
+// FuzzDNS: both the guest's queries and a resolver's messages.
 func FuzzDNS(f *testing.F) {
 	f.Add(testQuery(1), testQuery(2))
 	f.Add(testQuery(1), (&resolver{}).answer(testQuery(1), 1))

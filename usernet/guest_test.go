@@ -30,7 +30,7 @@ import (
 	"vmm/test/allow"
 )
 
-// deadline is for every wait of a test.
+// deadline bounds every wait in a test.
 var deadline = allow.Time(20 * time.Second)
 
 const allOffloads = ethernet.Checksum | ethernet.TSO4 | ethernet.TSO6
@@ -43,15 +43,15 @@ var (
 // guest is another netstack at the other end of the cable, and its driver: a
 // stack.LinkEndpoint, and an ethernet.Guest.
 type guest struct {
-	endpoint // of which it takes the parts that are the same for both ends
+	endpoint // for the parts that are the same at both ends
 	t        testing.TB
 	net      *Network
 	stack    *stack.Stack
-	offload  ethernet.Offload // what it lets the network leave out
+	offload  ethernet.Offload // what the network may leave out
 	room     [][]byte
-	tap      atomic.Pointer[func(ethernet.Header, []byte) bool] // sees frames first; true: they end there
+	tap      atomic.Pointer[func(ethernet.Header, []byte) bool] // sees frames first; true: the frame ends there
 
-	frames, segmented atomic.Int64 // that came; those with a GSO type
+	frames, segmented atomic.Int64 // frames received; those with a GSO type
 	reading           atomic.Int32
 	closing           atomic.Bool
 }
@@ -119,7 +119,7 @@ func (g *guest) check(err tcpip.Error) {
 
 func (g *guest) LinkAddress() tcpip.LinkAddress { return tcpip.LinkAddress(guestMAC[:]) }
 
-// Capabilities implements stack.LinkEndpoint: all checksums are looked at.
+// Capabilities implements stack.LinkEndpoint: all checksums are verified.
 func (*guest) Capabilities() stack.LinkEndpointCapabilities {
 	return stack.CapabilityResolutionRequired
 }
@@ -143,7 +143,7 @@ func (g *guest) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 		if err := g.net.Send(0, &h, [][]byte{frame[:third], nil, frame[third:n]}); err != nil && !g.closing.Load() {
 			g.t.Errorf("Send: %v", err)
 		}
-		clear(frame[:n]) // nothing of it may be used after Send
+		clear(frame[:n]) // none of it may be used after Send
 		sending.Put(frame)
 	}
 	return pkts.Len(), nil
@@ -179,7 +179,7 @@ func copyFrom(b []byte, room [][]byte) {
 
 func (*guest) Writable(int) {}
 
-// take gives netstack a frame, with its checksum if it was left out.
+// take gives netstack a frame, and fills in its checksum if it was left out.
 func (g *guest) take(h ethernet.Header, b []byte) {
 	if tap := g.tap.Load(); tap != nil && (*tap)(h, b) {
 		return
@@ -248,7 +248,7 @@ func fullAddress(a netip.AddrPort) tcpip.FullAddress {
 	return tcpip.FullAddress{NIC: 1, Addr: tcpipAddress(a.Addr()), Port: a.Port()}
 }
 
-// serve listens on the host's loopback, and returns where the guest finds it.
+// serve listens on the host's loopback, and returns its address as the guest sees it.
 func serve(t testing.TB, network string, f func(*net.TCPConn)) netip.AddrPort {
 	t.Helper()
 	address, gateway := "127.0.0.1:0", Gateway
@@ -288,14 +288,14 @@ func writeFile(t testing.TB, name, text string) {
 	}
 }
 
-// sniff has f see frames before the guest does, and keep those that it returns
-// true for.
+// sniff shows f each frame before the guest sees it. Frames for which f returns true
+// do not reach the guest.
 func (g *guest) sniff(f func(frame []byte) bool) {
 	tap := func(_ ethernet.Header, b []byte) bool { return f(b) }
 	g.tap.Store(&tap)
 }
 
-// send sends a packet to the gateway, or to all.
+// send sends a packet to dst, the gateway or broadcast.
 func (g *guest) send(dst ethernet.MAC, proto tcpip.NetworkProtocolNumber, packet []byte) {
 	g.t.Helper()
 	b := append(append(dst[:], guestMAC[:]...), byte(proto>>8), byte(proto))
@@ -304,7 +304,7 @@ func (g *guest) send(dst ethernet.MAC, proto tcpip.NetworkProtocolNumber, packet
 	}
 }
 
-// receive returns what comes on c.
+// receive returns the next value on c.
 func receive[T any](t testing.TB, what string, c <-chan T) (v T) {
 	t.Helper()
 	select {

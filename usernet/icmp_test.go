@@ -10,8 +10,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
-// TestPing: the gateway and the DNS server answer, and this host if the kernel
-// lets us ask it; what is not reached does not.
+// TestPing: the gateway, the DNS server and, if the kernel lets us ping it, this host
+// answer. An unreachable address does not.
 func TestPing(t *testing.T) {
 	g := newGuest(t, Config{HostLoopback: true}, 0, nil)
 	type reply struct {
@@ -63,7 +63,7 @@ func TestPing(t *testing.T) {
 	}
 }
 
-// ping sends an echo request, and returns its identifier and all behind.
+// ping sends an echo request, and returns its identifier and everything after it.
 func (g *guest) ping(to netip.Addr, sequence uint16) string {
 	m := binary.BigEndian.AppendUint16([]byte{8, 0, 0, 0, 0x12, 0x34}, sequence)
 	m = append(m, "payload"...)
@@ -83,7 +83,7 @@ func (g *guest) ping(to netip.Addr, sequence uint16) string {
 	return string(m[4:])
 }
 
-// ownAddresses returns those of this host that a guest may reach.
+// ownAddresses returns this host's addresses that a guest may reach.
 func ownAddresses() (own []netip.Addr) {
 	list, _ := net.InterfaceAddrs()
 	n := &Network{config: Config{HostLoopback: true}}

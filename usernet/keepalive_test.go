@@ -14,8 +14,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 )
 
-// idles returns after how many seconds of silence the host's sides of connections are
-// probed, and 0 for one that is not.
+// idles returns, for each host side of a connection, the seconds of silence before it
+// is probed; 0 if it is not.
 func (n *Network) idles(t *testing.T) (list []int) {
 	t.Helper()
 	n.mu.Lock()
@@ -38,11 +38,11 @@ func (n *Network) idles(t *testing.T) (list []int) {
 	return list
 }
 
-// TestKeepalive: the host's side is probed as the guest probes, and if it does not, only
-// as a NAT may.
+// TestKeepalive: the host's side is probed as the guest probes. If the guest does
+// not, it is probed only as a NAT may.
 func TestKeepalive(t *testing.T) {
 	for _, published := range []bool{false, true} {
-		for _, last := range []string{"guest", "host"} { // who said something
+		for _, last := range []string{"guest", "host"} { // which side spoke last
 			t.Run(fmt.Sprint(last, published), func(t *testing.T) {
 				t.Parallel()
 				g := newGuest(t, Config{HostLoopback: true, Forwards: []Forward{{false, netip.MustParseAddrPort("127.0.0.1:0"), 7}}}, allOffloads, nil)
@@ -70,7 +70,7 @@ func TestKeepalive(t *testing.T) {
 	}
 }
 
-// TestProbes: what is a probe, and what is something else.
+// TestProbes: which segments are probes, and which are not.
 func TestProbes(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 )
 
 // TestHostMemory: the more connections there are, the less the host's kernel holds
-// of each, whoever opened it.
+// for each, whichever side opened it.
 func TestHostMemory(t *testing.T) {
 	g := newGuest(t, Config{HostLoopback: true, Forwards: []Forward{{false, netip.MustParseAddrPort("127.0.0.1:0"), 7}}}, 0, nil)
 	at := serve(t, "tcp4", echo)
@@ -61,7 +61,7 @@ func TestHostMemory(t *testing.T) {
 	}
 }
 
-// connected are the host's ends of connections.
+// connected returns the host's ends of connections.
 func (n *Network) connected() map[*net.TCPConn]bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -74,7 +74,7 @@ func (n *Network) connected() map[*net.TCPConn]bool {
 	return all
 }
 
-// buffersOf returns the kernel's bounds, in bytes of its own use.
+// buffersOf returns the kernel's buffer sizes, in bytes as it counts them.
 func buffersOf(t *testing.T, c *net.TCPConn) (send, receive int) {
 	t.Helper()
 	raw, err := c.SyscallConn()

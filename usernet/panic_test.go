@@ -7,13 +7,13 @@ import (
 	"vmm/task"
 )
 
-// buggy is a card that has a bug when frames come.
+// buggy is a card that panics when frames arrive.
 type buggy struct{ ethernet.Guest }
 
 func (buggy) Readable(int) bool { panic("a bug") }
 
-// TestPanic: whoever owns the network is told of a bug on one of its goroutines, and
-// the network is closed all the same.
+// TestPanic: the network's owner is told of a panic on one of its goroutines, and the
+// network still closes.
 func TestPanic(t *testing.T) {
 	told := make(chan any, 1)
 	n, err := New(Config{Owner: func(p *task.PanicError) { told <- p.Value }})

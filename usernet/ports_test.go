@@ -11,8 +11,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 )
 
-// TestPorts: published ports outlive a network, nobody else gets them, and who
-// connects in between is served by the next.
+// TestPorts: published ports outlive a network. No other process gets them, and the
+// next network serves those that connect in between.
 func TestPorts(t *testing.T) {
 	any := netip.MustParseAddrPort("127.0.0.1:0")
 	ports, err := Listen([]Forward{{false, any, 7}, {true, any, 7}})
@@ -73,7 +73,7 @@ func dialHost(t *testing.T, network string, a netip.AddrPort) net.Conn {
 	return c
 }
 
-// echoAll answers one connection, and datagrams.
+// echoAll echoes one connection, and datagrams.
 func echoAll(l net.Listener, u net.PacketConn) {
 	go func() {
 		if c, err := l.Accept(); err == nil {

@@ -35,7 +35,8 @@ func (s *script) none(t *testing.T, when string) {
 	}
 }
 
-// newTestQueue returns a queue that is started, and what puts a frame into it.
+// newTestQueue returns a started queue, its guest, and a function that pushes a
+// frame.
 func newTestQueue(t *testing.T) (*queue, *script, func() bool) {
 	q, s := newQueue(), newScript()
 	done := make(chan struct{})
@@ -52,14 +53,14 @@ func newTestQueue(t *testing.T) (*queue, *script, func() bool) {
 	}
 }
 
-// take takes a frame, if there is one.
+// take takes a frame, if any.
 func (q *queue) take() bool {
 	var h ethernet.Header
 	n, err := q.receive(&h, [][]byte{make([]byte, 100)}, 0)
 	return err == nil && n == 60
 }
 
-// What follows is the contract of ethernet.Link's Readable and Resume.
+// The following tests check the contract of ethernet.Link's Readable and Resume.
 
 func TestNoRoom(t *testing.T) {
 	_, s, push := newTestQueue(t)
@@ -99,8 +100,8 @@ func TestResumeEarly(t *testing.T) {
 	s.answer <- false
 }
 
-// TestResumeAmidst: a guest that takes a packet in segments, and has taken the first
-// when a limit ends its turn, gets the others when the limit resumes the link.
+// TestResumeAmidst: a limit ends the turn of a guest that takes a packet in segments,
+// after the first one. The guest gets the rest when the limit resumes the link.
 func TestResumeAmidst(t *testing.T) {
 	q, s, _ := newTestQueue(t)
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{
@@ -122,9 +123,9 @@ func TestResumeAmidst(t *testing.T) {
 	if !take() {
 		t.Fatal("no segment")
 	}
-	s.answer <- true // of a card that was told to try again later
+	s.answer <- true // from a card that was told to try again later
 	wait(t, "Readable, for there is more", s.called)
-	s.answer <- false // of the limit
+	s.answer <- false // from the limit
 	q.resume()
 	wait(t, "Readable after Resume", s.called)
 	if !take() || take() {
@@ -156,8 +157,8 @@ func TestStopWaits(t *testing.T) {
 	s.none(t, "after Stop")
 }
 
-// TestStopKeeps: a guest that is paused misses no frame, and one that has begun anew
-// gets none that was for the last.
+// TestStopKeeps: a paused guest misses no frame, and one that starts anew gets none
+// meant for its predecessor.
 func TestStopKeeps(t *testing.T) {
 	q, s, push := newTestQueue(t)
 	push()

@@ -2,7 +2,7 @@
 
 package usernet
 
-// Less, where every access to memory is looked at.
+// Less than without the race detector, which checks every memory access.
 const (
 	bulk = 2 << 20
 	many = 150

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inNamespace runs the rest of a test in a process with a network of its own, whose
-// loopback is up, and has it set up by ip(8).
+// inNamespace runs the rest of a test in a process with its own network namespace.
+// The loopback is up, and ip(8) runs the setup.
 func inNamespace(t *testing.T, setup ...string) (inside bool) {
 	t.Helper()
 	const mark = "USERNET_TEST_NAMESPACE"
@@ -58,7 +58,7 @@ func v4(a [4]byte) string { return netip.AddrFrom4(a).String() }
 
 func not(a [4]byte) []byte { return []byte{^a[0], ^a[1], ^a[2], ^a[3]} }
 
-// from is an IPv6 address of parts, with 0 behind them.
+// from returns an IPv6 address that starts with parts and ends in zeros.
 func from(parts ...any) string {
 	var b []byte
 	for _, p := range parts {
@@ -76,7 +76,7 @@ func from(parts ...any) string {
 	return netip.AddrFrom16([16]byte(append(b, make([]byte, 16-len(b))...))).String()
 }
 
-// reach is what a guest reaches: without HostLoopback, and with it.
+// reach is what a guest reaches without HostLoopback, and with it.
 type reach struct {
 	address       string
 	not, loopback bool
@@ -109,24 +109,25 @@ var reaches = []reach{
 	{"::198.51.100.7", false, false},
 }
 
-// disguises make IPv6 addresses of IPv4 ones. The last ones may mean others too.
+// disguises turn IPv4 addresses into IPv6 ones. The last ones may have other meanings
+// too.
 var disguises = []func(a [4]byte) string{
 	func(a [4]byte) string { return "64:ff9b::" + v4(a) },
 	func(a [4]byte) string { return "64:ff9b:1::" + v4(a) },
 	func(a [4]byte) string { return "64:ff9b:1:7::" + v4(a) },
 	func(a [4]byte) string { return "::ffff:0:" + v4(a) },                            // SIIT
 	func(a [4]byte) string { return from("2002", a[:], "0001000000000007") },         // 6to4
-	func(a [4]byte) string { return from("20010000c000020100003039", not(a)) },       // Teredo, its client
-	func(a [4]byte) string { return from("20010000", a[:], "00003039", "3ffffdfe") }, // and its server
+	func(a [4]byte) string { return from("20010000c000020100003039", not(a)) },       // Teredo client
+	func(a [4]byte) string { return from("20010000", a[:], "00003039", "3ffffdfe") }, // Teredo server
 	func(a [4]byte) string { return from("20010db80000000500005efe", a[:]) },         // ISATAP
 	func(a [4]byte) string { return from("20010db80000000502005efe", a[:]) },
-	func(a [4]byte) string { return from("0064ff9b0001", a[:2], "00", a[2:]) },   // of /48
-	func(a [4]byte) string { return from("0064ff9b000177", a[:1], "00", a[1:]) }, // of /56
-	func(a [4]byte) string { return from("0064ff9b0001777700", a[:]) },           // of /64
+	func(a [4]byte) string { return from("0064ff9b0001", a[:2], "00", a[2:]) },   // /48 prefix
+	func(a [4]byte) string { return from("0064ff9b000177", a[:1], "00", a[1:]) }, // /56 prefix
+	func(a [4]byte) string { return from("0064ff9b0001777700", a[:]) },           // /64 prefix
 }
 
-// TestReach: what a guest reaches on a host that has addresses, also such as
-// metadata services have, and as they are when it asks.
+// TestReach: what a guest reaches on a host, given the addresses the host has when
+// the guest asks, including those of metadata services.
 func TestReach(t *testing.T) {
 	if !inNamespace(t, "link add card type veth peer name other", "link set other up", "link set card up", "addr add 198.51.100.7/24 dev card", "addr add 198.51.100.8/24 dev card",
 		"addr add 2001:db8::7/64 dev card nodad", "route add local 203.0.113.0/28 dev lo", "route add default dev card", "-6 route add default dev card") {
@@ -162,8 +163,8 @@ func TestReach(t *testing.T) {
 	}
 }
 
-// TestReachesStill: a guest that talks to somebody who is not there is not heard by
-// this host when it gets the address.
+// TestReachesStill: a guest that sends to an unused address does not reach this host
+// when the host gets that address.
 func TestReachesStill(t *testing.T) {
 	if !inNamespace(t, "link add card type veth peer name other", "link set other up", "link set card up", "addr add 198.51.100.7/24 dev card") {
 		return
@@ -183,7 +184,7 @@ func TestReachesStill(t *testing.T) {
 	defer l.Close()
 	g.net.flows.mu.Lock()
 	for _, f := range g.net.flows.byID {
-		f.checked.Store(0) // some time passes
+		f.checked.Store(0) // time passes
 	}
 	g.net.flows.mu.Unlock()
 	talk()
@@ -195,7 +196,7 @@ func TestReachesStill(t *testing.T) {
 	}
 }
 
-// reachesAll tries TCP and UDP for real.
+// reachesAll tries real TCP and UDP.
 func reachesAll(t *testing.T, g *guest, want bool) {
 	t.Helper()
 	for _, address := range []string{"198.51.100.7:0", "[2001:db8::7]:0"} {
@@ -224,8 +225,8 @@ func reachesAll(t *testing.T, g *guest, want bool) {
 	}
 }
 
-// arrives reports whether there is a datagram; for one that is due it waits. What
-// Send has let pass is there at once.
+// arrives reports whether there is a datagram; it waits for one that is due. A
+// datagram that Send lets through is there at once.
 func arrives(t *testing.T, c *net.UDPConn, due bool) (ok bool) {
 	t.Helper()
 	raw, err := c.SyscallConn()
@@ -241,7 +242,7 @@ func arrives(t *testing.T, c *net.UDPConn, due bool) (ok bool) {
 	return ok
 }
 
-// TestRoutesAnswers: what is no answer of the kernel's is none.
+// TestRoutesAnswers: only a kernel answer is taken for one.
 func TestRoutesAnswers(t *testing.T) {
 	answer := make([]byte, unix.SizeofNlMsghdr+unix.SizeofRtMsg)
 	binary.NativeEndian.PutUint16(answer[4:], unix.RTM_NEWROUTE)

@@ -15,13 +15,13 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
-// blocked is both ends of a connection of the guest's with a program of the host's.
+// blocked is both ends of a connection between the guest and a host program.
 type blocked struct {
 	guest *gonet.TCPConn
 	host  *net.TCPConn
 }
 
-// connect has the guest connect to the host, or, if published, the host to the guest.
+// connect connects the guest to the host or, if published, the host to the guest.
 func connect(t *testing.T, g *guest, published bool) (c blocked) {
 	t.Helper()
 	if !published {
@@ -65,7 +65,8 @@ func (g *guest) abort() {
 	}
 }
 
-// resets tells of each segment that resets a connection of the guest's.
+// resets returns a channel that gets a value for each reset segment sent to the
+// guest.
 func (g *guest) resets() <-chan struct{} {
 	c := make(chan struct{}, 100)
 	g.sniff(func(b []byte) bool {
@@ -77,7 +78,8 @@ func (g *guest) resets() <-chan struct{} {
 	return c
 }
 
-// TestGuestReset: a guest's reset is the host's, whatever is full or ended by then.
+// TestGuestReset: a guest's reset reaches the host, whatever is full or ended by
+// then.
 func TestGuestReset(t *testing.T) {
 	for _, published := range []bool{false, true} {
 		for name, before := range map[string]func(c blocked){
@@ -103,7 +105,7 @@ func TestGuestReset(t *testing.T) {
 	}
 }
 
-// TestHostReset is the other way round.
+// TestHostReset is the same in the other direction.
 func TestHostReset(t *testing.T) {
 	for _, published := range []bool{false, true} {
 		for name, before := range map[string]func(c blocked){
@@ -128,8 +130,8 @@ func TestHostReset(t *testing.T) {
 	}
 }
 
-// TestCut: when the guest's power fails, who waits for more of it sees no end, and
-// who has heard all of it does.
+// TestCut: when the guest's power fails, a host program that waits for more data sees
+// no end of stream. One that has received everything does.
 func TestCut(t *testing.T) {
 	for _, published := range []bool{false, true} {
 		for _, ended := range []bool{false, true} {
@@ -156,7 +158,8 @@ func TestCut(t *testing.T) {
 	}
 }
 
-// TestKilled: when this process is killed, who waits for more of a guest sees no end.
+// TestKilled: when this process is killed, a program that waits for guest data sees
+// no end of stream.
 func TestKilled(t *testing.T) {
 	const mark = "USERNET_TEST_KILLED"
 	if at := os.Getenv(mark); at != "" {

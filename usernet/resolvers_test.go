@@ -10,13 +10,13 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// TestResolvers: when all are silent the guest hears of it, and the file is read again
-// when it changes, or is replaced.
+// TestResolvers: the guest is told when all resolvers are silent. The file is read
+// again when it changes or is replaced.
 func TestResolvers(t *testing.T) {
 	g, r := newDNS(t)
 	conf := g.net.s.resolvConf
 	writeFile(t, conf, "nameserver 127.9.9.9\nnameserver 127.0.0.1\n")
-	if m := g.ask(DNS, testQuery(1)); !isAnswer(m, 53) { // nobody listens there
+	if m := g.ask(DNS, testQuery(1)); !isAnswer(m, 53) { // nothing listens there
 		t.Errorf("%+v", m)
 	}
 	r.set(func() { r.silent = true })
@@ -34,7 +34,7 @@ func TestResolvers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Of one size and time, as a tool writes that restores one of two.
+	// Same size and time, as written by a tool that restores one of two files.
 	writeFile(t, conf+".new", "nameserver 127.9.9.9\nnameserver 127.9.9.9\n")
 	os.Chtimes(conf+".new", time.Time{}, info.ModTime())
 	os.Rename(conf+".new", conf)
@@ -47,8 +47,8 @@ func TestResolvers(t *testing.T) {
 	}
 }
 
-// TestNextResolver: another is asked when one is silent, not there, or of no use; and
-// when all are of no use, the first one's word is what the guest hears.
+// TestNextResolver: another resolver is asked when one is silent, absent or useless.
+// When all are useless, the guest gets the first one's answer.
 func TestNextResolver(t *testing.T) {
 	if d := defaults; 2*d.dnsNext >= d.dnsTimeout || d.dnsTimeout >= 5*time.Second {
 		t.Errorf("the last of three is asked after %v, and all are waited for %v; a guest gives up after 5 s", 2*d.dnsNext, d.dnsTimeout)
@@ -65,7 +65,7 @@ func TestNextResolver(t *testing.T) {
 			"lame":            func(r *resolver) { r.lame = true },
 		} {
 			if tcp && name == "silent" {
-				continue // below, over UDP
+				continue // see below, over UDP
 			}
 			for bad := range 3 {
 				for i, r := range list {
@@ -88,7 +88,7 @@ func TestNextResolver(t *testing.T) {
 					ask, last = g.askTCP, last-18
 				}
 				m := ask(DNS, testQuery(7))
-				if !isAnswer(m, last) && !(name == "silent" && isAnswer(m, last+1)) { // that one was too slow
+				if !isAnswer(m, last) && !(name == "silent" && isAnswer(m, last+1)) { // the silent one was too slow
 					t.Errorf("%s, the first %d of 3, TCP %v: %+v", name, bad, tcp, m)
 				}
 			}
@@ -102,8 +102,8 @@ func TestNextResolver(t *testing.T) {
 	}
 }
 
-// TestSilentResolver: one that was silent is asked last for a while, until it is heard
-// of again.
+// TestSilentResolver: a resolver that was silent is asked last for a while, until it
+// is heard again.
 func TestSilentResolver(t *testing.T) {
 	list, port := newResolvers(t, 2)
 	g := newGuest(t, Config{}, allOffloads, func(s *settings) { s.dnsPort, s.dnsTimeout, s.dnsNext = port, 10*time.Second, 50*time.Millisecond })
@@ -124,7 +124,7 @@ func TestSilentResolver(t *testing.T) {
 	}
 	g.net.dns.mu.Lock()
 	for a := range g.net.dns.quiet {
-		g.net.dns.quiet[a] = time.Now() // it is to be tried
+		g.net.dns.quiet[a] = time.Now() // due for a retry
 	}
 	g.net.dns.mu.Unlock()
 	for i := range uint16(3) {
@@ -133,7 +133,7 @@ func TestSilentResolver(t *testing.T) {
 		}
 	}
 	eventually(t, "who was silent is tried", func() bool { return asked() > 1 })
-	list[1].set(func() { list[1].rcode = 2 }) // it is asked last, and answers
+	list[1].set(func() { list[1].rcode = 2 }) // asked last, and answers
 	list[0].set(func() { list[0].silent = false })
 	if m := g.ask(DNS, testQuery(5)); !isAnswer(m, 53) {
 		t.Errorf("%+v", m)
@@ -144,7 +144,7 @@ func TestSilentResolver(t *testing.T) {
 	}
 }
 
-// TestSlowResolver: an error is no answer while somebody may know better.
+// TestSlowResolver: an error is no answer while another resolver may know better.
 func TestSlowResolver(t *testing.T) {
 	list, port := newResolvers(t, 2)
 	g := newGuest(t, Config{}, allOffloads, func(s *settings) { s.dnsPort, s.dnsNext = port, 10*time.Millisecond })
@@ -156,7 +156,7 @@ func TestSlowResolver(t *testing.T) {
 	if m := g.ask(DNS, testQuery(1)); !isAnswer(m, 54) {
 		t.Errorf("%+v", m)
 	}
-	// One that was silent before is not waited for.
+	// A resolver that was silent before is not waited for.
 	list[1].set(func() { list[1].silent = true })
 	g.net.dns.silent(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), port))
 	start := time.Now()

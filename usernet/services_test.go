@@ -17,8 +17,8 @@ import (
 	"vmm/ethernet"
 )
 
-// exchange sends a message of DHCP, and returns the answer and the frame that it
-// is in.
+// exchange sends a DHCP message, and returns the answer and the frame that carries
+// it.
 func exchange(t *testing.T, g *guest, src, dst netip.Addr, m *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, []byte) {
 	t.Helper()
 	frames := make(chan []byte, 1)
@@ -50,7 +50,7 @@ func exchange(t *testing.T, g *guest, src, dst netip.Addr, m *dhcpv4.DHCPv4) (*d
 	return r, b
 }
 
-// TestDHCP is what a client does, and finds.
+// TestDHCP does what a client does, and checks the answers.
 func TestDHCP(t *testing.T) {
 	g := newGuest(t, Config{}, allOffloads, nil)
 	mac := net.HardwareAddr(guestMAC[:])
@@ -95,7 +95,7 @@ func TestDHCP(t *testing.T) {
 	}
 }
 
-// TestAdvertisement: a router solicitation brings what SLAAC needs.
+// TestAdvertisement: a router solicitation is answered with what SLAAC needs.
 func TestAdvertisement(t *testing.T) {
 	g := newGuest(t, Config{}, 0, nil)
 	frames := make(chan []byte, 10)
@@ -140,7 +140,7 @@ func TestAdvertisement(t *testing.T) {
 	receive(t, "an advertisement that nobody asked for", frames)
 }
 
-// options says which of a router advertisement's are right.
+// options lists the router advertisement's options that are right.
 func options(t *testing.T, ra header.NDPRouterAdvert) string {
 	it, err := ra.Options().Iter(true)
 	if err != nil {
@@ -174,8 +174,8 @@ func options(t *testing.T, ra header.NDPRouterAdvert) string {
 	return strings.Join(found, " ")
 }
 
-// TestResolution: ARP and NDP answer for the gateway and the DNS server, and for
-// nobody else: a guest looks whether its address is taken.
+// TestResolution: ARP and NDP answer only for the gateway and the DNS server, because
+// a guest checks whether its own address is taken.
 func TestResolution(t *testing.T) {
 	g := newGuest(t, Config{}, 0, nil)
 	answers := make(chan netip.Addr, 20)
@@ -221,8 +221,8 @@ func TestResolution(t *testing.T) {
 	}
 }
 
-// TestSearch: the guest is told of the domains in which the host looks for short names,
-// as many as have room: a list that is too long breaks nothing.
+// TestSearch: the guest is told the host's search domains, as many as fit. A list
+// that is too long breaks nothing.
 func TestSearch(t *testing.T) {
 	var many []string
 	for i := range 200 {
@@ -232,8 +232,8 @@ func TestSearch(t *testing.T) {
 	for _, test := range []struct {
 		name, text string
 		domain     string
-		list       []string // that option 119 begins with
-		least      int      // how many of them there are
+		list       []string // start of option 119
+		least      int      // minimum number of domains
 	}{
 		{"none", "nameserver 192.0.2.1", "", nil, 0},
 		{"one", "search corp.test", "corp.test", []string{"corp.test"}, 1},

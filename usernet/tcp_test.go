@@ -17,7 +17,7 @@ import (
 	"vmm/ethernet"
 )
 
-// TestTCP: bytes come back from a server of the host's, and its end after them.
+// TestTCP: a host server echoes bytes, and its end follows them.
 func TestTCP(t *testing.T) {
 	for _, network := range []string{"tcp4", "tcp6"} {
 		for _, offload := range []ethernet.Offload{0, ethernet.Checksum, allOffloads} {
@@ -38,7 +38,7 @@ func TestTCP(t *testing.T) {
 	}
 }
 
-// pattern has no period that is a packet's or a buffer's.
+// pattern returns bytes whose period matches no packet or buffer size.
 func pattern(n int) []byte {
 	b := make([]byte, n)
 	for i := range b {
@@ -47,8 +47,8 @@ func pattern(n int) []byte {
 	return b
 }
 
-// TestBulk: much comes whole, each way, also when the guest's driver changes its
-// mind about offloads on the way.
+// TestBulk: large transfers arrive intact each way, even if the guest's driver
+// changes its offloads halfway.
 func TestBulk(t *testing.T) {
 	block := pattern(1 << 20)
 	sum := crc32.NewIEEE()
@@ -81,7 +81,7 @@ func TestBulk(t *testing.T) {
 	}
 }
 
-// bulkToHost sends block until it is enough, with change halfway, and returns the
+// bulkToHost sends block until enough is sent, calls change halfway, and returns the
 // checksum of what arrives.
 func bulkToHost(t *testing.T, g *guest, block []byte, change func()) uint32 {
 	sums := make(chan uint32, 1)
@@ -102,7 +102,7 @@ func bulkToHost(t *testing.T, g *guest, block []byte, change func()) uint32 {
 	return receive(t, "the end", sums)
 }
 
-// bulkFromHost is the same the other way.
+// bulkFromHost is the same in the other direction.
 func bulkFromHost(t *testing.T, g *guest, block []byte, change func()) uint32 {
 	c := g.mustDial(serve(t, "tcp4", func(c *net.TCPConn) {
 		for range bulk / len(block) {
@@ -120,7 +120,7 @@ func bulkFromHost(t *testing.T, g *guest, block []byte, change func()) uint32 {
 	return h.Sum32()
 }
 
-// TestHalfClose: either side may end what it says, and hear on.
+// TestHalfClose: either side may end its direction and still receive.
 func TestHalfClose(t *testing.T) {
 	t.Run("host first", func(t *testing.T) {
 		g := newGuest(t, Config{HostLoopback: true}, allOffloads, nil)
@@ -165,7 +165,7 @@ func TestHalfClose(t *testing.T) {
 	})
 }
 
-// TestRefused: what nobody listens on, and what the guest does not reach.
+// TestRefused: ports without a listener, and addresses that the guest does not reach.
 func TestRefused(t *testing.T) {
 	at := serve(t, "tcp4", echo)
 	at6 := serve(t, "tcp6", echo)
@@ -204,7 +204,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// TestHost is the same, for addresses that do not even leave a guest in order.
+// TestHost checks addresses too that a proper guest never sends to.
 func TestHost(t *testing.T) {
 	n := &Network{config: Config{HostLoopback: true}}
 	for address, want := range map[string]string{
@@ -246,7 +246,7 @@ func TestMany(t *testing.T) {
 	connected.Add(many)
 	go func() { connected.Wait(); close(all) }()
 	errs := make(chan error, many)
-	dialing := make(chan struct{}, maxHalfOpen/2) // more would be sent again, a second later
+	dialing := make(chan struct{}, maxHalfOpen/2) // more SYNs would be retransmitted a second later
 	for i := range many {
 		done.Go(func() {
 			dialing <- struct{}{}
@@ -280,8 +280,8 @@ func TestMany(t *testing.T) {
 	}
 }
 
-// TestSlowReader: a guest that does not read on one connection, and a server that
-// does not on another, stall no third.
+// TestSlowReader: a guest that does not read one connection, and a server that does
+// not read another, do not stall a third.
 func TestSlowReader(t *testing.T) {
 	g := newGuest(t, Config{HostLoopback: true}, allOffloads, nil)
 	stop := make(chan struct{})
@@ -318,8 +318,8 @@ func TestSlowReader(t *testing.T) {
 	}
 }
 
-// TestPaused: a connection of a guest that is paused again and again loses nothing
-// by it: what comes meanwhile is kept.
+// TestPaused: a connection of a guest that is paused repeatedly loses nothing; data
+// that arrives meanwhile is kept.
 func TestPaused(t *testing.T) {
 	g := newGuest(t, Config{HostLoopback: true}, allOffloads, nil)
 	c := g.mustDial(serve(t, "tcp4", echo))
@@ -351,7 +351,7 @@ func TestPaused(t *testing.T) {
 	wait(t, "the last answer", done)
 }
 
-// waiting is how many frames are kept.
+// waiting returns the number of frames kept.
 func (q *queue) waiting() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -13,8 +13,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
-// serveUDP answers datagrams on the host's loopback, and returns where the guest
-// finds it.
+// serveUDP answers datagrams on the host's loopback, and returns its address as the
+// guest sees it.
 func serveUDP(t testing.TB, network string, f func([]byte) []byte) netip.AddrPort {
 	t.Helper()
 	address, gateway := "127.0.0.1:0", Gateway
@@ -43,7 +43,7 @@ func serveUDP(t testing.TB, network string, f func([]byte) []byte) netip.AddrPor
 
 func same(b []byte) []byte { return b }
 
-// TestUDP: datagrams come back, also those that are no frame's size.
+// TestUDP: datagrams come back, even those that do not fit a frame.
 func TestUDP(t *testing.T) {
 	for _, network := range []string{"udp4", "udp6"} {
 		t.Run(network, func(t *testing.T) {
@@ -64,7 +64,7 @@ func TestUDP(t *testing.T) {
 	}
 }
 
-// TestUDPRefused: a port that nobody listens on, or that is not reached, is
+// TestUDPRefused: a port without a listener, or one that is not reached, is
 // unreachable.
 func TestUDPRefused(t *testing.T) {
 	for _, network := range []string{"udp4", "udp6"} {
@@ -105,8 +105,8 @@ func TestUDPRefused(t *testing.T) {
 	}
 }
 
-// TestBroadcast: a broadcast address of the host's networks is not reached, if only
-// the kernel knows which these are.
+// TestBroadcast: broadcast addresses of the host's networks are not reached, even if
+// only the kernel knows them.
 func TestBroadcast(t *testing.T) {
 	g := newGuest(t, Config{}, 0, nil)
 	f := &flow{sa: sockaddr(netip.MustParseAddrPort("127.255.255.255:9")), via: g.net.mapped(netip.AddrPortFrom(Guest, 9))}
@@ -115,7 +115,7 @@ func TestBroadcast(t *testing.T) {
 	}
 }
 
-// eventually polls for what nobody tells of.
+// eventually polls for a condition that nothing signals.
 func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
 	for end := time.Now().Add(deadline); !f(); time.Sleep(time.Millisecond) {
@@ -125,7 +125,7 @@ func eventually(t testing.TB, what string, f func() bool) {
 	}
 }
 
-// TestForwardUDP: a host's program speaks first, and hears the guest's answer.
+// TestForwardUDP: a host program sends first, and gets the guest's answer.
 func TestForwardUDP(t *testing.T) {
 	for _, listen := range []string{"127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"} {
 		t.Run(listen, func(t *testing.T) {
@@ -182,7 +182,7 @@ func TestForwardUDP(t *testing.T) {
 	}
 }
 
-// loopback is the host's, of an address's family.
+// loopback returns the host's loopback address of a's family.
 func loopback(a netip.Addr) netip.Addr {
 	if a.Is4() {
 		return netip.AddrFrom4([4]byte{127, 0, 0, 1})

@@ -15,7 +15,7 @@ import (
 	"vmm/ethernet"
 )
 
-// TestForwardTCP: a host's program connects to the guest.
+// TestForwardTCP: a host program connects to the guest.
 func TestForwardTCP(t *testing.T) {
 	for _, listen := range []string{"127.0.0.1:0", "[::1]:0"} {
 		t.Run(listen, func(t *testing.T) {
@@ -56,8 +56,8 @@ func TestForwardTCP(t *testing.T) {
 	}
 }
 
-// TestForwardNobody: a guest that refuses, that is not there, or that has no driver
-// for its card ends a connection, some time.
+// TestForwardNobody: a connection eventually ends if the guest refuses it, is gone,
+// or has no driver for its card.
 func TestForwardNobody(t *testing.T) {
 	for _, test := range []string{"refused", "gone", "no driver"} {
 		t.Run(test, func(t *testing.T) {
@@ -71,7 +71,7 @@ func TestForwardNobody(t *testing.T) {
 			}
 			c, err := net.Dial("tcp", g.net.Forwarded()[0].Listen.String())
 			if err != nil {
-				return // it was reset that fast
+				return // already reset
 			}
 			defer c.Close()
 			c.SetDeadline(time.Now().Add(deadline))
@@ -82,7 +82,7 @@ func TestForwardNobody(t *testing.T) {
 	}
 }
 
-// TestFamily: a forward of all addresses of one family has none of the other's.
+// TestFamily: a forward of all addresses of one family takes none of the other.
 func TestFamily(t *testing.T) {
 	for _, listen := range []string{"0.0.0.0:0", "[::]:0", "127.0.0.1:0", "[::ffff:127.0.0.1]:0"} {
 		for _, udp := range []bool{false, true} {
@@ -95,7 +95,7 @@ func TestFamily(t *testing.T) {
 			if at.Addr().Is6() {
 				other = loopback(Guest)
 			}
-			// The address is free: somebody else may have it.
+			// The address is free: another program may have it.
 			if err := listenAt(network, netip.AddrPortFrom(other, at.Port())); err != nil {
 				t.Errorf("%s %s: %v", network, listen, err)
 			}
@@ -151,8 +151,7 @@ func TestListenErrors(t *testing.T) {
 	}
 }
 
-// TestHalfOpen: a guest that only sends SYNs holds so many connections, and no
-// more.
+// TestHalfOpen: the connections of a guest that only sends SYNs are bounded.
 func TestHalfOpen(t *testing.T) {
 	g := newGuest(t, Config{HostLoopback: true}, 0, nil)
 	at := serve(t, "tcp4", echo)
@@ -171,7 +170,7 @@ func TestHalfOpen(t *testing.T) {
 	eventually(t, "the bound is reached", func() bool { return count() == maxHalfOpen })
 }
 
-// TestClose: nothing is left, whatever was going on.
+// TestClose: nothing is left, whatever was in progress.
 func TestClose(t *testing.T) {
 	before := runtime.NumGoroutine()
 	g := newGuest(t, Config{HostLoopback: true, Forwards: []Forward{
@@ -215,7 +214,7 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// TestStop: a connection outlives that the guest is stopped for a while.
+// TestStop: a connection survives a stop of the guest.
 func TestStop(t *testing.T) {
 	g := newGuest(t, Config{HostLoopback: true}, allOffloads, nil)
 	c := g.mustDial(serve(t, "tcp4", echo))
