@@ -23,12 +23,12 @@ import (
 	"vmm/test/allow"
 )
 
-// truth holds requests and answers against the description.
+// truth checks requests and answers against the description.
 type truth struct {
 	t      *testing.T
 	router routers.Router
 	http   *http.Client
-	asked  map[string]bool // operations that were answered as they should be
+	asked  map[string]bool // operations that succeeded as described
 }
 
 func newTruth(t *testing.T, socket string) (*truth, *openapi3.T) {
@@ -50,7 +50,7 @@ func newTruth(t *testing.T, socket string) (*truth, *openapi3.T) {
 	return &truth{t, router, &http.Client{Transport: &http.Transport{DialContext: dial}}, map[string]bool{}}, doc
 }
 
-// ask makes a request and checks the answer's status and form.
+// ask sends a request and checks the status and form of the answer.
 func (u *truth) ask(method, path, body string, status int) string {
 	u.t.Helper()
 	ctx, cancel := context.WithTimeout(u.t.Context(), allow.Time(20*time.Second))
@@ -95,13 +95,13 @@ func (u *truth) ask(method, path, body string, status int) string {
 	return string(b)
 }
 
-// TestDescription: openapi.yaml tells the truth of every operation, in both ways.
+// TestDescription: openapi.yaml is true of the requests and answers of every operation.
 func TestDescription(t *testing.T) {
 	openapi3filter.RegisterBodyDecoder("application/x-ndjson", openapi3filter.FileBodyDecoder)
 	f := newFixture(t, Options{StopTimeout: time.Hour})
 	u, doc := newTruth(t, f.claim.Socket())
 	u.ask("GET", "/guest", "", 200)
-	u.ask("POST", "/guest/pause", "", 409) // it does not run yet
+	u.ask("POST", "/guest/pause", "", 409) // not running yet
 	u.ask("GET", "/guest/stats", "", 409)
 	m := f.run(t)
 	io.WriteString(m.config.ConsoleOut, "hello\n")
@@ -136,7 +136,7 @@ func TestDescription(t *testing.T) {
 	}
 }
 
-// TestBadRequests: what is no request of the description gets an error that says so.
+// TestBadRequests: a request outside the description gets an error that says so.
 func TestBadRequests(t *testing.T) {
 	f := newFixture(t, Options{})
 	f.run(t)
@@ -170,8 +170,8 @@ func TestBadRequests(t *testing.T) {
 	}
 }
 
-// TestStreams: two attach to the console; both see what the guest prints, either
-// may type; a trace has lines; all end with the guest.
+// TestStreams: two clients attach to the console. Both see what the guest prints, and
+// either may type. A trace has lines. All streams end with the guest.
 func TestStreams(t *testing.T) {
 	f := newFixture(t, Options{Keep: true})
 	m := f.run(t)
@@ -233,8 +233,8 @@ func TestStreams(t *testing.T) {
 	logs.Close()
 }
 
-// TestLastTyped: what a client typed before it left reaches a guest that was slow
-// to take it, and a guest that takes nothing does not keep the client's goroutine.
+// TestLastTyped: what a client typed before it left reaches a guest that is slow to
+// read it. A guest that reads nothing does not keep the client's goroutine.
 func TestLastTyped(t *testing.T) {
 	f := newFixture(t, Options{})
 	m := f.run(t)
@@ -253,7 +253,7 @@ func TestLastTyped(t *testing.T) {
 		}
 		c.Close()
 		if len(typed) > inboxSize {
-			continue // nobody reads it
+			continue // the guest does not read it
 		}
 		io.WriteString(m.config.ConsoleOut, "the guest prints, which finds that the client has left")
 		b := make([]byte, len(typed))
@@ -269,7 +269,7 @@ func TestLastTyped(t *testing.T) {
 	})
 }
 
-// checkMetrics looks at the text: every sample is of a family that was announced.
+// checkMetrics checks the text: every sample belongs to an announced family.
 func checkMetrics(t *testing.T, r io.ReadCloser) {
 	t.Helper()
 	defer r.Close()
@@ -298,7 +298,7 @@ func checkMetrics(t *testing.T, r io.ReadCloser) {
 	}
 }
 
-// TestClient: what a program does with a guest by its name, to the end.
+// TestClient: what a program does with a guest that it opens by name, to the end.
 func TestClient(t *testing.T) {
 	f := newFixture(t, Options{Keep: true})
 	m := f.run(t)

@@ -16,25 +16,25 @@ import (
 	"vmm/test/allow"
 )
 
-// fakeVM is a machine that ends when it is told to, or its context is.
+// fakeVM is a machine that ends when it is told to or its context ends.
 type fakeVM struct {
 	config machine.Config
 	ends   chan machine.End // of capacity 1
 	done   chan struct{}
-	deaf   bool          // to its power button
-	late   time.Duration // until it runs
-	hears  int           // the press that it hears first, if not the first
+	deaf   bool          // ignores its power button
+	late   time.Duration // time until it runs
+	hears  int           // number of the first press that it hears, if not 1
 
 	mu      sync.Mutex
 	state   string // guarded by mu: "", running, paused
 	presses int    // guarded by mu
-	refused int    // guarded by mu; presses once it had ended
+	refused int    // guarded by mu; presses after its end
 	balloon uint64 // guarded by mu
 	closed  bool   // guarded by mu
 	exits   chan machine.Exit
 
-	bugs chan string // a bug that Run has then
-	bug  atomic.Bool // Pause and Stats have one
+	bugs chan string // Run panics with the value
+	bug  atomic.Bool // Pause and Stats panic
 }
 
 func newFakeVM(c machine.Config) *fakeVM {
@@ -99,7 +99,7 @@ func (f *fakeVM) PressPowerButton() error {
 	if f.presses++; !f.deaf && f.presses >= f.hears && f.state == "running" {
 		select {
 		case f.ends <- machine.End{Reason: machine.PowerOff}:
-		default: // it has heard, and takes its time
+		default: // it has heard an earlier press and takes its time
 		}
 	}
 	return nil
@@ -146,7 +146,7 @@ func (f *fakeVM) Close() error {
 // fixture is a guest whose machines are fakes.
 type fixture struct {
 	*Guest
-	vms    chan *fakeVM // one a life
+	vms    chan *fakeVM // one per life
 	roster *roster.Roster
 	ended  chan End
 	log    *bytes.Buffer
@@ -179,7 +179,7 @@ func newFixture(t *testing.T, o Options) *fixture {
 	return f
 }
 
-// run runs the guest and returns the machine of its first life, running.
+// run runs the guest and returns the running machine of its first life.
 func (f *fixture) run(t *testing.T) *fakeVM {
 	t.Helper()
 	go func() { f.ended <- f.Run(context.Background(), nil) }()

@@ -21,8 +21,8 @@ import (
 	"vmm/test/allow"
 )
 
-// TestPolicyAfterPanic: a panic is a failure like others to the policy, on the
-// goroutine of Run as on the machine's own, and nothing of it is lost.
+// TestPolicyAfterPanic: the policy treats a panic like any other failure, whether on
+// Run's goroutine or on the machine's own, and no detail of it is lost.
 func TestPolicyAfterPanic(t *testing.T) {
 	f := newFixture(t, Options{Policy: Policy{Failure: true, Most: 1}})
 	f.run(t).bugs <- "first"
@@ -37,7 +37,7 @@ func TestPolicyAfterPanic(t *testing.T) {
 	}
 }
 
-// TestFail: a bug of what is around the machines ends the guest for good, in order,
+// TestFail: a bug in the code around the machines ends the guest for good, in order,
 // whatever the policy.
 func TestFail(t *testing.T) {
 	f := newFixture(t, Options{Keep: true, Policy: Policy{Always: true}})
@@ -59,7 +59,7 @@ func TestFail(t *testing.T) {
 	}
 }
 
-// TestGuarded: a bug in an answer is one of the request's only, unless that changes
+// TestGuarded: a bug in a handler fails only its request, unless the request changes
 // the guest.
 func TestGuarded(t *testing.T) {
 	var f *fixture
@@ -106,7 +106,7 @@ func TestGuarded(t *testing.T) {
 	}
 }
 
-// TestBugOnClose: a bug that shows when the machine is closed is how it ended.
+// TestBugOnClose: a bug that appears when the machine is closed is the guest's end.
 func TestBugOnClose(t *testing.T) {
 	bug := &task.PanicError{Value: "late"}
 	var f *fixture
@@ -128,8 +128,8 @@ type late struct {
 
 func (l late) Close() error { return errors.Join(l.bug, l.fakeVM.Close()) }
 
-// TestClientsBounded: those who keep all connections make others wait, and not the
-// process open more files.
+// TestClientsBounded: clients that hold all connections make others wait. They do not
+// make the process open more files.
 func TestClientsBounded(t *testing.T) {
 	f := newFixture(t, Options{})
 	f.run(t)
@@ -160,8 +160,8 @@ func TestClientsBounded(t *testing.T) {
 	}
 }
 
-// TestClientsDescriptors: as many clients as there may be, each with the most that one
-// can have open, leave some of what is reserved to others.
+// TestClientsDescriptors: the most clients allowed, each with as many descriptors open as
+// one can have, leave some reserved descriptors for other uses.
 func TestClientsDescriptors(t *testing.T) {
 	f := newFixture(t, Options{})
 	m := f.run(t)
@@ -190,15 +190,15 @@ func TestClientsDescriptors(t *testing.T) {
 			t.Fatalf("%q, %v", line, err)
 		}
 	}
-	n := descriptors() - before - maxClients // which are this side's
+	n := descriptors() - before - maxClients // the clients' ends, in this process
 	if n < 2*maxClients || n > machine.Reserved*3/4 {
 		t.Errorf("%d clients have %d descriptors; %d are reserved for all", maxClients, n, machine.Reserved)
 	}
 }
 
-// TestLogStorm: a guest that resets itself again and again does not fill the log.
+// TestLogStorm: a guest that resets itself repeatedly does not fill the log.
 func TestLogStorm(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // in which the lives take no time
+	synctest.Test(t, func(t *testing.T) { // the lives take no time here
 		var log bytes.Buffer
 		lives := 0
 		g, err := New(machine.Config{Name: "web", Log: slog.New(slog.NewTextHandler(&log, nil))}, Options{Policy: Policy{Reboot: true}, boot: func(c machine.Config) (vm, error) {

@@ -31,7 +31,7 @@ func diskStats() machine.DeviceStats {
 	}}
 }
 
-// recorded is what the roster knows of the guest.
+// recorded returns the guest's record in the roster.
 func (f *fixture) recorded(t *testing.T) (g api.Guest) {
 	t.Helper()
 	e, err := f.roster.Find("web")
@@ -48,7 +48,7 @@ func (f *fixture) recorded(t *testing.T) (g api.Guest) {
 	return g
 }
 
-// TestStates: what the guest is, and what is written down of it, at each step.
+// TestStates: the guest's state, and its record, at each step.
 func TestStates(t *testing.T) {
 	f := newFixture(t, Options{Keep: true, Policy: Policy{Failure: true}})
 	is := func(want api.State) {
@@ -64,7 +64,7 @@ func TestStates(t *testing.T) {
 	}
 	m := f.run(t)
 	is(api.Running)
-	for range 2 { // twice is once
+	for range 2 { // the second has no effect
 		if err := f.Pause(); err != nil {
 			t.Error(err)
 		}
@@ -92,8 +92,8 @@ func TestStates(t *testing.T) {
 	}
 }
 
-// TestRestart: the guest lives as often as its policy says, and nobody who is
-// attached to it notices more than that.
+// TestRestart: the guest restarts as often as its policy says, and its attached clients
+// notice nothing else.
 func TestRestart(t *testing.T) {
 	f := newFixture(t, Options{Policy: Policy{Failure: true, Most: 2}})
 	m := f.run(t)
@@ -115,8 +115,8 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// TestStop: who is asked politely may go; who does not is killed; and no policy
-// brings one back that was stopped.
+// TestStop: a guest that is asked to stop may power off. One that does not is killed. No
+// policy restarts a stopped guest.
 func TestStop(t *testing.T) {
 	for _, test := range []struct {
 		name    string
@@ -146,7 +146,7 @@ func TestStop(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			// A guest whose time is over at once may end before the first press.
+			// A guest with a very short timeout may end before the first press.
 			if e := f.end(t); e.Reason != test.end || e.Signal != syscall.SIGTERM || m.pressed() > 1 {
 				t.Errorf("%+v, pressed %d times", e, m.pressed())
 			}
@@ -154,13 +154,13 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// TestStopWhileBooting: a guest that does not hear its power button yet does so
-// later; and one that never does has its time, and no more.
+// TestStopWhileBooting: a guest that does not respond to its power button yet does so
+// later. One that never does gets its timeout and no more.
 func TestStopWhileBooting(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		late    time.Duration // until the machine runs
-		hears   int           // of the presses
+		hears   int           // the first press that it hears
 		timeout time.Duration
 		end     machine.Reason
 		lasts   time.Duration
@@ -195,19 +195,19 @@ func TestStopWhileBooting(t *testing.T) {
 				if lasted := time.Since(began); e.Reason != test.end || e.Signal != syscall.SIGTERM || lasted != test.lasts {
 					t.Errorf("%+v after %v", e, lasted)
 				}
-				synctest.Wait() // nothing is left that presses
+				synctest.Wait() // no goroutine still presses the button
 			})
 		})
 	}
 }
 
-// TestStopWhileEnding: a guest that has ended, and whose output somebody is slow to
-// read, has nothing to hear: to stop it is to have done with that. But who powered
-// off because it was asked has all the time for its last output.
+// TestStopWhileEnding: a guest that has ended, and whose output has a slow reader, cannot
+// hear a power button. Stop then ends the wait for the reader. But a guest that powered
+// off because of the stop has the whole timeout for its last output.
 func TestStopWhileEnding(t *testing.T) {
 	for _, test := range []struct {
 		name    string
-		powered bool // by the stop; else the guest had ended before
+		powered bool // off by the stop; otherwise it ended before
 		end     machine.Reason
 	}{
 		{"ended before", false, machine.Stopped},
@@ -236,11 +236,11 @@ func TestStopWhileEnding(t *testing.T) {
 	}
 }
 
-// TestStopBetweenLives: a guest that waits for its next life has none.
+// TestStopBetweenLives: a guest killed while it waits for its next life has no more.
 func TestStopBetweenLives(t *testing.T) {
 	f := newFixture(t, Options{Policy: Policy{Always: true}})
 	m := f.run(t)
-	for range 4 { // the pause is 1.6 s then
+	for range 4 { // then the pause is 1.6 s
 		m.ends <- machine.End{Reason: machine.Panic}
 		m = f.life(t)
 	}
@@ -254,7 +254,7 @@ func TestStopBetweenLives(t *testing.T) {
 	}
 }
 
-// TestFirstStart: a machine that cannot be made is no reason to try again.
+// TestFirstStart: if the first machine cannot be made, there is no second try.
 func TestFirstStart(t *testing.T) {
 	n := 0
 	f := newFixture(t, Options{Policy: Policy{Always: true}, boot: func(machine.Config) (vm, error) {
@@ -269,7 +269,7 @@ func TestFirstStart(t *testing.T) {
 	}
 }
 
-// TestStorm: everything at once, while lives begin and end. It is for -race.
+// TestStorm: all operations at once, while lives begin and end. It is for -race.
 func TestStorm(t *testing.T) {
 	f := newFixture(t, Options{Policy: Policy{Reboot: true}})
 	m := f.run(t)
@@ -305,7 +305,7 @@ func TestStorm(t *testing.T) {
 	all.Wait()
 }
 
-// TestLivesShareFiles: what the paths lead to is found once, for all lives.
+// TestLivesShareFiles: paths are resolved once, for all lives.
 func TestLivesShareFiles(t *testing.T) {
 	f := newFixture(t, Options{Policy: Policy{Reboot: true}})
 	m := f.run(t)
@@ -321,7 +321,7 @@ func TestLivesShareFiles(t *testing.T) {
 	f.end(t)
 }
 
-// TestCollision: a guest that could write to the roster is not started.
+// TestCollision: a guest that could write to the roster does not start.
 func TestCollision(t *testing.T) {
 	f := newFixture(t, Options{})
 	f.config.Shares = []machine.Share{{Dir: f.roster.Dir()}}

@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 )
 
-// typist is a console: it returns what type_ gives it, one Read each.
+// typist is a console: each Read returns one string sent to keys.
 type typist struct{ keys chan string }
 
 func (c *typist) Read(p []byte) (int, error) {
@@ -27,8 +27,8 @@ func expectRead(t *testing.T, s io.Reader, size int, want string) {
 	}
 }
 
-// TestInbox: what was typed goes to whoever has the turn, and nothing is lost
-// when the turn passes on.
+// TestInbox: typed keys go to the session whose turn it is, and nothing is lost when
+// the turn passes to another.
 func TestInbox(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &typist{make(chan string, 10)}
@@ -42,7 +42,7 @@ func TestInbox(t *testing.T) {
 		if n, err := first.Read(make([]byte, 8)); n != 0 || err != io.EOF {
 			t.Errorf("the first still reads: %d, %v", n, err)
 		}
-		first.Close() // late: the second must not mind
+		first.Close() // late: no effect on the second
 		expectRead(t, second, 8, "llo")
 
 		waiting := make(chan error)
@@ -68,8 +68,8 @@ func TestInbox(t *testing.T) {
 	})
 }
 
-// TestInboxAhead: the console is read only when the machine has taken all that
-// came before and waits for more.
+// TestInboxAhead: the console is read only when the machine has taken all earlier
+// input and waits for more.
 func TestInboxAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &typist{make(chan string, 10)}
@@ -89,7 +89,7 @@ func TestInboxAhead(t *testing.T) {
 		expectRead(t, s, 2, "on")
 		unread(2)
 		expectRead(t, s, 9, "e")
-		unread(2) // it may be busy with the last key
+		unread(2) // it may still be handling the last key
 		expectRead(t, s, 9, "two")
 		unread(1)
 		s = in.open()
@@ -100,8 +100,8 @@ func TestInboxAhead(t *testing.T) {
 	})
 }
 
-// TestInboxRace has sessions come and go while keys are typed: each key is read
-// once, in its order.
+// TestInboxRace opens and closes sessions while keys are typed: each key is read once,
+// in order.
 func TestInboxRace(t *testing.T) {
 	const n = 2000
 	c := &typist{make(chan string)}

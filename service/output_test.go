@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// folder is a guest's folder.
+// folder returns a guest's folder.
 func folder(t *testing.T) *os.Root {
 	t.Helper()
 	root, err := os.OpenRoot(t.TempDir())
@@ -41,8 +41,8 @@ func allOfLog(t *testing.T, root *os.Root) string {
 	return string(b)
 }
 
-// TestLogFile: of any number of writes the end is kept, at least max bytes of it
-// and at most twice as many.
+// TestLogFile: the log keeps the end of any number of writes, at least max bytes and at
+// most twice that.
 func TestLogFile(t *testing.T) {
 	root := folder(t)
 	if got := allOfLog(t, root); got != "" {
@@ -72,7 +72,7 @@ func TestLogFile(t *testing.T) {
 	}
 }
 
-// TestReadLogMeanwhile: who has begun to read gets what there was, whatever is
+// TestReadLogMeanwhile: a reader gets what the log held when it began, whatever is
 // written meanwhile.
 func TestReadLogMeanwhile(t *testing.T) {
 	root := folder(t)
@@ -93,7 +93,7 @@ func TestReadLogMeanwhile(t *testing.T) {
 	}
 }
 
-// TestPlantedLogs: what lies where a log is to be is not written to, whatever it is.
+// TestPlantedLogs: a file of any kind already in a log's place is not written to.
 func TestPlantedLogs(t *testing.T) {
 	for _, plant := range []struct {
 		name string
@@ -114,7 +114,7 @@ func TestPlantedLogs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for range 3 { // two of which turn it
+		for range 3 { // two of them start a new file
 			if _, err := io.WriteString(l, "0123456789abc"); err != nil {
 				t.Errorf("%s: %v", plant.name, err)
 			}
@@ -144,8 +144,8 @@ func newTestOutput(t *testing.T, console io.Writer) *output {
 	return newOutput(console, l, func(err error, _ int64) { t.Error(err) })
 }
 
-// TestWatchers: each gets what comes from its beginning on, those that want it
-// what came before as well, and all the end.
+// TestWatchers: each gets the output from when it began, and earlier output if it wants
+// that. All get the end.
 func TestWatchers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var console bytes.Buffer
@@ -166,7 +166,7 @@ func TestWatchers(t *testing.T) {
 		gone := watch(t, o, 0)
 		io.WriteString(o, "two")
 		gone.Close()
-		synctest.Wait() // all that was written is read
+		synctest.Wait() // all written output is read
 		io.WriteString(o, "three")
 		if err := o.Close(); err != nil {
 			t.Error(err)
@@ -184,8 +184,8 @@ func TestWatchers(t *testing.T) {
 	})
 }
 
-// TestSlowWatcher: one that does not read holds nobody up, costs bounded memory,
-// and is told how much it missed.
+// TestSlowWatcher: a watcher that does not read delays nothing, costs bounded memory, and
+// is told how much it missed.
 func TestSlowWatcher(t *testing.T) {
 	o := newTestOutput(t, nil)
 	slow := watch(t, o, 0)
@@ -211,21 +211,21 @@ func TestSlowWatcher(t *testing.T) {
 	o.Close()
 }
 
-// brokenWriter is a console that is gone.
+// brokenWriter is a console that has gone.
 type brokenWriter struct{}
 
 var errGone = errors.New("gone")
 
 func (brokenWriter) Write([]byte) (int, error) { return 0, errGone }
 
-// TestBrokenOutput: the console's error is the writer's.
+// TestBrokenOutput: Write returns the console's error.
 func TestBrokenOutput(t *testing.T) {
 	if _, err := newOutput(brokenWriter{}, nil, nil).Write([]byte("x")); err != errGone {
 		t.Errorf("%v", err)
 	}
 }
 
-// full makes a log's disk full until it is called.
+// full makes a log's disk full until mend is called.
 func full(t *testing.T, l *logFile) (mend func()) {
 	t.Helper()
 	f, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
@@ -240,8 +240,8 @@ func full(t *testing.T, l *logFile) (mend func()) {
 	}
 }
 
-// TestFullDisk: a log that cannot be written goes on when it can again, and says
-// what is missing; those who watch miss nothing.
+// TestFullDisk: a log that could not be written continues once it can be, and says what is
+// missing. Watchers miss nothing.
 func TestFullDisk(t *testing.T) {
 	l, err := openLog(folder(t), ConsoleLog, LogSize)
 	if err != nil {
@@ -271,13 +271,13 @@ func TestFullDisk(t *testing.T) {
 	if got, want := allOfLog(t, l.root), "before"+string(missing(8))+"after"+string(missing(4)); got != want {
 		t.Errorf("the log has %q, want %q", got, want)
 	}
-	if want := []string{"write /dev/full: no space left on device 0", "<nil> 8"}; !slices.Equal(said, want) { // the second outage is too soon after
+	if want := []string{"write /dev/full: no space left on device 0", "<nil> 8"}; !slices.Equal(said, want) { // the second outage comes too soon after the first
 		t.Errorf("%q, want %q", said, want)
 	}
 }
 
-// TestNoTurn: what can keep a log from its next file, and that it goes on when that
-// is over.
+// TestNoTurn: what can keep a log from starting its next file. It continues once that is
+// over.
 func TestNoTurn(t *testing.T) {
 	for _, test := range []struct {
 		name       string
@@ -316,12 +316,12 @@ func TestNoTurn(t *testing.T) {
 	}
 }
 
-// TestOutages: who is told of them, and how often.
+// TestOutages: what is reported of them, and how often.
 func TestOutages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var said []string
 		o := outages{tell: func(err error, lost int64) { said = append(said, fmt.Sprint(err, lost)) }}
-		for range 100 { // of one a second
+		for range 100 { // one outage a second
 			time.Sleep(time.Second)
 			o.see(errGone, 0)
 			o.see(errGone, 1)

@@ -56,8 +56,8 @@ func TestPolicy(t *testing.T) {
 	}
 }
 
-// TestBackoff: failures in a row wait longer and longer, and are counted; a long
-// life makes them forgotten.
+// TestBackoff: the wait grows with each failure in a row, and failures are counted. A
+// long life resets both.
 func TestBackoff(t *testing.T) {
 	p := Policy{Failure: true, Most: 12}
 	failure := machine.End{Reason: machine.Panic}

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// sizes are those of a log's files.
+// sizes returns the sizes of a log's files.
 func sizes(t *testing.T, root *os.Root) (now, older int64) {
 	t.Helper()
 	for name, n := range map[string]*int64{"stderr.log": &now, "stderr.log.1": &older} {
@@ -24,8 +24,8 @@ func sizes(t *testing.T, root *os.Root) (now, older int64) {
 	return now, older
 }
 
-// TestStderr: what is printed to standard error is kept, its end at least, and does
-// not grow for ever, though nobody passes it on.
+// TestStderr: at least the end of what is printed to standard error is kept, and the log
+// stays bounded, although no process passes the output on.
 func TestStderr(t *testing.T) {
 	const most = 1000
 	f := newFixture(t, Options{})
@@ -55,8 +55,8 @@ func TestStderr(t *testing.T) {
 	}
 }
 
-// TestStderrBlind: likewise on a host that has no inotify left; and on a full disk,
-// where there is no next file.
+// TestStderrBlind: the same on a host with no inotify instances left, and on a full disk,
+// where no next file can be made.
 func TestStderrBlind(t *testing.T) {
 	const most = 1000
 	synctest.Test(t, func(t *testing.T) {
@@ -85,7 +85,7 @@ func TestStderrBlind(t *testing.T) {
 		if now, older := sizes(t, root); now != 0 || older != most {
 			t.Errorf("%d and %d bytes", now, older)
 		}
-		if err := root.MkdirAll("stderr.log.new/x", 0o700); err != nil { // there can be no next
+		if err := root.MkdirAll("stderr.log.new/x", 0o700); err != nil { // no next file can be made
 			t.Fatal(err)
 		}
 		print()
