@@ -29,7 +29,7 @@ func claim(t *testing.T, r *roster.Roster, name, record string) *roster.Claim {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { runtime.KeepAlive(c) }) // or its name is given up
+	t.Cleanup(func() { runtime.KeepAlive(c) }) // otherwise its name is released
 	if record != "" {
 		if err := c.SetRecord([]byte(record)); err != nil {
 			t.Fatal(err)
@@ -38,8 +38,8 @@ func claim(t *testing.T, r *roster.Roster, name, record string) *roster.Claim {
 	return c
 }
 
-// TestList: guests are what they said last, but for those that could not say that
-// they have ended.
+// TestList: a guest is listed as its last record says, unless it could not record its
+// end.
 func TestList(t *testing.T) {
 	r := newRoster(t)
 	claim(t, r, "new", "")
@@ -84,8 +84,8 @@ func TestList(t *testing.T) {
 	}
 }
 
-// TestBadRecord: a record that is none is an error that names the guest's folder,
-// but not to those who list all.
+// TestBadRecord: an invalid record is an error that names the guest's folder, except when
+// all guests are listed.
 func TestBadRecord(t *testing.T) {
 	r := newRoster(t)
 	bad := claim(t, r, "bad", "{")
@@ -98,7 +98,7 @@ func TestBadRecord(t *testing.T) {
 	if err != nil || len(all) != 2 || all[0].Name != "bad" || all[0].State != api.Starting || all[1].State != api.Paused {
 		t.Errorf("%+v, %v", all, err)
 	}
-	if err := bad.SetRecord([]byte(`{"state":"ended"}`)); err != nil { // which says no more
+	if err := bad.SetRecord([]byte(`{"state":"ended"}`)); err != nil { // and nothing else
 		t.Fatal(err)
 	}
 	bad.Release()
@@ -107,8 +107,8 @@ func TestBadRecord(t *testing.T) {
 	}
 }
 
-// FuzzDescribe: whatever a record says, a guest whose process has gone has an end,
-// and its own name.
+// FuzzDescribe: whatever a record says, a guest whose process has gone has an end and its
+// own name.
 func FuzzDescribe(f *testing.F) {
 	for _, record := range []string{"", "{}", "null", "[]", `{"state":"ended"}`, `{"state":"running","end":{}}`, `{"name":"x","config":null,"pid":-1}`, `{"created":"yesterday"}`} {
 		f.Add([]byte(record))
@@ -135,7 +135,7 @@ func FuzzDescribe(f *testing.F) {
 	})
 }
 
-// TestLeave: who waits for a name to be given up hears of it.
+// TestLeave: a waiter learns when a name is released.
 func TestLeave(t *testing.T) {
 	r := newRoster(t)
 	c := claim(t, r, "web", "")

@@ -29,7 +29,7 @@ var quick = limits{
 	kill: 20 * time.Millisecond, leave: 50 * time.Millisecond, exit: time.Minute, stop: 20 * time.Millisecond,
 }
 
-// silentMain is a guest's process that answers nobody: see TestSilent.
+// silentMain is a guest's process that answers no request: see TestSilent.
 func silentMain(dir string) {
 	r, err := roster.Create(dir)
 	if err == nil {
@@ -46,7 +46,7 @@ func silentMain(dir string) {
 	bufio.NewReader(os.Stdin).ReadByte()
 }
 
-// silent starts one, which is then stopped, or only says nothing.
+// silent starts such a process, which then is stopped or only does not answer.
 func silent(t *testing.T, stopped bool) (g *Guest, ended <-chan error) {
 	t.Helper()
 	r := newRoster(t)
@@ -79,8 +79,8 @@ func silent(t *testing.T, stopped bool) (g *Guest, ended <-chan error) {
 	return g, end
 }
 
-// TestSilent: whatever is asked of a process that hangs, or is stopped, is answered
-// in time; and who wants it dead has his way.
+// TestSilent: every operation on a process that hangs or is stopped returns in time, and
+// the process can be killed.
 func TestSilent(t *testing.T) {
 	if dir := os.Getenv("VMM_TEST_SILENT"); dir != "" {
 		silentMain(dir)
@@ -139,8 +139,7 @@ func TestSilent(t *testing.T) {
 	}
 }
 
-// TestLimit: an operation's own limit holds while the process is asked whether it is
-// there.
+// TestLimit: an operation's own limit holds while the process is probed.
 func TestLimit(t *testing.T) {
 	g, _ := silent(t, true)
 	g.limits.silence = time.Hour
@@ -155,7 +154,7 @@ func TestLimit(t *testing.T) {
 	}
 }
 
-// served returns a guest that a handler answers for, and who claims its name.
+// served returns a guest that a handler answers for, and the claim of its name.
 func served(t *testing.T, r *roster.Roster, h http.HandlerFunc) (*Guest, *roster.Claim) {
 	t.Helper()
 	c := claim(t, r, "web", "")
@@ -176,7 +175,7 @@ func served(t *testing.T, r *roster.Roster, h http.HandlerFunc) (*Guest, *roster
 	return g, c
 }
 
-// TestBusy: an operation may take long while the process answers others.
+// TestBusy: an operation may take a long time while the process answers others.
 func TestBusy(t *testing.T) {
 	var beats atomic.Int32
 	enough := make(chan struct{})
@@ -201,8 +200,8 @@ func TestBusy(t *testing.T) {
 	}
 }
 
-// TestStopThenSilent: a process that hangs after it was asked to stop is killed when
-// that has had its time. (This process, which has the name here, is not.)
+// TestStopThenSilent: a process that hangs after it was asked to stop is killed once the
+// stop has timed out. (This process, which holds the name here, is not.)
 func TestStopThenSilent(t *testing.T) {
 	g, _ := served(t, newRoster(t), func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost {
@@ -220,11 +219,11 @@ func TestStopThenSilent(t *testing.T) {
 	}
 }
 
-// TestEndLeaves: a guest whose end was waited for can be removed at once.
+// TestEndLeaves: once a wait for a guest's end returns, the guest can be removed.
 func TestEndLeaves(t *testing.T) {
-	const slow = 50 * time.Millisecond // to go, once it has told
+	const slow = 50 * time.Millisecond // to release the name after it has reported its end
 	told := make(chan struct{})
-	tell := sync.OnceFunc(func() { close(told) }) // though it is asked whether it is there, too
+	tell := sync.OnceFunc(func() { close(told) }) // probes call the handler, too
 	r := newRoster(t)
 	g, c := served(t, r, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -247,7 +246,7 @@ func TestEndLeaves(t *testing.T) {
 	}
 }
 
-// TestStopped: a process that is stopped is seen to be.
+// TestStopped: a stopped process is recognized.
 func TestStopped(t *testing.T) {
 	child := exec.CommandContext(t.Context(), "sleep", "60")
 	if err := child.Start(); err != nil {
