@@ -18,7 +18,7 @@ import (
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
-// picture is all that is in a directory: names, kinds, times, contents.
+// picture returns all that a directory holds: names, kinds, times, contents.
 func picture(t *testing.T, dir string) (all []string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -44,7 +44,7 @@ func picture(t *testing.T, dir string) (all []string) {
 	return all
 }
 
-// photos are things of the user's, some named as this program's are.
+// photos makes files of the user, some with names that this program uses.
 func photos(t *testing.T, dir string) {
 	t.Helper()
 	tree(t, dir, "photos/2024/a.jpg", "empty/", "file", "link->photos", "kept/keep", "kept/photo", "locked/lock", "locked/guest.json", "logs/console.log",
@@ -57,7 +57,7 @@ func photos(t *testing.T, dir string) {
 	t.Cleanup(func() { os.Chmod(filepath.Join(dir, "closed"), 0o700) })
 }
 
-// TestLooking: to look changes nothing, whatever is in the directory.
+// TestLooking: looking changes nothing, whatever the directory holds.
 func TestLooking(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "dir")
 	photos(t, dir)
@@ -82,8 +82,8 @@ func TestLooking(t *testing.T) {
 	}
 }
 
-// TestClaimForeign: no name is taken from what is not ours, and guests that come
-// and go beside it touch nothing of it.
+// TestClaimForeign: a foreign file's name cannot be claimed, and guests that come and go
+// beside foreign files do not touch them.
 func TestClaimForeign(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "dir")
 	photos(t, dir)
@@ -110,12 +110,13 @@ func TestClaimForeign(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, dirLock)); err != nil {
 		t.Error(err)
 	}
-	if after := picture(t, dir); !slices.Equal(before[1:], after[1:]) { // but for the directory's own time
+	if after := picture(t, dir); !slices.Equal(before[1:], after[1:]) { // except the directory's own time
 		t.Errorf("before:\n%s\nafter:\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
 	}
 }
 
-// TestOthersFolder: a folder that looks like a guest's and is another user's is none.
+// TestOthersFolder: a folder that looks like a guest's but belongs to another user is not
+// a guest.
 func TestOthersFolder(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give a file away")
@@ -141,8 +142,8 @@ func TestOthersFolder(t *testing.T) {
 	}
 }
 
-// TestStranger: a file in a guest's folder that vmm did not make keeps the folder,
-// whole, and who wants it away is told.
+// TestStranger: if a guest's folder has a file that vmm did not make, the whole folder
+// stays, and an attempt to remove it gets an error.
 func TestStranger(t *testing.T) {
 	for _, stranger := range []string{"notes.txt", "below/photo", "console.log->../../secret", "guest.json.new->/etc/passwd", "api.sock", "vmm.log/x", "keep.1->x"} {
 		t.Run(strings.ReplaceAll(stranger, "/", "_"), func(t *testing.T) {
@@ -175,8 +176,8 @@ func TestStranger(t *testing.T) {
 	}
 }
 
-// TestHalf: folders that a process was killed over, in all states that it may have
-// left, are swept; those in their place that are not ours are not.
+// TestHalf: half-made folders of a killed process are swept, in every state that it may
+// have left. Foreign folders in their place are not.
 func TestHalf(t *testing.T) {
 	for _, test := range []struct {
 		name  string
@@ -195,7 +196,7 @@ func TestHalf(t *testing.T) {
 		for _, name := range []string{comes, goes} {
 			t.Run(test.name+name, func(t *testing.T) {
 				r := open(t)
-				c := claim(t, r, "web", false) // needs comes
+				c := claim(t, r, "web", false) // needs the name comes
 				if err := os.Mkdir(r.path(name), 0o700); err != nil {
 					t.Fatal(err)
 				}
@@ -206,7 +207,7 @@ func TestHalf(t *testing.T) {
 				}
 				before := picture(t, r.path(name))
 				_, claimErr := r.Claim("db", false)
-				err := errors.Join(c.Release(), claimErr) // needs goes
+				err := errors.Join(c.Release(), claimErr) // needs the name goes
 				if (err != nil) != test.stays {
 					t.Errorf("%v", err)
 				}
@@ -222,8 +223,8 @@ func TestHalf(t *testing.T) {
 	}
 }
 
-// TestDirLock: a process that holds the directory's lock and does not go on is an
-// error in time, not a wait for ever; and a lock that is a link is not followed.
+// TestDirLock: a process that hangs with the directory's lock causes an error in time, not
+// an endless wait. A lock that is a link is not followed.
 func TestDirLock(t *testing.T) {
 	r := open(t)
 	c := claim(t, r, "web", true)

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// tree makes files: a name that ends in / is a directory, one with -> a link.
+// tree makes files: a name that ends in / is a directory, a name with -> is a link.
 func tree(t *testing.T, dir string, names ...string) {
 	t.Helper()
 	for _, name := range names {
@@ -31,7 +31,7 @@ func tree(t *testing.T, dir string, names ...string) {
 	}
 }
 
-// put makes a directory of an owner, none if the mode is 0.
+// put makes a directory with an owner, or none if the mode is 0.
 func put(t *testing.T, path string, mode fs.FileMode, owner int) {
 	t.Helper()
 	if mode == 0 {
@@ -47,11 +47,11 @@ func TestOpen(t *testing.T) {
 	const us, root, stranger = -1, 0, 12345
 	for _, test := range []struct {
 		name         string
-		parent, dir  fs.FileMode // 0: there is none
+		parent, dir  fs.FileMode // 0: none
 		parentOf, of int
 		link         bool
 		want         string
-		privileged   bool // the test must be
+		privileged   bool // the test needs root
 	}{
 		{name: "ours", parent: 0o755, dir: 0o700, parentOf: us, of: us},
 		{name: "readable", parent: 0o755, dir: 0o755, parentOf: us, of: us},
@@ -98,7 +98,7 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-// TestOpenNone: a file in its place, and no directory at all.
+// TestOpenNone: a file in the directory's place, and no directory at all.
 func TestOpenNone(t *testing.T) {
 	dir := t.TempDir()
 	tree(t, dir, "file", "pipe/")

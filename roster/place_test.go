@@ -10,10 +10,10 @@ import (
 type placeTest struct {
 	name   string
 	tree   []string
-	owners map[string]int // of others than us
+	owners map[string]int // other than us
 	vmm    string
 	xdg    string // in the test's directory
-	guests string // where there are some
+	guests string // where guests exist
 	want   string
 }
 

@@ -13,7 +13,7 @@ import (
 	"vmm/test/allow"
 )
 
-// TestKill: a guest's process is ended though it is stopped, and no other.
+// TestKill: a guest's process is killed even if stopped, and no other process is.
 func TestKill(t *testing.T) {
 	if dir := os.Getenv("VMM_TEST_KILL"); dir != "" {
 		r, err := Create(dir)
@@ -31,7 +31,7 @@ func TestKill(t *testing.T) {
 	}
 	r := open(t)
 	ours := claim(t, r, "ours", true)
-	if err := Kill(ours.Entry); !errors.Is(err, errGone) { // which would be we
+	if err := Kill(ours.Entry); !errors.Is(err, errGone) { // it would be this process
 		t.Errorf("of this process: %v", err)
 	}
 	child := another(t, r, "TestKill", "VMM_TEST_KILL")

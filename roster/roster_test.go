@@ -28,8 +28,8 @@ func open(t testing.TB) *Roster {
 	return r
 }
 
-// claim takes a name until the end of the test: the garbage collector would give
-// it up with the Claim's file.
+// claim takes a name until the end of the test: otherwise the garbage collector would
+// release it with the Claim's file.
 func claim(t testing.TB, r *Roster, name string, keep bool) *Claim {
 	t.Helper()
 	c, err := r.Claim(name, keep)
@@ -40,7 +40,7 @@ func claim(t testing.TB, r *Roster, name string, keep bool) *Claim {
 	return c
 }
 
-// names lists the roster: + is a guest that lives, - one that has ended.
+// names lists the roster: + is a live guest, - one that has ended.
 func names(t testing.TB, r *Roster) string {
 	t.Helper()
 	all, err := r.List()
@@ -132,8 +132,8 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// another runs a test of this binary in another process, with the runtime directory
-// in a variable, and returns when that has claimed its names. It ends with the test.
+// another runs a test of this binary in another process, with the runtime directory in a
+// variable, and returns when the process has claimed its names. It ends with the test.
 func another(t *testing.T, r *Roster, test, variable string) *exec.Cmd {
 	t.Helper()
 	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+test+"$")
@@ -142,7 +142,7 @@ func another(t *testing.T, r *Roster, test, variable string) *exec.Cmd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := child.StdinPipe(); err != nil { // it waits for its end
+	if _, err := child.StdinPipe(); err != nil { // the child waits for EOF
 		t.Fatal(err)
 	}
 	if err := child.Start(); err != nil {
@@ -154,7 +154,7 @@ func another(t *testing.T, r *Roster, test, variable string) *exec.Cmd {
 	return child
 }
 
-// TestFullDisk: what a guest is last is known though there is no room.
+// TestFullDisk: a guest's last state is known even if the disk is full.
 func TestFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	if err := unix.Mount("none", dir, "tmpfs", 0, "size=64k,mode=700"); err != nil {
@@ -198,8 +198,8 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// TestKilled: processes that are killed while they have names leave none that
-// lives, and those that nobody asked to keep are gone.
+// TestKilled: processes killed while they hold names leave no live guests, and guests
+// without keep are gone.
 func TestKilled(t *testing.T) {
 	if dir := os.Getenv("VMM_TEST_CLAIM"); dir != "" {
 		r, err := Create(dir)
@@ -211,7 +211,7 @@ func TestKilled(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer runtime.KeepAlive(c) // or its name is given up
+			defer runtime.KeepAlive(c) // otherwise its name is released
 		}
 		os.Stdout.WriteString("CLAIMED\n")
 		io.Copy(io.Discard, os.Stdin)
@@ -227,7 +227,7 @@ func TestKilled(t *testing.T) {
 	if got := names(t, r); got != "-kept" {
 		t.Errorf("after it was killed: %s", got)
 	}
-	claim(t, r, "another", false) // which sweeps
+	claim(t, r, "another", false) // this sweeps
 	if _, err := os.Lstat(r.path("passing")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the folder that nobody asked to keep: %v", err)
 	}
@@ -237,11 +237,11 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// TestRace: of many who want a name at once, with others who list and remove, one
+// TestRace: of many that claim a name at once, while others list and remove, only one
 // has it.
 func TestRace(t *testing.T) {
 	r := open(t)
-	r.patience = time.Hour // of 16 who poll one may be unlucky for long
+	r.patience = time.Hour // one of 16 pollers may be unlucky for a long time
 	var holders, claims atomic.Int32
 	var all sync.WaitGroup
 	for range 8 {
@@ -281,7 +281,7 @@ func TestRace(t *testing.T) {
 	}
 }
 
-// BenchmarkList: what a look at 20 guests costs.
+// BenchmarkList: the cost of listing 20 guests.
 func BenchmarkList(b *testing.B) {
 	r := open(b)
 	for i := range 20 {
