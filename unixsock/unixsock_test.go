@@ -58,7 +58,7 @@ func TestListenBad(t *testing.T) {
 	}
 }
 
-// TestNoAbstractName: a path that begins with @ is a file's, too.
+// TestNoAbstractName: a path that begins with @ also names a file.
 func TestNoAbstractName(t *testing.T) {
 	t.Chdir(t.TempDir())
 	l, err := Listen("@s")
@@ -71,8 +71,8 @@ func TestNoAbstractName(t *testing.T) {
 	}
 }
 
-// TestStaleLink: a link in the place of the socket is neither followed nor removed,
-// nor is the socket of a dead process of somebody else.
+// TestStaleLink: a link in the socket's place is neither followed nor removed. Neither is
+// the socket of another user's dead process.
 func TestStaleLink(t *testing.T) {
 	t.Chdir(t.TempDir())
 	dead, err := Listen("dead")
@@ -103,8 +103,8 @@ func TestStaleLink(t *testing.T) {
 	}
 }
 
-// TestCloseRemovesItsOwn: the file that is removed is the listener's, wherever its
-// directory is by then.
+// TestCloseRemovesItsOwn: Close removes the listener's own file, wherever its directory is
+// by then.
 func TestCloseRemovesItsOwn(t *testing.T) {
 	t.Chdir(t.TempDir())
 	if err := errors.Join(os.Mkdir("d", 0o700), os.Mkdir("e", 0o700), os.WriteFile("e/s", nil, 0o600)); err != nil {
