@@ -8,11 +8,11 @@ import (
 	"vmm/machine"
 )
 
-// BenchmarkPrint is what a byte on the serial port costs: the exit, the UART,
-// the goroutine that takes it to the host.
+// BenchmarkPrint measures the cost of a byte on the serial port: the exit, the UART,
+// and the goroutine that passes it to the host.
 func BenchmarkPrint(b *testing.B) { benchmarkPort(b, com1, io.Discard) }
 
-// BenchmarkPort is an exit to a port where nothing is.
+// BenchmarkPort measures an exit to an unused port.
 func BenchmarkPort(b *testing.B) { benchmarkPort(b, 0x80, nil) }
 
 func benchmarkPort(b *testing.B, port uint16, out io.Writer) {

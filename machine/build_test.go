@@ -37,13 +37,13 @@ func payloadConfig(t testing.TB, code ...[]byte) Config {
 	return Config{Kernel: path, CPUs: 2, Memory: crowdedMemory}
 }
 
-// crowdedMemory tells the guest's memory from Go's, whose arenas may be of 32 MiB.
+// crowdedMemory distinguishes the guest's memory from Go's arenas, which may be 32 MiB.
 const crowdedMemory = 37 << 20
 
-// crowded is a machine with all that there is but a tap, which takes privilege.
+// crowded is a machine with every part except a tap, which needs privilege.
 func crowded(t testing.TB) Config {
 	c := payloadConfig(t, payload.Spin())
-	dir, err := os.MkdirTemp("", "m") // whose name is short enough for a socket
+	dir, err := os.MkdirTemp("", "m") // a name short enough for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func crowded(t testing.TB) Config {
 	return c
 }
 
-// held is what of a machine the process may hold.
+// held lists what the process may hold for a machine.
 func held(t testing.TB) (list []string) {
 	t.Helper()
 	fds, err := os.ReadDir("/proc/self/fd")
@@ -76,7 +76,7 @@ func held(t testing.TB) (list []string) {
 		t.Fatal(err)
 	}
 	for _, fd := range fds {
-		if to, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil { // else it was ReadDir's
+		if to, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil { // otherwise it was ReadDir's own
 			list = append(list, fd.Name()+" "+to)
 		}
 	}
@@ -98,7 +98,7 @@ func held(t testing.TB) (list []string) {
 	return list
 }
 
-// ours are the functions of the product.
+// ours matches the product's functions.
 var ours = regexp.MustCompile(`(?m)^vmm/`)
 
 func mapping(line string) uint64 {
@@ -107,7 +107,7 @@ func mapping(line string) uint64 {
 	return to - from
 }
 
-// nothingLeft waits until no more is held than before.
+// nothingLeft waits until the process holds no more than before.
 func nothingLeft(t testing.TB, before []string, c Config) {
 	t.Helper()
 	was := map[string]bool{}
@@ -131,7 +131,7 @@ func nothingLeft(t testing.TB, before []string, c Config) {
 	for _, d := range c.Disks {
 		image, err := disk.Open(d.Path, disk.Options{})
 		if err != nil {
-			t.Fatal(err) // its lock
+			t.Fatal(err) // still locked
 		}
 		image.Close()
 	}
@@ -144,8 +144,8 @@ func nothingLeft(t testing.TB, before []string, c Config) {
 
 var errInjected = errors.New("injected")
 
-// TestBuildUndone: whichever step of build fails, or has a bug, what the steps
-// before it took is given back.
+// TestBuildUndone: if any step of build fails, or has a bug, everything that the
+// earlier steps took is released.
 func TestBuildUndone(t *testing.T) {
 	c := crowded(t)
 	sys, err := OpenKVM(KVMDevice)
@@ -177,7 +177,7 @@ func TestBuildUndone(t *testing.T) {
 	}
 }
 
-// warm has happen what does only once in a process.
+// warm triggers what happens only once in a process.
 func warm(t *testing.T, c Config) {
 	m, err := New(c)
 	if err != nil {
@@ -186,7 +186,7 @@ func warm(t *testing.T, c Config) {
 	if err := m.Close(); err != nil {
 		t.Fatal(err)
 	}
-	// The poller's descriptors are there from now on.
+	// The poller's descriptors exist from now on.
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -194,7 +194,7 @@ func warm(t *testing.T, c Config) {
 	l.Close()
 }
 
-// limited runs f under a limit of the process's.
+// limited runs f under a process limit.
 func limited(t *testing.T, resource int, limit uint64, f func()) {
 	t.Helper()
 	var was unix.Rlimit
@@ -208,8 +208,8 @@ func limited(t *testing.T, resource int, limit uint64, f func()) {
 	f()
 }
 
-// TestBuildWithoutFiles: at whichever descriptor the process has no more, nothing
-// is left of those before it.
+// TestBuildWithoutFiles: at whichever descriptor the process runs out, none of the
+// earlier ones is left open.
 func TestBuildWithoutFiles(t *testing.T) {
 	c := crowded(t)
 	sys, err := OpenKVM(KVMDevice)
@@ -239,8 +239,8 @@ func TestBuildWithoutFiles(t *testing.T) {
 	}
 }
 
-// TestNoMemory: memory that the host refuses is an error. It comes before there
-// are devices.
+// TestNoMemory: memory that the host refuses is an error, reported before any
+// device exists.
 func TestNoMemory(t *testing.T) {
 	c := payloadConfig(t, payload.Spin())
 	c.Memory = 512 << 30
@@ -253,7 +253,8 @@ func TestNoMemory(t *testing.T) {
 }
 
 // TestStuckPart: a disk whose requests the host does not complete keeps its own
-// image and the guest's memory, and nothing else; and these until it has.
+// image and the guest's memory, and nothing else. It keeps them until the requests
+// complete.
 func TestStuckPart(t *testing.T) {
 	c := crowded(t)
 	warm(t, c)
@@ -278,7 +279,7 @@ func TestStuckPart(t *testing.T) {
 			}
 		}
 	}
-	over() // the time
+	over() // time is up
 	var e *StuckError
 	select {
 	case err := <-freed:
@@ -304,7 +305,7 @@ func TestStuckPart(t *testing.T) {
 	} else {
 		l.Close()
 	}
-	if err := m.mem.Write(0, []byte{1}); err != nil { // or it faults
+	if err := m.mem.Write(0, []byte{1}); err != nil { // faults if the memory is gone
 		t.Error(err)
 	}
 	close(release)

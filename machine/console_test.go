@@ -20,7 +20,7 @@ func TestConsoleConfig(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		c    Config
-		want string // of the error; "" is none
+		want string // error text; "" means none
 	}{
 		{"default", Config{}, ""},
 		{"serial", Config{Console: "serial"}, ""},
@@ -61,7 +61,7 @@ func TestConsoleCmdline(t *testing.T) {
 	}
 }
 
-// TestScreen: the serial port is seen until the virtio console prints.
+// TestScreen: the serial port is shown until the virtio console prints.
 func TestScreen(t *testing.T) {
 	var b bytes.Buffer
 	m := &Machine{config: Config{Console: ConsoleVirtio, ConsoleIn: strings.NewReader("keys"), ConsoleOut: &b}}
@@ -90,7 +90,7 @@ func TestScreen(t *testing.T) {
 	}
 }
 
-// TestStream: what was read for a machine that has ended goes to the next.
+// TestStream: input read for a machine that has ended goes to the next one.
 func TestStream(t *testing.T) {
 	r, w := io.Pipe()
 	s := NewStream(r, nil)
@@ -123,7 +123,7 @@ func TestStream(t *testing.T) {
 	io.WriteString(w, "abcdef")
 	expect(c, result{"abc", nil})
 	expect(read(first), result{"def", nil})
-	c = read(first) // which waits in the host's end, whatever becomes of the machine
+	c = read(first) // keeps waiting in the host's end, even after the machine ends
 	for waits := false; !waits; runtime.Gosched() {
 		s.mu.Lock()
 		waits = s.reading

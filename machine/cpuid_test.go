@@ -6,7 +6,7 @@ import (
 	"vmm/kvm"
 )
 
-// Leaves as KVM offers them, cut down to those that depend on the machine.
+// Leaves as KVM reports them, reduced to those that depend on the machine.
 var (
 	intel = []kvm.CPUIDEntry{
 		{Function: 0, EAX: 0x1f, EBX: 0x756e6547, ECX: 0x6c65746e, EDX: 0x49656e69},
@@ -105,8 +105,8 @@ func TestCPUIDOne(t *testing.T) {
 	}
 }
 
-// linuxTSC is what native_calibrate_tsc of Linux makes of leaf 0x15, in kHz and
-// in 32 bits as there; 0 if it calibrates otherwise.
+// linuxTSC is what Linux's native_calibrate_tsc derives from leaf 0x15, in kHz and
+// in 32 bits as there; 0 if Linux calibrates another way.
 func linuxTSC(e kvm.CPUIDEntry) (kHz uint32) {
 	if e.EAX == 0 || e.EBX == 0 {
 		return 0
@@ -127,7 +127,7 @@ func TestCPUIDCrystal(t *testing.T) {
 		{"as fast as fits", intel, cpuidParams{cpus: 1, tscKHz: 4_294_967, tscDeadline: true}, 4_294_967},
 		{"too fast", intel, cpuidParams{cpus: 1, tscKHz: 4_294_968, tscDeadline: true}, 0},
 		{"unknown", intel, cpuidParams{cpus: 1, tscDeadline: true}, 0},
-		// Linux would take the crystal for the frequency of the local APIC's timer.
+		// Linux would take the crystal for the local APIC timer's frequency.
 		{"no TSC deadline", intel, cpuidParams{cpus: 1, tscKHz: 2_500_000}, 0},
 		{"AMD", append(amd[:len(amd):len(amd)], kvm.CPUIDEntry{Function: 0x15, EAX: 3, EBX: 4}), cpuidParams{cpus: 1, tscKHz: 2_500_000, tscDeadline: true}, 0},
 	} {
@@ -141,7 +141,7 @@ func TestCPUIDCrystal(t *testing.T) {
 	}
 }
 
-// TestCPUIDNested: a guest finds VMX and SVM only where it may, and never SGX.
+// TestCPUIDNested: a guest sees VMX and SVM only where allowed, and never SGX.
 func TestCPUIDNested(t *testing.T) {
 	all := ^uint32(0)
 	from := []kvm.CPUIDEntry{

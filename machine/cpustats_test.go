@@ -29,7 +29,7 @@ func TestCountExits(t *testing.T) {
 	}
 }
 
-// TestTrace: what there is no room for is counted, and the vCPU does not wait.
+// TestTrace: events that do not fit are counted, and the vCPU does not wait.
 func TestTrace(t *testing.T) {
 	m := &Machine{}
 	s := cpuStats{id: 3, tracing: &m.tracing}
@@ -82,8 +82,8 @@ func TestParseTimes(t *testing.T) {
 	}
 }
 
-// TestThreadTimes: this thread has used a processor, outside of any guest; and
-// what it used is still known when it is gone.
+// TestThreadTimes: this thread has used processor time outside any guest. Its
+// times are still known after it is gone.
 func TestThreadTimes(t *testing.T) {
 	s := cpuStats{tracing: new(atomic.Pointer[trace])}
 	done := make(chan struct{})

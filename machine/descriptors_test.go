@@ -15,8 +15,8 @@ import (
 	"vmm/guest/payload"
 )
 
-// TestDivide: whatever there is, the parts of a machine have no more of it together,
-// each has its least, and what nobody could use is left.
+// TestDivide: for any number of descriptors, the parts of a machine together get no
+// more than that, each gets its least, and what none can use is left.
 func TestDivide(t *testing.T) {
 	config := func(shares, nets, sockets int) *Config {
 		c := &Config{CPUs: 4, Shares: make([]Share, shares), Nets: make([]Net, nets)}
@@ -50,7 +50,7 @@ func TestDivide(t *testing.T) {
 	}
 }
 
-// TestFixedDescriptors: a machine has open what was said at most.
+// TestFixedDescriptors: a machine opens at most as many descriptors as promised.
 func TestFixedDescriptors(t *testing.T) {
 	c := crowded(t)
 	warm(t, c)
@@ -65,8 +65,8 @@ func TestFixedDescriptors(t *testing.T) {
 	}
 }
 
-// TestPromised: machines have no more together than there are, one that cannot
-// have its least is told how to mend that, and what is closed is given back.
+// TestPromised: machines together get no more descriptors than exist. One that cannot
+// get its least is told how to fix that, and what is closed is given back.
 func TestPromised(t *testing.T) {
 	c := crowded(t)
 	warm(t, c)
@@ -93,8 +93,8 @@ func TestPromised(t *testing.T) {
 	})
 }
 
-// TestLogBounded: whatever has a machine log the same again and again, does not fill
-// the log.
+// TestLogBounded: a machine that logs the same line again and again does not fill the
+// log.
 func TestLogBounded(t *testing.T) {
 	var b bytes.Buffer
 	m := newMachine(Config{Log: slog.New(slog.NewTextHandler(&b, nil))})
@@ -106,8 +106,8 @@ func TestLogBounded(t *testing.T) {
 	}
 }
 
-// TestReserved: whatever a guest opens in its shares, those who want it to stop find
-// descriptors left.
+// TestReserved: however much a guest opens in its shares, descriptors remain for
+// those who want to stop it.
 func TestReserved(t *testing.T) {
 	c := crowded(t)
 	const files = 1500

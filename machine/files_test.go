@@ -19,7 +19,7 @@ import (
 	"vmm/test/allow"
 )
 
-// writeFiles makes files; a name that ends in / is a directory.
+// writeFiles creates files; a name that ends in / is a directory.
 func writeFiles(t *testing.T, files map[string]string) {
 	t.Helper()
 	for name, content := range files {
@@ -33,12 +33,12 @@ func writeFiles(t *testing.T, files map[string]string) {
 	}
 }
 
-// exits is a kernel that ends with a code.
+// exits is a kernel that exits with a code.
 func exits(code byte) string {
 	return string(payload.ELF(payload.Code(payload.Out8(portDebugExit, code))))
 }
 
-// life runs one machine of the Config, and lets f look at it before.
+// life runs one machine of the Config, after f has looked at it.
 func life(t *testing.T, c Config, f func(*Machine)) End {
 	t.Helper()
 	m, err := New(c)
@@ -56,10 +56,9 @@ func life(t *testing.T, c Config, f func(*Machine)) End {
 	return e
 }
 
-// TestLives: what a guest's paths lead to when it first starts they lead to for
-// ever, whatever is put in their place between two lives. That is what a guest
-// can do in a directory that is shared with it, and what somebody else does who
-// replaces a file.
+// TestLives: a guest's paths always lead to what they led to when it first started,
+// whatever replaces it between two lives. A guest can replace files in a directory
+// shared with it, and so can anyone else on the host.
 func TestLives(t *testing.T) {
 	sys, err := OpenKVM(kvm.Device)
 	if err != nil {
@@ -112,8 +111,8 @@ func TestLives(t *testing.T) {
 	}
 }
 
-// mine looks whether a machine has what was meant for it, of which the directory
-// has been moved away, and has a frame recorded.
+// mine checks that a machine has the files meant for it, whose directory has been
+// moved away, and makes it record a frame.
 func mine(t *testing.T, away string) func(*Machine) {
 	return func(m *Machine) {
 		t.Helper()
@@ -136,11 +135,11 @@ func mine(t *testing.T, away string) func(*Machine) {
 		} else {
 			s.Close()
 		}
-		m.devices.nics[0].pcap.Send(0, nil, [][]byte{[]byte("frame")}) // which user mode drops
+		m.devices.nics[0].pcap.Send(0, nil, [][]byte{[]byte("frame")}) // user mode drops it
 	}
 }
 
-// recording is a file with a frame so many times, without times.
+// recording is a capture file that repeats a frame, with zero timestamps.
 func recording(t *testing.T, times int, frame string) string {
 	t.Helper()
 	h := make([]byte, 24)
@@ -152,7 +151,7 @@ func recording(t *testing.T, times int, frame string) string {
 	return string(h) + strings.Repeat(string(r)+frame, times)
 }
 
-// timeless takes the times out of a recording of short frames.
+// timeless removes the timestamps from a recording of short frames.
 func timeless(b []byte) []byte {
 	for i := 24; i+16 <= len(b); i += 16 + int(b[i+8]) {
 		clear(b[i : i+8])
@@ -160,7 +159,7 @@ func timeless(b []byte) []byte {
 	return b
 }
 
-// TestCollisions: which paths may not be where a guest may write.
+// TestCollisions: some paths must not be where a guest can write.
 func TestCollisions(t *testing.T) {
 	t.Chdir(t.TempDir())
 	writeFiles(t, map[string]string{"s/sub/x": "x", "s/x": "x", "other/x": "x", "k": "x"})

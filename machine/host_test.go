@@ -13,7 +13,7 @@ import (
 	"vmm/kvm"
 )
 
-// TestOpenKVM opens what is not KVM.
+// TestOpenKVM opens paths that are not KVM.
 func TestOpenKVM(t *testing.T) {
 	dir := t.TempDir()
 	file, fifo := filepath.Join(dir, "file"), filepath.Join(dir, "fifo")
@@ -34,7 +34,7 @@ func TestOpenKVM(t *testing.T) {
 	}
 }
 
-// TestOpenError is what is said of errors that a test cannot provoke anywhere.
+// TestOpenError checks messages for errors that a test cannot provoke everywhere.
 func TestOpenError(t *testing.T) {
 	failed := func(err error) error { return &fs.PathError{Op: "open", Path: "/dev/kvm", Err: err} }
 	for _, test := range []struct {

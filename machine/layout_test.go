@@ -17,7 +17,7 @@ func TestReachable(t *testing.T) {
 		{3 * gib, 32, true},
 		{4 * gib, 32, false},
 		{511 * gib, 39, true},
-		{512 * gib, 39, false}, // a GiB of it lies behind the hole
+		{512 * gib, 39, false}, // one GiB of it lies above the hole
 		{1024 * gib, 39, false},
 		{1024 * gib, 46, true},
 		{1024 * gib, 52, true},
@@ -33,8 +33,8 @@ func TestReachable(t *testing.T) {
 	}
 }
 
-// TestUnreachable: New refuses such a machine, where the processor is so small (the
-// lab's is).
+// TestUnreachable: New refuses such a machine where the processor has too few address
+// bits (as in the lab).
 func TestUnreachable(t *testing.T) {
 	c := payloadConfig(t, payload.Spin())
 	sys, err := OpenKVM(KVMDevice)
@@ -60,12 +60,12 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
-// TestTransportInterrupts: what is on the command line has levels, as that says
-// nothing; each device in ACPI's tables has an edge.
+// TestTransportInterrupts: devices on the command line are level-triggered, as it
+// cannot say otherwise; each device in the ACPI tables is edge-triggered.
 func TestTransportInterrupts(t *testing.T) {
 	for transport, edges := range map[Transport]int{MMIO: 1, MMIOCmdline: 0} {
 		c := payloadConfig(t, payload.Spin())
-		c.Transport, c.NoBalloon = transport, true // the entropy device is left
+		c.Transport, c.NoBalloon = transport, true // only the entropy device remains
 		m, err := New(c)
 		if err != nil {
 			t.Fatal(err)

@@ -24,8 +24,8 @@ import (
 	"vmm/test/allow"
 )
 
-// needKVM skips where no machine can run. What these tests run in ring 0 is a
-// few instructions, which any KVM gets done.
+// needKVM skips the test where no machine can run. These tests run only a few
+// instructions in ring 0, which any KVM can do.
 func needKVM(t testing.TB) {
 	sys, err := machine.OpenKVM(kvm.Device)
 	if err != nil {
@@ -89,7 +89,7 @@ func TestEnds(t *testing.T) {
 	}
 }
 
-// TestResetControl: port 0xcf9 is there without PCI, too.
+// TestResetControl: port 0xcf9 also exists without PCI.
 func TestResetControl(t *testing.T) {
 	c := kernel(t, payload.Out8(0xcf9, 0x0e), payload.Spin())
 	c.Transport = machine.MMIO
@@ -156,8 +156,8 @@ func TestStates(t *testing.T) {
 	}
 }
 
-// TestPauseAgainstPowerOff lets a machine end while others pause and resume it:
-// every call returns, and none claims a pause of a machine that is gone.
+// TestPauseAgainstPowerOff lets a machine end while others pause and resume it.
+// Every call returns, and none claims to have paused a machine that is gone.
 func TestPauseAgainstPowerOff(t *testing.T) {
 	needKVM(t)
 	n := 50
@@ -220,8 +220,8 @@ func TestCloseWhileRunning(t *testing.T) {
 	}
 }
 
-// TestPowerOffValue: what the tables tell the guest to write is what the device
-// takes for a power-off.
+// TestPowerOffValue: the device treats the value that the tables tell the guest to
+// write as a power-off.
 func TestPowerOffValue(t *testing.T) {
 	if acpi.PowerOff != pc.PMSleepS5<<2|1<<5 {
 		t.Errorf("acpi.PowerOff is %#x", acpi.PowerOff)
@@ -262,7 +262,7 @@ func TestBadConfig(t *testing.T) {
 	}
 }
 
-// TestManyCPUs: vCPUs that the guest never starts cost nothing and end with it.
+// TestManyCPUs: vCPUs that the guest never starts cost nothing and end with the machine.
 func TestManyCPUs(t *testing.T) {
 	c := kernel(t, powerOff)
 	c.CPUs = 64
@@ -271,7 +271,7 @@ func TestManyCPUs(t *testing.T) {
 	}
 }
 
-// TestMemory has RAM above 4 GiB, which the guest reads back.
+// TestMemory: the guest reads back RAM above 4 GiB.
 func TestMemory(t *testing.T) {
 	c := kernel(t, payload.Out8(debugExit, 1))
 	c.Memory = 5 << 30
@@ -309,8 +309,8 @@ func ExampleNew() {
 	// power off <nil>
 }
 
-// TestPauses is many pauses of a machine whose two vCPUs count: while it is
-// paused nothing counts, and after it everything does.
+// TestPauses pauses a machine with two counting vCPUs many times. Nothing counts
+// while it is paused, and everything does afterwards.
 func TestPauses(t *testing.T) {
 	needKVM(t)
 	n := 1000
@@ -334,7 +334,7 @@ func TestPauses(t *testing.T) {
 		if err := m.Resume(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(i%100) * time.Microsecond) // any moment
+		time.Sleep(time.Duration(i%100) * time.Microsecond) // at any moment
 		start := time.Now()
 		if err := m.Pause(); err != nil {
 			t.Fatal(err)
@@ -361,7 +361,7 @@ type counter struct{ n atomic.Int64 }
 
 func (c *counter) Write(p []byte) (int, error) { c.n.Add(int64(len(p))); return len(p), nil }
 
-// still says that the output ends: what was printed before may yet come.
+// still reports whether the output stops: earlier output may still arrive.
 func (c *counter) still() bool {
 	for range 50 {
 		before := c.n.Load()

@@ -24,8 +24,8 @@ type broken struct{}
 func (broken) Read(uint64, []byte)  { panic("broken device") }
 func (broken) Write(uint64, []byte) { panic("broken device") }
 
-// TestPanic: a panic on a vCPU's thread ends the machine with an error, and
-// whoever ran it can restore the terminal.
+// TestPanic: a panic on a vCPU's thread ends the machine with an error, and the
+// caller can restore the terminal.
 func TestPanic(t *testing.T) {
 	c := payloadConfig(t, payload.Out8(0x700, 1), payload.Spin())
 	screen, tty, err := pty.Open()
@@ -69,7 +69,7 @@ func TestPanic(t *testing.T) {
 	}
 }
 
-// selfish is a device with a bug, which keeps its lock.
+// selfish is a device with a bug: it keeps its lock.
 type selfish struct {
 	mu      sync.Mutex
 	entered chan struct{}
@@ -98,9 +98,9 @@ func within(t *testing.T, what string, f func()) {
 	}
 }
 
-// TestPanicWithLock: the end comes although what ends the devices, a vCPU, and
-// whoever pauses the machine wait for a lock that nobody releases any more. What
-// has nothing to do with that is closed.
+// TestPanicWithLock: the machine ends although the code that stops the devices, a
+// vCPU, and a caller of Pause all wait for a lock that is never released. Parts that
+// do not depend on the lock are closed.
 func TestPanicWithLock(t *testing.T) {
 	c := crowded(t)
 	c.Kernel = payloadConfig(t, payload.Out8(0x700, 1), payload.Spin()).Kernel
@@ -156,7 +156,7 @@ type locked struct {
 
 func (l locked) Release() { l.device.mu.Lock(); defer l.device.mu.Unlock() }
 
-// TestPanicAfterEnd: a bug that shows while the machine ends is its end too.
+// TestPanicAfterEnd: a bug that appears while the machine ends is reported as its end.
 func TestPanicAfterEnd(t *testing.T) {
 	m, err := New(payloadConfig(t, payload.Out8(portPM+pmSleepControl, 5<<2|1<<5), payload.Spin()))
 	if err != nil {
@@ -176,12 +176,12 @@ func TestPanicAfterEnd(t *testing.T) {
 
 const pmSleepControl = 0
 
-// bad is a transport that has a bug at its end.
+// bad is a transport with a bug in Pause.
 type bad struct{ transport }
 
 func (bad) Pause(time.Duration) error { panic("bad device") }
 
-// ends of the console with a bug.
+// Console ends with a bug.
 type (
 	badReader struct{}
 	badWriter struct{}
@@ -190,8 +190,8 @@ type (
 func (badReader) Read([]byte) (int, error)  { panic("bad reader") }
 func (badWriter) Write([]byte) (int, error) { panic("bad writer") }
 
-// TestPanicElsewhere: a panic on a goroutine that is no vCPU's is the machine's
-// end as well.
+// TestPanicElsewhere: a panic on a goroutine other than a vCPU's also ends the
+// machine.
 func TestPanicElsewhere(t *testing.T) {
 	for _, test := range []struct {
 		name string
@@ -220,8 +220,8 @@ func TestPanicElsewhere(t *testing.T) {
 	}
 }
 
-// TestOwners: all that starts goroutines has the machine for their owner. That all
-// are started so is TestGoroutines' to see.
+// TestOwners: everything that starts goroutines has the machine as their owner.
+// TestGoroutines checks that all are started that way.
 func TestOwners(t *testing.T) {
 	m, err := New(crowded(t))
 	if err != nil {
@@ -249,13 +249,13 @@ func TestOwners(t *testing.T) {
 	}
 }
 
-// visit is a place that owners has been at.
+// visit is a place that owners has visited.
 type visit struct {
 	at uintptr
 	of reflect.Type
 }
 
-// owners calls f for each task.Owner that can be reached from v in our packages.
+// owners calls f for each task.Owner reachable from v in our packages.
 func owners(v reflect.Value, path string, seen map[visit]bool, f func(path string, owner reflect.Value)) {
 	if v.Type() == reflect.TypeFor[task.Owner]() {
 		f(path, v)

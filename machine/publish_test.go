@@ -11,8 +11,8 @@ import (
 	"vmm/kvm"
 )
 
-// TestPublished: published ports are the guest's from its first life to its last,
-// and it is known which they are.
+// TestPublished: published ports belong to the guest from its first life to its last,
+// and Bound tells which they are.
 func TestPublished(t *testing.T) {
 	sys, err := OpenKVM(kvm.Device)
 	if err != nil {
@@ -50,7 +50,7 @@ func TestPublished(t *testing.T) {
 	}
 }
 
-// taken returns an error if ports are free.
+// taken returns an error if any of the ports is free.
 func taken(list []Forward) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

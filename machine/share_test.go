@@ -11,7 +11,7 @@ func TestShares(t *testing.T) {
 	const long = "0123456789012345678901234567890123456"
 	for _, test := range []struct {
 		shares []Share
-		want   string // part of the error, "" for none
+		want   string // part of the error; "" means none
 	}{
 		{[]Share{{Dir: "a"}, {Dir: "a"}}, ""},
 		{[]Share{{Dir: "a", Mount: "/mnt"}, {Dir: "b", Mount: "/mnt2", Tag: "tag", ReadOnly: true}}, ""},
@@ -51,8 +51,8 @@ func TestShareWords(t *testing.T) {
 	}
 }
 
-// TestShareOrder: a share inside another is mounted after it, in whatever order
-// they are given.
+// TestShareOrder: a share inside another is mounted after it, whatever order they
+// are given in.
 func TestShareOrder(t *testing.T) {
 	c := Config{Shares: []Share{
 		{Dir: "a", Mount: "/mnt/b/../b/c"}, {Dir: "b", Mount: "//srv//x/"}, {Dir: "c", Mount: "/mnt/b"}, {Dir: "d", Mount: "/mnt"}, {Dir: "e", Mount: "/a"},
@@ -63,8 +63,8 @@ func TestShareOrder(t *testing.T) {
 	}
 }
 
-// TestShareInside: where a share is inside another that is read-only, there must be
-// a directory.
+// TestShareInside: a share inside a read-only share needs an existing directory
+// there.
 func TestShareInside(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.MkdirAll(dir+"/b/c", 0o755); err != nil {

@@ -8,11 +8,11 @@ import (
 	"vmm/hostdir"
 )
 
-// hostSecret is beside what is shared, and must be as it was.
+// hostSecret lies beside the shared directory and must not change.
 const hostSecret = "of the host"
 
-// sharedTree makes a directory with a file, a link out of it, a pipe's worth of
-// names, and beside it a secret.
+// sharedTree makes a directory with a file, a link out of it, and a subdirectory, which
+// has a file and a link back up. A secret lies beside the directory.
 func sharedTree(tb testing.TB) (host string) {
 	tb.Helper()
 	top := tb.TempDir()
@@ -32,10 +32,10 @@ func sharedTree(tb testing.TB) (host string) {
 	return host
 }
 
-// FuzzShare lets the fuzzer be a guest: requests one after the other, each with
-// an opcode, a node, a body and room for the answer. Nodes and handles are low
-// numbers, so it finds those that there are. Nothing may panic, nothing be
-// written beside the directory, and every request be answered.
+// FuzzShare lets the fuzzer act as a guest. It sends one request after another, each
+// with an opcode, a node, a body and room for the answer. Nodes and handles are low
+// numbers, so it finds the existing ones. Nothing may panic or write beside the
+// directory, and every request must be answered.
 func FuzzShare(f *testing.F) {
 	name := func(s string) []byte { return append([]byte(s), 0) }
 	add := func(requests ...[]byte) {

@@ -18,15 +18,15 @@ import (
 	"vmm/test/allow"
 )
 
-// Where a shareGuest has things in its RAM.
+// Addresses in a shareGuest's RAM.
 const (
 	shareDesc, shareAvail, shareUsed = 0x1000, 0x6000, 0x8000
 	shareOut, shareIn, shareRAM      = 0x10000, 0x200000, 0x400000
 	shareQueue                       = 1024
 )
 
-// A shareGuest works the file system device of a shared directory with FUSE
-// requests, as a guest's kernel would.
+// A shareGuest drives the file system device of a shared directory with FUSE
+// requests, as a guest kernel would.
 type shareGuest struct {
 	testing.TB
 	dir  *hostdir.Dir
@@ -63,7 +63,7 @@ func newShareGuest(tb testing.TB, host string, o hostdir.Options) *shareGuest {
 	if err = errors.Join(err, errs[3], g.dev.Start(0, nil)); err != nil {
 		tb.Fatal(err)
 	}
-	g.dev.Serve(1, g.q) // which asks for kicks
+	g.dev.Serve(1, g.q) // enables kicks
 	go func() {
 		defer close(g.served)
 		for g.kick.Wait() == nil {
@@ -73,7 +73,7 @@ func newShareGuest(tb testing.TB, host string, o hostdir.Options) *shareGuest {
 	return g
 }
 
-// close does what the transport does, and sees that nothing is left open.
+// close does what the transport does, and checks that nothing is left open.
 func (g *shareGuest) close() {
 	g.q.Stop()
 	g.kick.Stop()
@@ -89,8 +89,8 @@ func (g *shareGuest) close() {
 	}
 }
 
-// chain makes what the device reads and room for what it writes available, in
-// pieces of a page each, as Linux does.
+// chain makes the device's input and room for its output available, in page-sized
+// pieces as Linux does.
 func (g *shareGuest) chain(out []byte, room int) {
 	le := binary.LittleEndian
 	copy(g.ram[shareOut:], out)
@@ -121,15 +121,14 @@ func (g *shareGuest) chain(out []byte, room int) {
 	g.avail++
 }
 
-// again makes the chain that was made last available once more, and waits for its
-// end.
+// again makes the last chain available once more, and waits until it is done.
 func (g *shareGuest) again() {
 	binary.LittleEndian.PutUint16(g.ram[shareAvail+4+2*int(g.avail%shareQueue):], 0)
 	g.avail++
 	g.wait()
 }
 
-// wait kicks, and waits for the answer; it returns how long that is.
+// wait kicks the device, waits for the answer, and returns the answer's length.
 func (g *shareGuest) wait() int {
 	g.availIdx.Store(g.avail)
 	g.kick.Signal()
@@ -140,7 +139,7 @@ func (g *shareGuest) wait() int {
 	return int(binary.LittleEndian.Uint32(g.ram[shareUsed+8+8*int((g.used-1)%shareQueue):]))
 }
 
-// do makes a request and returns the answer without its header, and its error.
+// do makes a request and returns the answer without its header, and the error.
 func (g *shareGuest) do(opcode uint32, node uint64, body []byte, room int) ([]byte, unix.Errno) {
 	g.Helper()
 	g.chain(g.request(opcode, node, body), room)
@@ -198,7 +197,7 @@ func (g *shareGuest) open(node uint64, flags uint32) uint64 {
 	return binary.LittleEndian.Uint64(out)
 }
 
-// benchFile is a file of the host's, in its cache.
+// benchFile creates a host file that is in the page cache.
 func benchFile(tb testing.TB, dir string, n int) string {
 	tb.Helper()
 	path := filepath.Join(dir, "file")
@@ -208,8 +207,8 @@ func benchFile(tb testing.TB, dir string, n int) string {
 	return path
 }
 
-// BenchmarkShareRead is a read of 1 MiB that the host has in its cache, by the
-// guest and by a program of the host.
+// BenchmarkShareRead reads 1 MiB that the host has in its cache, from the guest and
+// from a host program.
 func BenchmarkShareRead(b *testing.B) {
 	const size = 1 << 20
 	dir := b.TempDir()
@@ -243,8 +242,8 @@ func BenchmarkShareRead(b *testing.B) {
 	})
 }
 
-// BenchmarkShareRequest is a request each: what a stat, an open with its close,
-// and a new file with its end are made of.
+// BenchmarkShareRequest measures single requests: the parts of a stat, of an open and
+// close, and of creating and removing a file.
 func BenchmarkShareRequest(b *testing.B) {
 	dir := b.TempDir()
 	benchFile(b, dir, 4096)

@@ -9,8 +9,8 @@ import (
 	"vmm/hostdir"
 )
 
-// TestShareState: a guest goes on with its files open in another machine, by what
-// the device saves.
+// TestShareState: a guest continues in another machine with its files open, from the
+// state that the device saves.
 func TestShareState(t *testing.T) {
 	host := sharedTree(t)
 	g := newShareGuest(t, host, hostdir.Options{})
@@ -49,7 +49,7 @@ func TestShareState(t *testing.T) {
 	}
 	h.dev.Stop()
 	if again, err := h.dev.Save(); err != nil || bytes.Equal(again, saved) {
-		t.Errorf("a lookup more leaves the state as it was: %v", err) // it counts them
+		t.Errorf("a lookup more leaves the state as it was: %v", err) // the state counts lookups
 	}
 	if err := h.dev.Start(0, nil); err != nil {
 		t.Fatal(err)
@@ -58,7 +58,7 @@ func TestShareState(t *testing.T) {
 	g.close()
 }
 
-// pause stops the device and returns its state.
+// pause stops the device and returns the device's state.
 func (g *shareGuest) pause() []byte {
 	g.Helper()
 	g.dev.Stop()

@@ -20,20 +20,20 @@ import (
 
 const fakeKHz = 2_100_000
 
-// fakeTime is a KVM whose clocks run by host, which each call moves on by a
+// fakeTime is a KVM whose clocks follow host, which each call advances by a
 // microsecond.
 type fakeTime struct {
 	host   uint64 // ns
-	ahead  uint64 // kvmclock's
+	ahead  uint64 // how far kvmclock is ahead of host
 	pit    kvm.PIT
 	calls  []string
 	broken string // the call that fails
 
-	// Of Linux before 5.16: what a write of a counter is compared with.
+	// Linux before 5.16 compares a counter write with these.
 	written, writtenAt, offset uint64
 }
 
-// fakeTimeCPU is one of its vCPUs.
+// fakeTimeCPU is a vCPU of a fakeTime.
 type fakeTimeCPU struct {
 	vm       *fakeTime
 	offset   uint64
@@ -42,7 +42,7 @@ type fakeTimeCPU struct {
 	old      bool   // no offsets
 	fixed    bool   // offsets do nothing
 	loose    bool   // the host's counter is unstable
-	left     uint64 // then: its own when it last left the guest
+	left     uint64 // if loose: its counter when it last left the guest
 	id       int
 }
 
@@ -144,7 +144,7 @@ func (c *fakeTimeCPU) writeTSC(v uint64) {
 	f.written, f.writtenAt = v, f.host
 }
 
-// newFakeTime returns a machine of two vCPUs that has run for an hour.
+// newFakeTime returns a machine with two vCPUs that has run for an hour.
 func newFakeTime(change func(*fakeTimeCPU)) (*fakeTime, []*fakeTimeCPU, []timeCPU) {
 	f := &fakeTime{host: 100 * 3600 * 1e9}
 	f.ahead, f.offset = -f.host+3600e9, -f.tsc()+cycles(3600e9, fakeKHz)
@@ -161,7 +161,7 @@ func newFakeTime(change func(*fakeTimeCPU)) (*fakeTime, []*fakeTimeCPU, []timeCP
 	return f, fakes, cpus
 }
 
-// here has no vCPU's thread.
+// here runs f on the caller's thread, not a vCPU's.
 func here(_ int, f func() error) error { return f() }
 
 func freezeFake(t *testing.T, f *fakeTime, cpus []timeCPU) *guestTime {
@@ -188,7 +188,7 @@ func freezeFake(t *testing.T, f *fakeTime, cpus []timeCPU) *guestTime {
 	return saved
 }
 
-// TestTimeElsewhere: a guest's time means the same where the host's is another.
+// TestTimeElsewhere: a guest's saved time means the same on a host with another time.
 func TestTimeElsewhere(t *testing.T) {
 	f, fakes, cpus := newFakeTime(nil)
 	fakes[0].setLVT(timerTSCDeadline, 0)
@@ -212,8 +212,8 @@ func TestTimeElsewhere(t *testing.T) {
 	}
 }
 
-// TestTimeHeld: clocks and counters go on from where they were, each from its own
-// place, and keep their distance, on every kind of KVM and for short pauses as for long ones.
+// TestTimeHeld: each clock and counter continues from its own value, and they keep
+// their distance, on every kind of KVM and for both short and long pauses.
 func TestTimeHeld(t *testing.T) {
 	for name, change := range map[string]func(*fakeTimeCPU){
 		"offsets": nil,
@@ -233,7 +233,7 @@ func TestTimeHeld(t *testing.T) {
 				if err := s.restore(f, cpus, here); err != nil {
 					t.Fatal(err)
 				}
-				const most = uint64(100 * time.Microsecond) // of the calls themselves
+				const most = uint64(100 * time.Microsecond) // for the calls themselves
 				now := f.host + f.ahead
 				if now < clock || now-clock > most {
 					t.Errorf("kvmclock went on by %v", time.Duration(now-clock))
@@ -252,12 +252,12 @@ func TestTimeHeld(t *testing.T) {
 	}
 }
 
-// TestTimeLoose: where counters stand while their vCPUs are idle, they go on together
-// and none from before what any has shown.
+// TestTimeLoose: where counters stop while their vCPUs are idle, they continue together,
+// and none from before a value that any of them has shown.
 func TestTimeLoose(t *testing.T) {
 	f, fakes, cpus := newFakeTime(nil)
 	for i, c := range fakes {
-		c.left = c.counter() - uint64(2-i)*3*fakeKHz*1000 // one was idle for 6 s, the other for 3
+		c.left = c.counter() - uint64(2-i)*3*fakeKHz*1000 // idle for 6 s and for 3 s
 		c.loose = true
 	}
 	latest := fakes[1].left
@@ -276,20 +276,20 @@ func TestTimeLoose(t *testing.T) {
 	}
 }
 
-// setLVT puts a timer's registers into a local APIC.
+// setLVT sets the timer registers of a local APIC.
 func (c *fakeTimeCPU) setLVT(mode, current uint32) {
 	binary.LittleEndian.PutUint32(c.lapic[apicLVTTimer:], mode|0xec)
 	binary.LittleEndian.PutUint32(c.lapic[apicCurrentCount:], current)
 }
 
-// TestTimers: a timer has as much left as it had, and an interrupt that came while
-// the guest was paused is there.
+// TestTimers: a timer keeps its remaining time, and an interrupt that arrived while
+// the guest was paused is not lost.
 func TestTimers(t *testing.T) {
 	const oneShot, periodic, irr = 0, 1 << 17, 0x200
 	for name, test := range map[string]struct {
 		mode, current uint32
 		deadline      uint64
-		set           string // the call that starts it, if any
+		set           string // the call that starts the timer, if any
 	}{
 		"deadline":         {timerTSCDeadline, 0, 777, "SetDeadline 0"},
 		"no deadline":      {timerTSCDeadline, 0, 0, ""},
@@ -330,8 +330,8 @@ func TestTimers(t *testing.T) {
 	}
 }
 
-// TestTimeOrder: a deadline is one of the vCPU's counter, so it comes after that, and
-// that after kvmclock, which says how far it has to go.
+// TestTimeOrder: a deadline is a value of the vCPU's counter, so it is set after the
+// counter. The counter is set after kvmclock, which tells how far it must advance.
 func TestTimeOrder(t *testing.T) {
 	f, fakes, cpus := newFakeTime(nil)
 	for _, c := range fakes {
@@ -355,7 +355,7 @@ func TestTimeOrder(t *testing.T) {
 	}
 }
 
-// TestTimeRunsOn: a KVM that can not hold all says so, and what it can is held.
+// TestTimeRunsOn: a KVM that cannot hold every clock says so, and holds those it can.
 func TestTimeRunsOn(t *testing.T) {
 	f, fakes, cpus := newFakeTime(func(c *fakeTimeCPU) { c.fixed = true })
 	fakes[0].setLVT(timerTSCDeadline, 0)
@@ -373,18 +373,18 @@ func TestTimeRunsOn(t *testing.T) {
 	if slices.Contains(f.calls, "SetDeadline 0") {
 		t.Error("a deadline that the counter has passed is set again")
 	}
-	// Without kvmclock nothing may be held, or two clocks would differ.
+	// Without kvmclock nothing may be held, or two clocks would disagree.
 	f, _, cpus = newFakeTime(nil)
 	f.broken = "SetClock"
 	s = freezeFake(t, f, cpus)
 	f.calls = nil
-	// But its watchdogs are told that it was stopped.
+	// But the guest's watchdogs are told that it was stopped.
 	if err := s.restore(f, cpus, here); err == nil || !slices.Equal(f.calls, []string{"SetClock", "KVMClockCtrl", "KVMClockCtrl"}) {
 		t.Errorf("restore: %v, %q", err, f.calls)
 	}
 }
 
-// busyTransport is a device that the host does not let go of for so long.
+// busyTransport is a device that the host keeps busy for limit.
 type busyTransport struct{ limit time.Duration }
 
 func (busyTransport) Release()                  {}
@@ -396,7 +396,7 @@ func (b busyTransport) Pause(time.Duration) error {
 	return errors.New("busy")
 }
 
-// TestTimeOfFailedPause: a pause that fails took no time of the guest's either.
+// TestTimeOfFailedPause: a failed pause takes no guest time either.
 func TestTimeOfFailedPause(t *testing.T) {
 	m, err := New(payloadConfig(t, payload.Spin()))
 	if err != nil {
@@ -431,7 +431,7 @@ func TestPIT(t *testing.T) {
 	for name, test := range map[string]struct {
 		channel kvm.PITChannel
 		left    uint32
-		short   bool // is it set after 1 ms?
+		short   bool // must it be set after 1 ms?
 		long    bool // after a second?
 	}{
 		"counts down":  {channel(0, 50000, 100*second-second/100), 50000 - 11931, true, true},

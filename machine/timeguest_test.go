@@ -13,15 +13,15 @@ import (
 	"vmm/test/allow"
 )
 
-// Where a payload that tells the time has its record, and what is in it.
+// Addresses of the time payload's record and its fields.
 const (
 	clockPage = 0x100_0000 // struct pvclock_vcpu_time_info, as KVM writes it
 	record    = 0x100_1000
 
 	recTSC      = record
 	recClock    = record + 8
-	recVersion  = record + 40 // of the page, before all
-	recVersion2 = record + 44 // and after
+	recVersion  = record + 40 // of the page, before the others
+	recVersion2 = record + 44 // and after them
 	recCount    = record + 48 // current count of the timer
 	recIRR      = record + 52 // the word with timerVector
 	recDeadline = record + 56
@@ -36,10 +36,10 @@ const (
 	apicDivide  = apic + 0x3e0
 	timerVector = 0xec
 
-	countNs = 128 // of the divider's setting below, as the timer's bus has 1 GHz
+	countNs = 128 // for the divider set below, as the timer's bus runs at 1 GHz
 )
 
-// tellTime is a payload that sets the timer up and then tells the time for ever.
+// tellTime is a payload that sets up the timer and then prints the time forever.
 func tellTime(timer ...[]byte) []byte {
 	const systemTime = 0x4b56_4d01 // MSR_KVM_SYSTEM_TIME_NEW
 	return payload.Code(
@@ -65,7 +65,7 @@ type told struct {
 	clock, tscNs  uint64 // kvmclock, and tsc as KVM counts it, in ns; 0 if KVM was just writing it
 	count         uint32
 	expired       bool
-	came          time.Time // here
+	came          time.Time // arrival time on the host
 }
 
 func decodeTold(b []byte) told {
@@ -92,7 +92,7 @@ func decodeTold(b []byte) told {
 	return t
 }
 
-// listener takes what such a payload prints.
+// listener collects what a tellTime payload prints.
 type listener struct {
 	mu   sync.Mutex
 	part []byte // guarded by mu
@@ -111,7 +111,7 @@ func (l *listener) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// after waits for a record that says what f wants, and returns all from the n-th on.
+// after waits for a record that satisfies f, and returns all from the n-th on.
 func (l *listener) after(t *testing.T, n int, f func(told) bool) []told {
 	t.Helper()
 	for deadline := time.Now().Add(allow.Time(30 * time.Second)); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
@@ -128,12 +128,12 @@ func (l *listener) after(t *testing.T, n int, f func(told) bool) []told {
 	return nil
 }
 
-// TestTimeInPause: to a guest that was paused no time has passed, by any of its clocks,
-// and its timer has as much left as it had.
+// TestTimeInPause: no time passes for a paused guest by any of its clocks, and its
+// timer keeps its remaining time.
 func TestTimeInPause(t *testing.T) {
 	needKVM(t)
-	const deadline = 1 << 30 // cycles, for a third of a second at least
-	// A KVM without VT-x and AMD-V has no time-stamp counter but the host's.
+	const deadline = 1 << 30 // in cycles: at least a third of a second
+	// A KVM without VT-x and AMD-V has only the host's time-stamp counter.
 	flag, _ := machine.HardwareFlag(machine.CPUInfo)
 	for name, timer := range map[string][]byte{
 		"one-shot": payload.Code(payload.StoreFar32(apicTimer, 1<<16|timerVector), payload.StoreFar32(apicInitial, 0x7fff_ffff)),
@@ -141,7 +141,7 @@ func TestTimeInPause(t *testing.T) {
 		"deadline": payload.Code(payload.StoreFar32(apicTimer, 2<<17|timerVector), payload.Deadline(deadline, recDeadline)),
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel() // so that the pauses are
+			t.Parallel() // so that the pauses run in parallel
 			if name == "deadline" && flag == "" {
 				t.Skip("a deadline is one of the counter, which runs on here")
 			}
@@ -163,7 +163,7 @@ func TestTimeInPause(t *testing.T) {
 			}
 			check("the counter", time.Duration(after.tscNs-before.tscNs))
 			if clock, _ := os.ReadFile("/sys/devices/system/clocksource/clocksource0/current_clocksource"); string(clock) == "tsc\n" {
-				// On other hosts KVM has the counter catch up, now and then.
+				// On other hosts KVM lets the counter catch up now and then.
 				if d := time.Duration(after.clock-after.tscNs) - time.Duration(before.clock-before.tscNs); d.Abs() > 100*time.Microsecond {
 					t.Errorf("kvmclock and the counter have moved apart by %v", d)
 				}
@@ -175,10 +175,10 @@ func TestTimeInPause(t *testing.T) {
 	}
 }
 
-// aroundPause runs c, whose output is l's, and pauses it. It returns the last record
-// from before and the first, of number n or later, from after, and for how long the guest may
-// have run between them, with three quarters of the pause for the way from there to here, which
-// a busy host makes long.
+// aroundPause runs c, whose output goes to l, and pauses it. It returns the last record
+// from before the pause, and the first from after it, which has number n or later. ran is
+// how long the guest may have run between them. It allows three quarters of the pause for
+// records to arrive, which a busy host delays.
 func aroundPause(t *testing.T, c machine.Config, l *listener) (n int, before, after told, ran time.Duration) {
 	pause := 2 * time.Second
 	if os.Getenv("VMM_LAB") != "" {
@@ -206,14 +206,14 @@ func aroundPause(t *testing.T, c machine.Config, l *listener) (n int, before, af
 	if err := m.Resume(); err != nil {
 		t.Fatal(err)
 	}
-	// The first may have been under way.
+	// The first record may have been in transit.
 	list := l.after(t, n+1, func(r told) bool { return r.clock != 0 })
 	after = list[len(list)-1]
 	return n, before, after, after.came.Sub(before.came) - paused + pause*3/4
 }
 
-// checkDeadline: the timer expired when the guest's counter had come to it, and not
-// before, although it was long over by the host's.
+// checkDeadline checks that the timer expired when the guest's counter reached the
+// deadline and not before, although the host's counter had long passed it.
 func checkDeadline(t *testing.T, l *listener, n int, before told) {
 	t.Helper()
 	if before.expired {

@@ -42,7 +42,7 @@ func (f *fakeCPU) Kick() {
 	}
 }
 
-// recorder is a device that remembers its accesses.
+// recorder is a device that records its accesses.
 type recorder struct {
 	mu     sync.Mutex
 	writes []string
@@ -92,7 +92,7 @@ func write(data string) func() (kvm.Exit, error) {
 	}
 }
 
-// TestLoopPause: between pause and resume nothing runs, and calls still do.
+// TestLoopPause: between pause and resume the vCPU does not run, but calls still do.
 func TestLoopPause(t *testing.T) {
 	v, r, end := start(t, write("x"))
 	for range 200 {
@@ -120,7 +120,7 @@ func TestLoopPause(t *testing.T) {
 	}
 }
 
-// TestLoopEnded: calls to a loop that has ended, or ends meanwhile, return.
+// TestLoopEnded: calls to a loop that has ended, or that ends meanwhile, return.
 func TestLoopEnded(t *testing.T) {
 	for range 100 {
 		v, _, end := start(t, func() (kvm.Exit, error) { return kvm.Exit{Reason: kvm.ExitShutdown}, nil })

@@ -11,7 +11,7 @@ import (
 func TestVsockConfig(t *testing.T) {
 	for _, test := range []struct {
 		vsock *Vsock
-		err   string // part of it; "" for none
+		err   string // part of the error; "" means none
 	}{
 		{nil, ""},
 		{&Vsock{Path: "a"}, ""},
