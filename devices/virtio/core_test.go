@@ -16,11 +16,11 @@ import (
 	"vmm/mem"
 )
 
-// TestConformance: the suite, with a device that takes its time.
+// TestConformance runs the suite with a slow device.
 func TestConformance(t *testing.T) { virtiotest.Run(t, virtiotest.EchoTarget()) }
 
 // TestStartFails: a device whose host resource is gone needs a reset, and works
-// when that is back.
+// once the resource is back.
 func TestStartFails(t *testing.T) {
 	for _, kind := range []virtiotest.Kind{virtiotest.MSIX, virtiotest.INTx, virtiotest.MMIO} {
 		t.Run(kind.String(), func(t *testing.T) {
@@ -51,7 +51,7 @@ func TestStartFails(t *testing.T) {
 	}
 }
 
-// TestHost: a device wakes its queues, and tells of its configuration.
+// TestHost: a device wakes its queues, and reports changes of its configuration.
 func TestHost(t *testing.T) {
 	for _, kind := range []virtiotest.Kind{virtiotest.MSIX, virtiotest.INTx, virtiotest.MMIO} {
 		b := virtiotest.NewBoard(t, nil)
@@ -60,7 +60,7 @@ func TestHost(t *testing.T) {
 		d.Start(virtiotest.Setup{})
 		q := d.Queues[0]
 		q.Submit(virtiotest.EchoTarget().Request(0, 1))
-		e.Host.Wake(0) // in place of the driver
+		e.Host.Wake(0) // instead of the driver
 		q.Poll(1)
 		was := d.Get(virtiotest.Generation)
 		before := d.ConfigSignals().Count()
@@ -82,8 +82,8 @@ func TestHost(t *testing.T) {
 	}
 }
 
-// changeUnmastered has the configuration change while bus mastering is off: the pin
-// tells at once, for it is no memory request, and a message waits.
+// changeUnmastered changes the configuration while bus mastering is off. The pin is
+// raised at once, because it is not a memory request. A message waits.
 func changeUnmastered(t *testing.T, d *virtiotest.Driver, e *virtiotest.Echo, kind virtiotest.Kind) {
 	d.BusMaster(false)
 	before := d.ConfigSignals().Count()
@@ -97,8 +97,7 @@ func changeUnmastered(t *testing.T, d *virtiotest.Driver, e *virtiotest.Echo, ki
 	}
 }
 
-// TestLog: a broken device is one line in the log, however often its driver
-// tries.
+// TestLog: a broken device logs one line, however often its driver tries.
 func TestLog(t *testing.T) {
 	var text bytes.Buffer
 	var log = slog.New(slog.NewTextHandler(&text, nil))
@@ -128,7 +127,7 @@ type irq struct{}
 
 func (*irq) Signal() {}
 
-// bells are doorbells: who rings where. Some addresses are refused.
+// bells records the doorbells and their addresses. It may refuse more.
 type bells struct {
 	mu     sync.Mutex
 	at     map[virtio.Bell]*eventfd.FD
@@ -158,7 +157,7 @@ func (b *bells) Deassign(e *eventfd.FD, at virtio.Bell) error {
 	return nil
 }
 
-// TestMMIODoorbells: one a queue, by value.
+// TestMMIODoorbells: one for each queue, by value.
 func TestMMIODoorbells(t *testing.T) {
 	m := mem.New(mem.Region{Base: 0, Bytes: make([]byte, mem.PageSize)})
 	b := &bells{at: map[virtio.Bell]*eventfd.FD{}}
@@ -177,8 +176,8 @@ func TestMMIODoorbells(t *testing.T) {
 	}
 }
 
-// TestPCIDoorbells: one a queue by place, and one by value at a port. They follow
-// the BARs. A host without any is no obstacle.
+// TestPCIDoorbells: one for each queue by address, and one by value at a port. They
+// follow the BARs. A host that refuses doorbells is no obstacle.
 func TestPCIDoorbells(t *testing.T) {
 	m := mem.New(mem.Region{Base: 0, Bytes: make([]byte, mem.PageSize)})
 	b := &bells{at: map[virtio.Bell]*eventfd.FD{}}

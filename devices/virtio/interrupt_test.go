@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// lengthy is a device whose requests may take long.
+// lengthy is a device with requests that may take long.
 type lengthy struct {
 	null
 	mu   sync.Mutex
 	rung bool          // guarded by mu
-	told chan struct{} // something came; has room for all
+	told chan struct{} // sent to on each call; has room for all
 }
 
 func (l *lengthy) Interrupt() { l.ring(true) }
@@ -25,7 +25,7 @@ func (l *lengthy) ring(on bool) {
 	l.told <- struct{}{}
 }
 
-// wait waits until the device is interrupted, or is not.
+// wait waits until the device is interrupted, or no longer is.
 func (l *lengthy) wait(t *testing.T, what string, want bool) {
 	t.Helper()
 	for timeout := time.After(deadline); ; {
@@ -43,15 +43,15 @@ func (l *lengthy) wait(t *testing.T, what string, want bool) {
 	}
 }
 
-// TestInterrupt: requests that take long are ended early by whoever stops the
-// device, and not for ever, even if that takes too long.
+// TestInterrupt: stopping the device interrupts long requests. The interruption ends
+// with a resume, even after a pause that timed out.
 func TestInterrupt(t *testing.T) {
 	l := &lengthy{told: make(chan struct{}, 1000)}
 	d := newMMIO(t, l)
 	l.Interrupt()
 	d.up()
 	l.wait(t, "start", false)
-	d.ops.Lock() // as if a queue's reset waited for such a request
+	d.ops.Lock() // as if the reset of a queue waited for such a request
 	var timeout *TimeoutError
 	if err := d.Pause(time.Millisecond); !errors.As(err, &timeout) {
 		t.Fatalf("pause: %v", err)

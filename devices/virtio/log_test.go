@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestLogBounded: a driver that breaks the device over and over has one line.
+// TestLogBounded: a driver that breaks the device over and over causes one log line.
 func TestLogBounded(t *testing.T) {
 	var log bytes.Buffer
 	c, err := newCore(null{}, Config{Log: slog.New(slog.NewTextHandler(&log, nil))})

@@ -53,8 +53,8 @@ func newMMIO(t *testing.T, dev Device) *MMIO {
 
 var deadline = allow.Time(5 * time.Second)
 
-// set writes registers in pairs of offset and value, without waiting for what
-// they begin.
+// set writes registers, in pairs of offset and value. It does not wait for the
+// operations that they begin.
 func (t *MMIO) set(pairs ...uint32) (last <-chan struct{}) {
 	for i := 0; i < len(pairs); i += 2 {
 		last = t.write(uint64(pairs[i]), pairs[i+1])
@@ -94,8 +94,8 @@ func ended(t *testing.T, what string, c <-chan struct{}) {
 	}
 }
 
-// TestPauseEndsReset: what the driver had begun to reset when Pause came is
-// reset in what is saved, whoever of the two is first.
+// TestPauseEndsReset: a reset that the driver began before Pause is complete in the
+// saved state, whichever of the two is first.
 func TestPauseEndsReset(t *testing.T) {
 	for range 50 {
 		d := newNull(t)
@@ -133,8 +133,8 @@ func TestPauseEndsReset(t *testing.T) {
 	}
 }
 
-// TestLateRingReset: a queue's reset that comes to its turn after that of the
-// device leaves alone what the driver has set up since.
+// TestLateRingReset: a queue reset whose turn comes after a device reset does not
+// affect what the driver has set up since.
 func TestLateRingReset(t *testing.T) {
 	for range 100 {
 		d := newNull(t)
@@ -161,9 +161,8 @@ func TestLateRingReset(t *testing.T) {
 	}
 }
 
-// TestResumeOvertakesPause: a Pause that has failed before its turn has come
-// does not stop a device that was resumed, nor does a Resume that is late start
-// one that is paused again.
+// TestResumeOvertakesPause: a Pause that failed before its turn came does not stop a
+// device that was resumed. A late Resume does not start a device that is paused again.
 func TestResumeOvertakesPause(t *testing.T) {
 	for range 20 {
 		idle := runtime.NumGoroutine()
@@ -195,7 +194,7 @@ func TestResumeOvertakesPause(t *testing.T) {
 // slow is a null whose Stop takes a while.
 type slow struct {
 	null
-	stops chan chan struct{} // Stop sends what it then waits for
+	stops chan chan struct{} // Stop sends a channel, and waits until it is closed
 }
 
 func (s slow) Stop() {
@@ -204,8 +203,8 @@ func (s slow) Stop() {
 	<-c
 }
 
-// TestEnableWhileStopping: after a Pause that failed the guest runs on while the
-// device still stops. A queue that it enables meanwhile is served afterwards.
+// TestEnableWhileStopping: after a failed Pause the guest continues while the device
+// still stops. A queue that it enables meanwhile is served afterwards.
 func TestEnableWhileStopping(t *testing.T) {
 	s := slow{stops: make(chan chan struct{})}
 	d := newMMIO(t, s)
@@ -228,11 +227,11 @@ func TestEnableWhileStopping(t *testing.T) {
 			t.Fatal("timeout: the device does not serve all queues")
 		}
 	}
-	go func() { close(<-s.stops) }() // that of Close
+	go func() { close(<-s.stops) }() // the Stop of Close
 }
 
-// settle waits until no more goroutines than n run: all have had their turn
-// that waited for ops.
+// settle waits until at most n goroutines run: all that waited for ops have had their
+// turn.
 func settle(t *testing.T, n int) {
 	t.Helper()
 	for end := time.Now().Add(deadline); runtime.NumGoroutine() > n; runtime.Gosched() {
@@ -248,7 +247,7 @@ func (t *MMIO) serving() bool {
 	return t.alive && t.runs[0] != nil && t.runs[1] != nil
 }
 
-// TestLoadRefuses: what would start with features that were not offered.
+// TestLoadRefuses: Load refuses bad states, and features that were not offered.
 func TestLoadRefuses(t *testing.T) {
 	for _, state := range []string{
 		``, `{}`, `[]`, `{"Core":{}}`, `{"Core":{"Registers":{"Queues":[{"Size":8}]}}}`,

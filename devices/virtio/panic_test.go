@@ -11,8 +11,8 @@ import (
 	"vmm/test/allow"
 )
 
-// faulty is an Echo that has a bug with a request in its hands: on the goroutine of
-// the queue, or on one of its own.
+// faulty is an Echo that panics while it holds a request: on the queue's goroutine, or
+// on one of its own.
 type faulty struct {
 	*virtiotest.Echo
 	work   *task.Group
@@ -34,8 +34,8 @@ func (f faulty) Stop() {
 	f.Echo.Stop()
 }
 
-// TestPanic: who owns the device is told of a bug on any of its goroutines, and the
-// request that nobody answers any more does not keep the device from being closed.
+// TestPanic: the owner of the device is told of a panic on any of its goroutines. The
+// request that is never answered does not keep the device from being closed.
 func TestPanic(t *testing.T) {
 	for _, worker := range []bool{false, true} {
 		told, broken := make(chan *task.PanicError, 1), make(chan struct{})

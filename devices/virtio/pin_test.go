@@ -10,7 +10,7 @@ import (
 	"vmm/mem"
 )
 
-// wire is an interrupt line that knows its level, and how often it rose.
+// wire is an interrupt line that records its level, and how often it rose.
 type wire struct {
 	mu    sync.Mutex
 	high  bool
@@ -32,8 +32,8 @@ func (w *wire) get() (high bool, rises int) {
 	return w.high, w.rises
 }
 
-// onWire returns a device whose interrupt is a wire, and what reads and writes its
-// registers.
+// onWire returns a device whose interrupt is a wire, and functions that read and write
+// its registers.
 func onWire(t *testing.T) (*virtio.MMIO, *virtiotest.Echo, *wire, func(off uint64) uint32, func(off uint64, v uint32)) {
 	t.Helper()
 	w, e := new(wire), virtiotest.NewEcho()
@@ -67,12 +67,12 @@ func bringUp(write func(off uint64, v uint32)) {
 	}
 }
 
-// TestLine: the line is high while the status is not 0, and rises again for what was
-// not acknowledged with the rest.
+// TestLine: the line is high while the interrupt status is not 0. It rises again for
+// bits that an acknowledgement left set.
 func TestLine(t *testing.T) {
 	d, e, w, read, write := onWire(t)
 	bringUp(write)
-	broken := func() { write(0x30, 0); write(0x38, 3); write(0x44, 1) } // a split ring of three
+	broken := func() { write(0x30, 0); write(0x38, 3); write(0x44, 1) } // a split ring of size three
 	for _, step := range []struct {
 		name  string
 		do    func()
@@ -104,7 +104,7 @@ func TestLine(t *testing.T) {
 	}
 }
 
-// TestLineLeft: of two kinds of events one is acknowledged.
+// TestLineLeft: the driver acknowledges one of two kinds of events.
 func TestLineLeft(t *testing.T) {
 	d, _, w, read, write := onWire(t)
 	state, err := d.Save()
@@ -127,8 +127,8 @@ func TestLineLeft(t *testing.T) {
 	}
 }
 
-// TestLineRace: events come while the driver acknowledges; whatever the order, the
-// line says what the status says.
+// TestLineRace: events come while the driver acknowledges. In any order, the line
+// matches the status.
 func TestLineRace(t *testing.T) {
 	_, e, w, read, write := onWire(t)
 	bringUp(write)

@@ -8,8 +8,8 @@ import (
 	"vmm/mem"
 )
 
-// TestPortWrites: what arrives as an exit rings for just the writes that a
-// doorbell takes: the number of a queue, in 16 bits, at the first port.
+// TestPortWrites: a write that arrives as an exit rings only if a doorbell would take
+// it: the number of a queue, in 16 bits, at the first port.
 func TestPortWrites(t *testing.T) {
 	m := mem.New(mem.Region{Base: 0, Bytes: make([]byte, 0x1000)})
 	d, err := NewPCI(null{}, 0, Config{Mem: m})
@@ -32,7 +32,7 @@ func TestPortWrites(t *testing.T) {
 	for _, test := range []struct {
 		off   uint64
 		p     string
-		queue int // that is rung, -1 none
+		queue int // the queue that is rung, -1: none
 	}{
 		{0, "\x00\x00", 0}, {0, "\x01\x00", 1}, {0, "\x02\x00", -1}, {0, "\x00\x01", -1}, {0, "\xff\xff", -1},
 		{0, "", -1}, {0, "\x00", -1}, {0, "\x00\x00\x00", -1}, {0, "\x00\x00\x00\x00", -1}, {0, "\x01\x00\x00\x00", -1},

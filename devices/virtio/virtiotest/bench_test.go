@@ -70,9 +70,9 @@ func BenchmarkRequest(b *testing.B) {
 	}
 }
 
-// BenchmarkWake compares what serves a queue: a goroutine on Go's poller, and a
-// thread that blocks in read(2). The other side is a thread as a vCPU's is: it
-// blocks in the kernel until the answer comes, as it would for an interrupt.
+// BenchmarkWake compares two ways to serve a queue: a goroutine on Go's poller, and a
+// thread that blocks in read(2). The other side is a thread like a vCPU's: it blocks in
+// the kernel until the answer comes, as it would for an interrupt.
 func BenchmarkWake(b *testing.B) {
 	b.Run("poller", func(b *testing.B) {
 		kick, err := eventfd.New()
@@ -92,7 +92,7 @@ func BenchmarkWake(b *testing.B) {
 			b.Fatal(err)
 		}
 		vcpu(b, kick, func(answer func()) {
-			runtime.LockOSThread() // and it ends with the goroutine
+			runtime.LockOSThread() // the thread ends with the goroutine
 			for read(kick) == 1 {
 				answer()
 			}
@@ -101,7 +101,7 @@ func BenchmarkWake(b *testing.B) {
 	})
 }
 
-// vcpu has serve answer b.N kicks.
+// vcpu makes serve answer b.N kicks.
 func vcpu(b *testing.B, kick int, serve func(answer func()), stop func()) {
 	irq, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 	if err != nil {

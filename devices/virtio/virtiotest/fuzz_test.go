@@ -8,7 +8,7 @@ import (
 	"vmm/mem"
 )
 
-// secret is RAM that no input can name but by guessing 64 bits.
+// secret is RAM that no input can name except by guessing 64 bits.
 const secret = mem.Addr(0x5a5a_a5a5_5a5a_0000)
 
 // A fuzzer plays an input: each byte chooses what a bad guest does next.
@@ -26,7 +26,7 @@ func (f *fuzzer) byte() byte {
 	return b
 }
 
-// value is often one that means something.
+// value returns a value, often a meaningful one.
 func (f *fuzzer) value() uint32 {
 	switch b := f.byte(); b % 8 {
 	case 0:
@@ -71,7 +71,7 @@ func (f *fuzzer) step() {
 				continue
 			}
 			d.Set(Status, 11)
-			for _, q := range d.Queues { // as place, with nothing expected
+			for _, q := range d.Queues { // like place, but expects nothing
 				d.Set(QueueSelect, uint32(q.index))
 				d.Set(QueueSize, uint32(q.Layout.Size))
 				q.set(QueueDesc, q.Layout.Desc)
@@ -80,7 +80,7 @@ func (f *fuzzer) step() {
 				d.Set(QueueEnable, 1)
 			}
 		}
-	case 4: // what is in a ring
+	case 4: // the content of a ring
 		a := lowBase + mem.Addr(f.byte())<<3
 		w, err := d.Board.RAM.Words(a, 2)
 		if err == nil {
@@ -101,7 +101,7 @@ func (f *fuzzer) step() {
 	}
 }
 
-// notify kicks a queue, in any way that there is.
+// notify kicks a queue, in any of the possible ways.
 func (f *fuzzer) notify(b byte) {
 	if p, ok := f.d.access.(*pciAccess); ok {
 		p.bell = p.bells[b>>2&1]
@@ -109,9 +109,9 @@ func (f *fuzzer) notify(b byte) {
 	f.d.notify(int(b & 3))
 }
 
-// FuzzTransport: whatever a guest does to a device's registers and rings, there
-// is no panic, a reset ends, RAM that it does not know is not written, and the
-// device works afterwards.
+// FuzzTransport: whatever a guest does to a device's registers and rings, nothing
+// panics, a reset ends, RAM unknown to the guest is not written, and the device works
+// afterwards.
 func FuzzTransport(f *testing.F) {
 	for kind := range byte(3) {
 		f.Add([]byte{kind})

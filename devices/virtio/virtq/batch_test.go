@@ -7,8 +7,8 @@ import (
 	"vmm/devices/virtio/virtq"
 )
 
-// TestPushAll: the driver sees all chains of a batch or none, in their order,
-// through many laps, and is interrupted once.
+// TestPushAll: the driver sees all chains of a batch or none, in order, through many
+// laps, and is interrupted once.
 func TestPushAll(t *testing.T) {
 	forAll(t, func(t *testing.T, f virtq.Format) {
 		r := newRig(t, f, 16)
@@ -38,7 +38,7 @@ func TestPushAll(t *testing.T) {
 	})
 }
 
-// TestPushNothing: an empty batch is no push.
+// TestPushNothing: an empty batch does not count as a push.
 func TestPushNothing(t *testing.T) {
 	r := newRig(t, virtq.Format{Packed: true}, 4)
 	r.d.listen(0)
@@ -48,14 +48,14 @@ func TestPushNothing(t *testing.T) {
 	}
 }
 
-// TestUnpop: what is put back comes again, first, and counts for nothing
-// meanwhile, whatever was pushed before and however chains are cut.
+// TestUnpop: a chain that is put back is the next to be popped. Until then it does not
+// count, whatever was pushed before and however chains are cut.
 func TestUnpop(t *testing.T) {
 	forAll(t, func(t *testing.T, f virtq.Format) {
 		for _, size := range []uint16{4, 16} {
 			r := newRig(t, f, size)
 			rnd := rand.New(rand.NewPCG(1, uint64(size)))
-			var added, popped []uint16 // ids in the ring's order: not popped; popped and not pushed
+			var added, popped []uint16 // ids in ring order: not popped; popped and not pushed
 			var chains []*virtq.Chain
 			for range 5000 {
 				switch rnd.IntN(4) {
@@ -73,7 +73,7 @@ func TestUnpop(t *testing.T) {
 						added = append([]uint16{popped[last]}, added...)
 						chains, popped = chains[:last], popped[:last]
 					}
-				case 3: // in the ring's order: those behind can still be put back
+				case 3: // in ring order: the chains behind it can still be put back
 					if len(chains) > 0 {
 						r.q.Push(chains[0], 0)
 						r.wantUsed(popped[0], 0)
@@ -84,7 +84,7 @@ func TestUnpop(t *testing.T) {
 			for i := range chains {
 				r.q.Unpop(chains[len(chains)-1-i])
 			}
-			// A queue that goes on from here has the same chains.
+			// A queue that continues from here has the same chains.
 			r.start(r.stop())
 			for _, id := range append(popped, added...) {
 				r.q.Push(r.pop(), 0)
@@ -95,7 +95,7 @@ func TestUnpop(t *testing.T) {
 	})
 }
 
-// TestUnpopStopped: a chain that is put back is none that a stop waits for.
+// TestUnpopStopped: a stop does not wait for a chain that is put back.
 func TestUnpopStopped(t *testing.T) {
 	forAll(t, func(t *testing.T, f virtq.Format) {
 		r := newRig(t, f, 4)
@@ -114,7 +114,7 @@ func TestUnpopStopped(t *testing.T) {
 	})
 }
 
-// TestUnpopOrder: only the last can be put back, and only once.
+// TestUnpopOrder: only the last chain can be put back, and only once.
 func TestUnpopOrder(t *testing.T) {
 	forAll(t, func(t *testing.T, f virtq.Format) {
 		r := newRig(t, f, 4)

@@ -7,7 +7,7 @@ import (
 	"vmm/devices/virtio/virtq"
 )
 
-// lap has batch chains go through the queue once, without a system call.
+// lap passes batch chains through the queue once, without a system call.
 func (r *rig) lap(bufs []buf, chains []*virtq.Chain) {
 	for range chains {
 		r.d.add(bufs)
@@ -26,7 +26,7 @@ func (r *rig) lap(bufs []buf, chains []*virtq.Chain) {
 	}
 }
 
-// request is one of a disk: a header, data, a status.
+// request is a disk request: a header, data, a status.
 var request = []buf{{dataAt, 16, false}, {dataAt + 0x1000, 4096, true}, {dataAt + 16, 1, true}}
 
 func TestNoAllocations(t *testing.T) {

@@ -55,8 +55,8 @@ func TestWrite(t *testing.T) {
 	}
 }
 
-// TestCut cuts chains of random framing: what is cut and what is left are
-// together what was there.
+// TestCut cuts chains of random framing. The cut part and the rest together are the
+// original.
 func TestCut(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for range 2000 {

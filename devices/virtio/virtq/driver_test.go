@@ -10,8 +10,8 @@ import (
 	"vmm/mem"
 )
 
-// A driver is the guest's side of a queue, as Linux does it: correct, and no
-// more than the tests need.
+// A driver is the guest's side of a queue. It follows Linux: correct, and no more than
+// the tests need.
 type driver interface {
 	// add makes a chain available and returns its id, which used returns too.
 	add(bufs []buf) uint16
@@ -21,8 +21,8 @@ type driver interface {
 	kick() bool
 	// used returns the next used chain.
 	used() (id uint16, n uint32, ok bool)
-	// listen asks for an interrupt when n more descriptors of the ring than one
-	// are used; ignore asks for none.
+	// listen asks for an interrupt once n+1 more descriptors of the ring are used;
+	// ignore asks for none.
 	listen(n uint16)
 	ignore()
 	// free returns how many chains of n buffers can be added.
@@ -35,7 +35,7 @@ type buf struct {
 	write bool
 }
 
-// Where everything is in the RAM of tests.
+// The layout of the tests' RAM.
 const (
 	ramBase   = mem.Addr(0x100000)
 	ramSize   = 1 << 20
@@ -116,7 +116,7 @@ func (r *rig) words(a mem.Addr, n int) []uint32 {
 	return w
 }
 
-// add adds a chain that the ring must have room for.
+// add adds a chain. The ring must have room for it.
 func (r *rig) add(bufs ...buf) uint16 {
 	r.Helper()
 	if r.d.free(len(bufs)) == 0 {
@@ -125,7 +125,7 @@ func (r *rig) add(bufs ...buf) uint16 {
 	return r.d.add(bufs)
 }
 
-// pop pops a chain that must be there.
+// pop pops a chain. There must be one.
 func (r *rig) pop() *virtq.Chain {
 	r.Helper()
 	c := r.q.Pop()
@@ -135,7 +135,7 @@ func (r *rig) pop() *virtq.Chain {
 	return c
 }
 
-// empty checks that there is no chain and nothing wrong.
+// empty checks that no chain is available and that the queue is not broken.
 func (r *rig) empty() {
 	r.Helper()
 	if c := r.q.Pop(); c != nil || r.q.Err() != nil {
@@ -143,7 +143,7 @@ func (r *rig) empty() {
 	}
 }
 
-// wantUsed checks what is used next.
+// wantUsed checks the next used chain.
 func (r *rig) wantUsed(id uint16, n uint32) {
 	r.Helper()
 	if gotID, gotN, ok := r.d.used(); !ok || gotID != id || gotN != n {

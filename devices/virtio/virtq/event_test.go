@@ -7,8 +7,8 @@ import (
 	"vmm/devices/virtio/virtq"
 )
 
-// TestKicks: the driver is asked to kick for the first chain after the queue
-// was found empty, and for no other.
+// TestKicks: the queue asks for a kick for the first chain after it was found empty,
+// and for no other.
 func TestKicks(t *testing.T) {
 	forAll(t, func(t *testing.T, f virtq.Format) {
 		r := newRig(t, f, 8)
@@ -53,9 +53,8 @@ func TestKicks(t *testing.T) {
 	})
 }
 
-// TestRecheck: a chain that the driver makes available after the look into the
-// ring, and for which it does not kick because it was not yet asked to, is found
-// by a second look.
+// TestRecheck: the driver adds a chain after the device looked into the ring and before
+// it asked for a kick, so the driver does not kick. A second look finds the chain.
 func TestRecheck(t *testing.T) {
 	forAll(t, func(t *testing.T, f virtq.Format) {
 		r := newRig(t, f, 4)
@@ -79,8 +78,8 @@ func TestRecheck(t *testing.T) {
 	})
 }
 
-// TestCheck: a look at what is available finds what the driver broke, and
-// changes nothing else: not what is popped next, and not whether the driver kicks.
+// TestCheck: Check finds what the driver broke in the available chains. It changes
+// neither what is popped next nor whether the driver kicks.
 func TestCheck(t *testing.T) {
 	forAll(t, func(t *testing.T, f virtq.Format) {
 		r := newRig(t, f, 4)
@@ -92,7 +91,7 @@ func TestCheck(t *testing.T) {
 			if !r.d.kick() {
 				t.Fatalf("lap %d: no kick, though the queue was found empty", lap)
 			}
-			c := r.pop() // asks for none
+			c := r.pop() // asks for no kick
 			r.q.Check()
 			second := r.add(buf{dataAt, 1, false})
 			r.q.Check()
@@ -114,7 +113,7 @@ func TestCheck(t *testing.T) {
 	})
 }
 
-// TestInterrupts: the driver is interrupted for the chain that it says, once.
+// TestInterrupts: the driver is interrupted once, for the chain that it asked for.
 func TestInterrupts(t *testing.T) {
 	forAll(t, func(t *testing.T, f virtq.Format) {
 		for _, size := range []uint16{4, 8} {
@@ -155,9 +154,8 @@ func TestInterrupts(t *testing.T) {
 	})
 }
 
-// TestEventInList: in a packed ring the event may be at any descriptor of a
-// list, not only at the one that is written. From one lap ahead on it is one
-// that has passed.
+// TestEventInList: in a packed ring the event may be at any descriptor of a list, not
+// only at the one that is written. An event one lap ahead or more has passed.
 func TestEventInList(t *testing.T) {
 	r := newRig(t, virtq.Format{Packed: true, EventIdx: true}, 7)
 	bufs := []buf{{dataAt, 1, false}, {dataAt, 1, false}, {dataAt, 1, true}}
@@ -179,7 +177,7 @@ func TestEventInList(t *testing.T) {
 	}
 }
 
-// TestReservedEvent: what a driver may not ask for gets it an interrupt.
+// TestReservedEvent: an event value that is not allowed causes an interrupt.
 func TestReservedEvent(t *testing.T) {
 	for _, test := range []struct {
 		eventIdx bool
@@ -201,8 +199,8 @@ func TestReservedEvent(t *testing.T) {
 	}
 }
 
-// TestNeighbours: avail_event has neighbours that are not ours, and flags stays
-// 0 beside it (§2.7.10.2).
+// TestNeighbours: the device does not write what is next to avail_event, and flags
+// stays 0 (§2.7.10.2).
 func TestNeighbours(t *testing.T) {
 	r := newRig(t, virtq.Format{EventIdx: true}, 4)
 	behind := r.at(deviceAt+4+8*4, 4)

@@ -1,6 +1,6 @@
 package virtq
 
-// BeforeListen has f called whenever the queue was found empty and is about to
+// BeforeListen sets f to be called whenever the queue was found empty and is about to
 // ask the driver for kicks.
 func (q *Queue) BeforeListen(f func()) { q.ring = &hooked{q.ring, f} }
 
@@ -14,8 +14,8 @@ func (h *hooked) listen() bool {
 	return h.ring.listen()
 }
 
-// Pooled returns how many chains are kept for Pop, and for how many buffers
-// their slices have room.
+// Pooled returns how many chains are kept for Pop, and how many buffers their slices
+// can hold.
 func (q *Queue) Pooled() (chains, room int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

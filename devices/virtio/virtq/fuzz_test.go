@@ -10,10 +10,10 @@ import (
 
 const fuzzSize = 2 * mem.PageSize
 
-// FuzzQueue lets the fuzzer be the guest: the image of its RAM, where it puts
-// the queue, and a script of what then happens. Whatever that is, the device
-// does not panic, holds no more chains than the queue has descriptors, and
-// writes to the parts of the ring that are its own only.
+// FuzzQueue lets the fuzzer be the guest: the image of its RAM, the place of the queue,
+// and a script of what then happens. The device must not panic, must not hold more
+// chains than the queue has descriptors, and must write only to its own parts of the
+// ring.
 func FuzzQueue(f *testing.F) {
 	f.Add([]byte{}, []byte{0, 1, 0}, uint16(8), uint8(0), uint16(0), uint16(0x400), uint16(0x800), uint16(0), uint16(0))
 	f.Fuzz(func(t *testing.T, image, script []byte, size uint16, format uint8, desc, driver, device, availState, usedState uint16) {
@@ -43,7 +43,7 @@ type fuzzed struct {
 	held   []*virtq.Chain
 }
 
-// run does what the script says: two bits an operation.
+// run runs the script: two bits an operation.
 func (z *fuzzed) run(script []byte) {
 	for len(script) > 0 {
 		op := script[0]
@@ -121,7 +121,7 @@ func (z *fuzzed) push(i int) {
 	z.sameBut(before, "Push", z.uses)
 }
 
-// signals tells whether a is where we ask for kicks.
+// signals reports whether the device asks for kicks at a.
 func (z *fuzzed) signals(a mem.Addr) bool {
 	device, size := z.layout.Device, mem.Addr(z.layout.Size)
 	if z.packed {
@@ -131,8 +131,8 @@ func (z *fuzzed) signals(a mem.Addr) bool {
 	return a >= device && a < device+4 || a >= event && a < event+2
 }
 
-// uses tells whether a is where we write what is used: the used ring, or len,
-// id and flags of a descriptor.
+// uses reports whether the device writes what is used at a: the used ring, or len, id
+// and flags of a descriptor.
 func (z *fuzzed) uses(a mem.Addr) bool {
 	device, size := z.layout.Device, mem.Addr(z.layout.Size)
 	if z.packed {
@@ -141,7 +141,7 @@ func (z *fuzzed) uses(a mem.Addr) bool {
 	return a >= device && a < device+4+8*size
 }
 
-// sameBut checks that RAM is as before where may does not say otherwise.
+// sameBut checks that RAM is as before except where may allows a change.
 func (z *fuzzed) sameBut(before []byte, what string, may func(mem.Addr) bool) {
 	if bytes.Equal(before, z.ram) {
 		return

@@ -7,8 +7,8 @@ import (
 	"vmm/devices/virtio/virtq"
 )
 
-// TestHold: a held queue stores nothing, whatever is popped and pushed, and gives
-// all of it back when it is released: with one interrupt, and none lost or twice.
+// TestHold: a held queue stores nothing, whatever is popped and pushed. When it is
+// released it stores all, with one interrupt, and nothing is lost or stored twice.
 func TestHold(t *testing.T) {
 	forAll(t, func(t *testing.T, f virtq.Format) {
 		r := newRig(t, f, 8)
@@ -24,7 +24,7 @@ func TestHold(t *testing.T) {
 			r.q.Check()
 			r.q.Push(second, 2)
 			r.q.Push(first, 1)
-			r.q.Hold() // twice is once
+			r.q.Hold() // a second Hold changes nothing
 			if !bytes.Equal(before, r.ram) || r.interrupts.Load() != irqs {
 				t.Fatalf("lap %d: a store or an interrupt while held", lap)
 			}
@@ -42,8 +42,8 @@ func TestHold(t *testing.T) {
 	})
 }
 
-// TestOwed: what a held queue keeps back when it is stopped is given by the one
-// that goes on.
+// TestOwed: chains that a held queue keeps back when it is stopped are returned by the
+// queue that continues from its state.
 func TestOwed(t *testing.T) {
 	forAll(t, func(t *testing.T, f virtq.Format) {
 		r := newRig(t, f, 4)
@@ -73,7 +73,7 @@ func TestOwed(t *testing.T) {
 	})
 }
 
-// TestOwedBad: a foreign list cannot owe more than a ring can have in flight.
+// TestOwedBad: a foreign list cannot owe more chains than a ring can have in flight.
 func TestOwedBad(t *testing.T) {
 	many := make([]virtq.Owed, 5)
 	for i := range many {

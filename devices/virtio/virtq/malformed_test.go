@@ -46,7 +46,7 @@ var malformed = []struct {
 	size uint16 // of the queue
 	f    virtq.Format
 	put  func(g guest)
-	err  string // part of it; "" for what is odd, and harmless
+	err  string // part of it; "" if odd but harmless
 }{
 	{"avail idx jumps", 8, virtq.Format{}, func(g guest) { g.u16(driverAt + 2).Store(9) }, "jumped from 0 to 9"},
 	{"avail idx goes back", 8, virtq.Format{}, func(g guest) { g.u16(driverAt + 2).Store(0xffff) }, "jumped"},
@@ -149,7 +149,7 @@ var malformed = []struct {
 		for i := range 4 {
 			g.pdesc(i, dataAt, 1, 0, next)
 		}
-	}, "in part"}, // what was read in one lap is not available in the next
+	}, "in part"}, // descriptors read in one lap are not available in the next
 	{"packed: list without an end in a ring of one", 1, virtq.Format{Packed: true}, func(g guest) { g.pdesc(0, dataAt, 1, 0, next) }, "in part"},
 	{"packed: indirect, not negotiated", 8, virtq.Format{Packed: true}, func(g guest) { g.pdesc(0, tablesAt, 16, 0, indirect) }, "negotiated"},
 	{"packed: indirect and next", 8, virtq.Format{Packed: true, Indirect: true}, func(g guest) { g.pdesc(0, tablesAt, 16, 0, indirect|next) }, "INDIRECT and NEXT"},
@@ -231,14 +231,14 @@ func TestMalformed(t *testing.T) {
 	t.Logf("%d cases", len(malformed))
 }
 
-// TestInFlight: no driver makes us hold more chains than the queue has
-// descriptors, and those that we hold when it breaks the queue can be pushed.
+// TestInFlight: no driver makes the device hold more chains than the queue has
+// descriptors. Held chains can still be pushed after the driver breaks the queue.
 func TestInFlight(t *testing.T) {
 	for _, packed := range []bool{false, true} {
 		g := guest{newRig(t, virtq.Format{Packed: packed}, 4)}
 		var held []*virtq.Chain
 		for i := range 20 {
-			if packed { // each lap in the slots of the last, which are not used
+			if packed { // each lap in the slots of the last, whose chains are not used yet
 				wrap := uint16(avail)
 				if i/4%2 == 1 {
 					wrap = used
@@ -267,7 +267,7 @@ func TestInFlight(t *testing.T) {
 	}
 }
 
-// TestTooLarge: the bytes of a chain are bounded whatever its descriptors are.
+// TestTooLarge: the size of a chain in bytes is bounded, whatever its descriptors are.
 func TestTooLarge(t *testing.T) {
 	for _, packed := range []bool{false, true} {
 		for _, test := range []struct {
@@ -317,8 +317,8 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
-// TestLongest: a table may be longer than the ring, up to what the device says; what
-// is in the ring may not.
+// TestLongest: an indirect table may be longer than the ring, up to the device's limit.
+// A chain in the ring may not.
 func TestLongest(t *testing.T) {
 	for _, packed := range []bool{false, true} {
 		for _, test := range []struct {
@@ -360,7 +360,7 @@ func TestLongest(t *testing.T) {
 	}
 }
 
-// TestLongChain: a chain has a limit also in a queue that is larger.
+// TestLongChain: a chain has a limit in a larger queue too.
 func TestLongChain(t *testing.T) {
 	forAll(t, func(t *testing.T, f virtq.Format) {
 		for _, n := range []int{1024, 1025} {

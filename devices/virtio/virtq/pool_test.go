@@ -7,8 +7,8 @@ import (
 	"vmm/mem"
 )
 
-// TestPool: a driver that has all chains in flight at once, each as long as it
-// may be, does not make us keep the room for that.
+// TestPool: a driver has all chains in flight at once, each as long as allowed. The
+// queue does not keep the memory for that.
 func TestPool(t *testing.T) {
 	for _, packed := range []bool{false, true} {
 		const size = 128

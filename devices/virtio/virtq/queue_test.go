@@ -66,7 +66,7 @@ func TestNew(t *testing.T) {
 	}
 }
 
-// TestEcho: what the driver says arrives, and what the device answers.
+// TestEcho: the driver's data arrives, and so does the device's answer.
 func TestEcho(t *testing.T) {
 	forAll(t, func(t *testing.T, f virtq.Format) {
 		r := newRig(t, f, 16)
@@ -100,8 +100,8 @@ func TestEcho(t *testing.T) {
 	})
 }
 
-// TestOrder: chains come in the order of the ring and go in any other, through
-// many laps, with lists of different lengths and every size of ring.
+// TestOrder: chains are popped in ring order and pushed in any order, through many
+// laps, with lists of different lengths and every ring size.
 func TestOrder(t *testing.T) {
 	forAll(t, func(t *testing.T, f virtq.Format) {
 		for _, size := range []uint16{1, 2, 3, 4, 5, 7, 8, 16, 63, 64} {
@@ -145,8 +145,8 @@ func TestOrder(t *testing.T) {
 	})
 }
 
-// TestWrap: indices wrap at 65536 in a split ring, and wrap counters toggle
-// in a packed one, whatever the state is that the queue is started with.
+// TestWrap: indices wrap at 65536 in a split ring, and wrap counters toggle in a packed
+// one, whatever state the queue starts with.
 func TestWrap(t *testing.T) {
 	forAll(t, func(t *testing.T, f virtq.Format) {
 		size := uint16(256)
@@ -159,7 +159,7 @@ func TestWrap(t *testing.T) {
 			id := r.add(bufs...)
 			r.q.Push(r.pop(), uint32(i%8))
 			r.wantUsed(id, uint32(i%8))
-			if i%1000 == 999 { // what was stopped goes on
+			if i%1000 == 999 { // a stopped queue continues
 				r.empty()
 				r.start(r.stop())
 			}
@@ -174,8 +174,8 @@ func TestWrap(t *testing.T) {
 	})
 }
 
-// TestRestart: a queue that is stopped while chains are in flight and others
-// are available goes on where it was, in memory and in a state that are copies.
+// TestRestart: a queue is stopped while some chains are in flight and others are
+// available. It continues where it was, from copies of the memory and the state.
 func TestRestart(t *testing.T) {
 	forAll(t, func(t *testing.T, f virtq.Format) {
 		r := newRig(t, f, 8)
@@ -217,8 +217,7 @@ func TestRestart(t *testing.T) {
 	})
 }
 
-// TestOverlap: the driver may place its areas and buffers over each other. It
-// gets what it deserves, and we see to it that nothing else happens.
+// TestOverlap: the driver may let its areas and buffers overlap. It harms only itself.
 func TestOverlap(t *testing.T) {
 	forAll(t, func(t *testing.T, f virtq.Format) {
 		r := newRig(t, f, 4)

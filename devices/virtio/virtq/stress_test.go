@@ -32,8 +32,8 @@ func (b bell) wait(ctx context.Context, t *testing.T, what string) bool {
 	}
 }
 
-// serve pops whenever it is kicked and has workers push, out of order, until
-// the context ends. Each chain is announced before it is pushed.
+// serve pops on each kick and lets workers push, out of order, until the context ends.
+// Each chain is announced before it is pushed.
 func serve(ctx context.Context, q *virtq.Queue, kick bell, wg *sync.WaitGroup, announce func()) {
 	chains := make(chan *virtq.Chain, 8)
 	for range 3 {
@@ -60,9 +60,9 @@ func serve(ctx context.Context, q *virtq.Queue, kick bell, wg *sync.WaitGroup, a
 	})
 }
 
-// drive makes n chains available and collects them, kicking and sleeping only
-// as the device and the ring say: a lost event ends in the deadline. Each chain
-// has 16 bytes at dataAt for its id, the first to be echoed in the second half.
+// drive makes n chains available and collects them. It kicks and sleeps only as the
+// device and the ring say, so a lost event ends in the deadline. Each chain has 16 bytes
+// at dataAt for its id. The first half is to be echoed in the second.
 func drive(ctx context.Context, t *testing.T, r *rig, n int, kick, interrupt bell) {
 	inFlight := 0
 	collect := func() bool {
@@ -100,7 +100,7 @@ func drive(ctx context.Context, t *testing.T, r *rig, n int, kick, interrupt bel
 
 func slot(id uint16) mem.Addr { return dataAt + 16*mem.Addr(id) }
 
-// addEcho adds a chain whose data are where its id says.
+// addEcho adds a chain. Its id gives the place of its data.
 func addEcho(r *rig, v uint32) {
 	at := slot(r.d.nextID())
 	le.PutUint32(r.at(at, 4), v)
@@ -127,7 +127,7 @@ func TestNoEventIsLost(t *testing.T) {
 	})
 }
 
-// echoes collects all that is used, checks it, and returns how many.
+// echoes collects and checks all used chains, and returns how many.
 func echoes(r *rig) int {
 	for n := 0; ; n++ {
 		id, got, ok := r.d.used()
@@ -140,11 +140,11 @@ func echoes(r *rig) int {
 	}
 }
 
-// rings returns what the device may write to in a ring of 16.
+// rings returns the memory that the device may write to in a ring of 16.
 func rings(r *rig) string { return string(r.at(descAt, 256)) + string(r.at(deviceAt, 256)) }
 
-// TestStopRaces stops queues while others pop and push, and goes on from their
-// states: no chain is lost or comes twice, and nothing happens after a drain.
+// TestStopRaces stops queues while other goroutines pop and push, and continues from
+// the saved states. No chain is lost or comes twice, and nothing happens after a drain.
 func TestStopRaces(t *testing.T) {
 	forAll(t, func(t *testing.T, f virtq.Format) {
 		r := newRig(t, f, 16)
