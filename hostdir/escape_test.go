@@ -13,13 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bad are names that are not one component of a path.
+// bad are names that are not a single path component.
 var bad = []string{
 	"", ".", "..", "/", "//", "a/b", "/etc/passwd", "../secret", "a/../../secret", "./secret", "..\x00", "a\x00b", "\x00",
 	strings.Repeat("../", 20) + "etc/passwd", strings.Repeat("x", 256), "/proc/self/root", "sub/",
 }
 
-// TestNames: no request takes such a name.
+// TestNames: no request accepts such a name.
 func TestNames(t *testing.T) {
 	g := share(t, Options{})
 	sub := g.makeDir(root, "sub")
@@ -52,7 +52,7 @@ func TestNames(t *testing.T) {
 	g.intact()
 }
 
-// intact sees that nothing has happened beside the share.
+// intact checks that nothing has changed beside the share.
 func (g *guest) intact() {
 	g.Helper()
 	names, err := os.ReadDir(filepath.Dir(g.host))
@@ -64,7 +64,7 @@ func (g *guest) intact() {
 	}
 }
 
-// TestLinks: a link is text, whoever made it and wherever it leads.
+// TestLinks: a link is text, whoever makes it and wherever it leads.
 func TestLinks(t *testing.T) {
 	g := share(t, Options{})
 	for i, text := range []string{
@@ -72,7 +72,7 @@ func TestLinks(t *testing.T) {
 	} {
 		name := string(rune('a' + i))
 		l := g.symlink(root, name, text)
-		if i%2 == 0 { // the host's are no different
+		if i%2 == 0 { // links of the host are no different
 			if err := os.Symlink(text, filepath.Join(g.host, name+"-host")); err != nil {
 				t.Fatal(err)
 			}
@@ -96,8 +96,8 @@ func TestLinks(t *testing.T) {
 	g.intact()
 }
 
-// TestSpecial: pipes, sockets and devices of the host are seen, never opened, and
-// the guest makes no device.
+// TestSpecial: the host's pipes, sockets and devices are visible but never opened,
+// and the guest makes no device.
 func TestSpecial(t *testing.T) {
 	g := share(t, Options{})
 	for _, test := range []struct {
@@ -132,7 +132,7 @@ func TestSpecial(t *testing.T) {
 	}
 }
 
-// TestSpecialBits: no program of the host's user gets his rights through a guest.
+// TestSpecialBits: no program gets the host user's rights through a guest.
 func TestSpecialBits(t *testing.T) {
 	g := share(t, Options{})
 	f, s := g.createFile(root, "f", rdwr, 0o6755)
@@ -184,8 +184,8 @@ func TestRoot(t *testing.T) {
 	g.want("rename into itself", g.rename(root, "sub", sub, "x", 0), fuse.EINVAL)
 }
 
-// TestMoved: a directory that the host moves out of the share stays what the guest
-// has open, as for any program, but leads to nothing else.
+// TestMoved: the guest keeps an open directory that the host moves out of the share,
+// as any program does, but reaches nothing else through it.
 func TestMoved(t *testing.T) {
 	g := share(t, Options{})
 	a := g.makeDir(root, "a")
@@ -211,8 +211,8 @@ func TestMoved(t *testing.T) {
 	g.want("create in what was removed", second(g.createFile(a, "x", rdwr, 0o600)), fuse.ENOENT)
 }
 
-// TestRaces: somebody swaps what names stand for, as fast as he can, while the
-// guest uses them. It never sees what the links lead to.
+// TestRaces: another process swaps what names stand for, as fast as it can, while the
+// guest uses them. The guest never sees what the links lead to.
 func TestRaces(t *testing.T) {
 	g := share(t, Options{})
 	inside := filepath.Join(g.host, "inside")
@@ -259,8 +259,7 @@ func TestRaces(t *testing.T) {
 	g.intact()
 }
 
-// tryAll uses all names that are swapped, and returns how many files it got to
-// open.
+// tryAll uses all names that are swapped, and returns how many files it could open.
 func (g *guest) tryAll() (opened int) {
 	look := func(handle uint64) {
 		if got := g.content(handle); got != "inside" {
@@ -297,7 +296,7 @@ func (g *guest) tryAll() (opened int) {
 	return opened
 }
 
-// TestNoOpenat2: without openat2 all is as with it.
+// TestNoOpenat2: everything works the same without openat2.
 func TestNoOpenat2(t *testing.T) {
 	steps = true
 	defer func() { steps = false }()
@@ -321,7 +320,7 @@ func TestNoOpenat2(t *testing.T) {
 }
 
 // TestRefused: directories that show the host's kernel or its devices are not shared,
-// and a guest sees them nowhere.
+// and do not show up below a share.
 func TestRefused(t *testing.T) {
 	for _, dir := range []string{
 		"/proc", "/proc/self", "/sys", "/sys/kernel", "/dev", "/dev/pts", "/dev/mqueue", "/dev/hugepages", "/sys/fs/bpf", "/sys/kernel/debug",
@@ -368,7 +367,7 @@ func idOf(path string) (int, error) {
 	return mountID(fd)
 }
 
-// TestRefusedDevices: a container's /dev is a tmpfs with devices in it; another
+// TestRefusedDevices: a container's /dev is a tmpfs with devices in it. Any other
 // tmpfs is fine.
 func TestRefusedDevices(t *testing.T) {
 	dir := t.TempDir()
@@ -390,7 +389,7 @@ func TestRefusedDevices(t *testing.T) {
 	}
 }
 
-// TestMountType: whose type a line of mountinfo tells.
+// TestMountType: the type in the mountinfo line of a mount ID.
 func TestMountType(t *testing.T) {
 	const text = "24 1 0:6 / /dev rw,nosuid shared:2 - devtmpfs dev rw\n244 1 0:6 / /a\\040b rw - tmpfs none rw\n5 bad\n"
 	for id, want := range map[int]string{24: "devtmpfs", 244: "tmpfs", 5: "", 2: "", 4: ""} {
@@ -400,7 +399,7 @@ func TestMountType(t *testing.T) {
 	}
 }
 
-// TestMounts: what is mounted in the share is not of it.
+// TestMounts: a file system mounted in the share is not part of it.
 func TestMounts(t *testing.T) {
 	g := share(t, Options{})
 	g.makeDir(root, "mount")

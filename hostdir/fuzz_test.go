@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FuzzLoad: a state is foreign bytes. Whatever is in it, nothing but what is
-// below the root is opened, and what was loaded can be used, saved and dropped.
+// FuzzLoad: a state is untrusted bytes. Whatever it contains, nothing outside the
+// root is opened, and what was loaded can be used, saved and dropped.
 func FuzzLoad(f *testing.F) {
 	f.Add([]byte(`{"Last":3,"Nodes":[{"ID":2,"Path":"ZmlsZQ==","Kind":32768,"Lookups":1}],"Handles":[{"ID":3,"Path":"ZmlsZQ==","Flags":2}]}`))
 	f.Add([]byte(`{"Last":4,"Handles":[{"ID":3,"Root":true,"Dir":true},{"ID":4,"Path":"Li4vc2VjcmV0","Flags":0}]}`))

@@ -9,16 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A guest works a directory as a guest's kernel would, and fails the test where
-// an answer is not the one that it wants.
+// A guest uses a directory as a guest kernel would, and fails the test on an
+// unexpected answer.
 type guest struct {
 	testing.TB
 	*Dir
 	host string // the directory as the host sees it
 }
 
-// share shares a new directory, with a file "secret" beside it that no guest may
-// reach.
+// share shares a new directory. Beside it is a file "secret" that no guest may reach.
 func share(t testing.TB, o Options) *guest {
 	t.Helper()
 	outside := t.TempDir()
@@ -32,7 +31,7 @@ func share(t testing.TB, o Options) *guest {
 	return &guest{t, d, host}
 }
 
-// steps has all directories do without openat2, as on an old kernel.
+// steps makes all directories work without openat2, as on an old kernel.
 var steps = false
 
 func open(t testing.TB, host string, o Options) *Dir {
@@ -76,7 +75,7 @@ func head(node uint64) fuse.InHeader { return fuse.InHeader{NodeId: node} }
 
 const root = fuse.FUSE_ROOT_ID
 
-// lookupName returns the node of a name, which there must be.
+// lookupName returns the node of a name, which must exist.
 func (g *guest) lookupName(dir uint64, name string) fuse.EntryOut {
 	g.Helper()
 	out, s := g.tryLookup(dir, name)
@@ -134,7 +133,7 @@ func (g *guest) link(node, dir uint64, name string) fuse.Status {
 	return g.Link(nil, &fuse.LinkIn{InHeader: head(dir), Oldnodeid: node}, name, &out)
 }
 
-// set is a SETATTR.
+// set sends a SETATTR.
 func (g *guest) set(node uint64, valid uint32, change func(*fuse.SetAttrIn)) (fuse.AttrOut, fuse.Status) {
 	in := fuse.SetAttrIn{}
 	in.NodeId, in.Valid = node, valid
@@ -151,7 +150,7 @@ func (g *guest) getAttr(node uint64) fuse.Attr {
 	return out.Attr
 }
 
-// content reads an open file whole.
+// content returns the whole content of an open file.
 func (g *guest) content(handle uint64) string {
 	g.Helper()
 	buf := make([]byte, 1000)
@@ -169,7 +168,7 @@ func (g *guest) put(handle uint64, text string, off uint64) {
 	}
 }
 
-// hostContent is a file as the host sees it.
+// hostContent returns a file's content as the host sees it.
 func (g *guest) hostContent(name string) string {
 	g.Helper()
 	b, err := os.ReadFile(filepath.Join(g.host, name))
@@ -188,7 +187,7 @@ func (g *guest) hostMode(name string) uint32 {
 	return st.Mode
 }
 
-// count returns how many nodes and handles there are.
+// count returns the number of nodes and handles.
 func (g *guest) count() (nodes, handles int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -44,7 +44,7 @@ func TestFiles(t *testing.T) {
 		t.Errorf("attributes %+v", a)
 	}
 	g.want("flush", g.Flush(nil, &fuse.FlushIn{Fh: out.Fh}), fuse.ENOSYS)
-	g.local = false // as if it were another host's
+	g.local = false // as if it were on another host
 	g.must("flush", g.Flush(nil, &fuse.FlushIn{Fh: out.Fh}))
 	g.must("fsync", g.Fsync(nil, &fuse.FsyncIn{Fh: out.Fh}))
 	g.must("fdatasync", g.Fsync(nil, &fuse.FsyncIn{Fh: out.Fh, FsyncFlags: dataOnly}))
@@ -88,7 +88,7 @@ func TestTree(t *testing.T) {
 	g.want("unlink of a directory", g.unlink(root, "b"), fuse.EISDIR)
 	g.must("unlink", g.unlink(a, "h"))
 	g.must("unlink", g.unlink(a, "h2"))
-	g.put(f.Fh, "still there", 0) // it is open
+	g.put(f.Fh, "still there", 0) // still open
 	if g.content(f.Fh) != "still there" || g.getAttr(f.NodeId).Nlink != 0 {
 		t.Error("a file that was deleted is not usable")
 	}
@@ -194,9 +194,8 @@ func TestXattr(t *testing.T) {
 	}
 }
 
-// TestHostOwner: where the host's owners are shown, files of the user's are the
-// guest's root's, those of others nobody's, neither can be given away, and modes
-// are the host's.
+// TestHostOwner: with HostOwner, the user's files are root's in the guest, and other
+// users' files are nobody's. Neither can be given away, and modes are the host's.
 func TestHostOwner(t *testing.T) {
 	g := share(t, Options{HostOwner: true})
 	f, s := g.createFile(root, "f", rdwr, 0o600)
@@ -218,7 +217,7 @@ func TestHostOwner(t *testing.T) {
 			t.Errorf("%s has mode %o", name, mode)
 		}
 	}
-	g.owner.uid++ // as if somebody else shared it
+	g.owner.uid++ // as if another user shared it
 	g.owner.groups = nil
 	if a := g.getAttr(f.NodeId); a.Uid != nobody || a.Gid != nobody {
 		t.Errorf("owner %d:%d", a.Uid, a.Gid)
@@ -227,7 +226,7 @@ func TestHostOwner(t *testing.T) {
 	g.want("chown to nobody", chown(nobody, nobody), fuse.OK)
 }
 
-// TestReadOnly: nothing that a guest asks for changes a share that is read-only.
+// TestReadOnly: no request of a guest changes a read-only share.
 func TestReadOnly(t *testing.T) {
 	g := share(t, Options{ReadOnly: true})
 	write(t, filepath.Join(g.host, "f"), "text")
@@ -276,8 +275,8 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
-// TestForget: the guest's numbers come and go with what it says, and what it says
-// wrongly changes nothing else.
+// TestForget: numbers come and go with the guest's requests, and a wrong request changes
+// nothing else.
 func TestForget(t *testing.T) {
 	g := share(t, Options{})
 	write(t, filepath.Join(g.host, "f"), "text")
@@ -292,7 +291,7 @@ func TestForget(t *testing.T) {
 	if g.content(out.Fh) != "text" {
 		t.Error("a handle went with its node")
 	}
-	g.Forget(f, 1) // more than there is
+	g.Forget(f, 1) // more than its lookups
 	again := g.lookupName(root, "f").NodeId
 	if again == f {
 		t.Error("a number is used again")
@@ -314,7 +313,7 @@ func TestForget(t *testing.T) {
 	}
 }
 
-// TestBounds: a guest cannot have more open than it may.
+// TestBounds: a guest cannot open more than its limit.
 func TestBounds(t *testing.T) {
 	g := share(t, Options{Files: 10})
 	for i := range 12 {
@@ -340,9 +339,9 @@ func TestBounds(t *testing.T) {
 	}
 
 	g.Reset()
-	g.closing.Wait() // what is still open counts
+	g.closing.Wait() // open files still count
 	g.readDirAll(g.openDir(root), 0, true, 4096)
-	if nodes, _ := g.count(); nodes != 5 { // the root and 4, with the directory 5 descriptors
+	if nodes, _ := g.count(); nodes != 5 { // the root and 4 others: 5 descriptors with the directory's
 		t.Errorf("a directory that was read has %d nodes", nodes)
 	}
 	g.lookupName(root, "l")
@@ -372,7 +371,7 @@ func TestOpen(t *testing.T) {
 		}
 	}
 	if os.Geteuid() == 0 {
-		return // who may write everywhere
+		return // root may write everywhere
 	}
 	if err := os.Chmod(dir, 0o555); err != nil {
 		t.Fatal(err)
@@ -388,13 +387,12 @@ func TestOpen(t *testing.T) {
 	d.Close()
 }
 
-// TestCache: the guest keeps what it has read of a file as long as it does not
-// change.
+// TestCache: the guest keeps cached file data as long as the file does not change.
 func TestCache(t *testing.T) {
 	g := share(t, Options{})
 	path := filepath.Join(g.host, "f")
 	write(t, path, "text")
-	age := func(sec int64) { // its times are not those of now
+	age := func(sec int64) { // sets times in the past
 		if err := unix.UtimesNano(path, []unix.Timespec{{Sec: sec}, {Sec: sec}}); err != nil {
 			t.Fatal(err)
 		}

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// user is somebody in the guest who is not root.
+// user is a guest user other than root.
 var user = fuse.Owner{Uid: 1000, Gid: 100}
 
 func as(who fuse.Owner, node uint64) fuse.InHeader {
@@ -39,7 +39,7 @@ func (g *guest) chmodTo(node uint64, mode uint32) fuse.Status {
 	return s
 }
 
-// is checks whose a node is, and its mode.
+// is checks a node's owner and mode.
 func (g *guest) is(what string, node uint64, uid, gid, mode uint32) {
 	g.Helper()
 	if a := g.getAttr(node); a.Uid != uid || a.Gid != gid || a.Mode&permissions != mode {
@@ -47,7 +47,7 @@ func (g *guest) is(what string, node uint64, uid, gid, mode uint32) {
 	}
 }
 
-// attribute is the override that the host's file has, "" for none.
+// attribute returns the override on the host's file, "" for none.
 func (g *guest) attribute(name string) string {
 	g.Helper()
 	value := make([]byte, 100)
@@ -65,7 +65,7 @@ func (g *guest) setAttribute(name, value string) {
 	}
 }
 
-// eachStore runs a test with overrides in attributes, and in memory.
+// eachStore runs a test with overrides in attributes and in memory.
 func eachStore(t *testing.T, o Options, test func(t *testing.T, g *guest)) {
 	t.Run("attribute", func(t *testing.T) {
 		g := share(t, o)
@@ -84,7 +84,7 @@ func eachStore(t *testing.T, o Options, test func(t *testing.T, g *guest)) {
 	})
 }
 
-// TestUser: what somebody makes who is not root is his, whatever it is.
+// TestUser: a user other than root owns whatever he makes.
 func TestUser(t *testing.T) {
 	eachStore(t, Options{}, func(t *testing.T, g *guest) {
 		dir := g.mkdirAs(user, root, "dir", 0o755)
@@ -135,10 +135,10 @@ func TestUser(t *testing.T) {
 	})
 }
 
-// hostModes are what becomes of the host's mode, and of the attribute.
+// hostModes are the effects on the host's mode and on the attribute.
 var hostModes = []struct {
 	kind           string
-	had, mode      uint32 // of the host before, and of the guest
+	had, mode      uint32 // the host's before, and the guest's new one
 	host           uint32
 	attribute      string
 	who            fuse.Owner
@@ -170,7 +170,7 @@ var hostModes = []struct {
 }
 
 // TestHostMode: the host's mode gives no more than the guest's, and lets this user
-// read and write; an override is there only if the host's mode does not say all.
+// read and write. An override exists only if the host's mode does not say everything.
 func TestHostMode(t *testing.T) {
 	for _, test := range hostModes {
 		g := share(t, Options{})
@@ -208,8 +208,8 @@ func TestHostMode(t *testing.T) {
 	}
 }
 
-// TestSetGroupID: what is made in such a directory is of its group, whoever makes
-// it, and he gets no rights of a group that he is not of.
+// TestSetGroupID: a file made in such a directory gets its group, whoever makes it. A
+// user outside that group gets no rights from it.
 func TestSetGroupID(t *testing.T) {
 	eachStore(t, Options{}, func(t *testing.T, g *guest) {
 		dir := g.makeDir(root, "dir")
@@ -223,8 +223,8 @@ func TestSetGroupID(t *testing.T) {
 	})
 }
 
-// TestKill: a program keeps no rights when it is changed by somebody without
-// privilege, or given away.
+// TestKill: a program loses its special rights when a user without privilege changes
+// it, or when it is given away.
 func TestKill(t *testing.T) {
 	eachStore(t, Options{}, func(t *testing.T, g *guest) {
 		f := g.createAs(fuse.Owner{}, root, "f", 0o777)
@@ -269,8 +269,7 @@ func TestKill(t *testing.T) {
 	})
 }
 
-// TestOverrides: what a file's attribute says, in all forms, and what is as if it
-// had none.
+// TestOverrides: a file's attribute in all its forms, and values that count as none.
 func TestOverrides(t *testing.T) {
 	g := share(t, Options{})
 	if g.noXattr {
@@ -295,12 +294,12 @@ func TestOverrides(t *testing.T) {
 		g.is("after "+value, f, 1, 2, 0o644)
 	}
 	g.setAttribute("f", "1000:100:04755")
-	g.owner.uid++ // as if it were another's
+	g.owner.uid++ // as if another user owned it
 	g.is("of another", f, nobody, 0, 0o644)
 	g.want("chown of another's", g.chown(f, 1000, 1000), fuse.EPERM)
 }
 
-// malformed are attributes of a file that are not honoured.
+// malformed are attribute values that are ignored.
 var malformed = []string{
 	"", ":", "::", "1:2", "1:2:", ":2:0644", "1::0644", "x:2:0644", "1:2:0899", "-1:2:0644", "+1:2:0644", "1:-1:0644", " 1:2:0644", "1:2:0644 ", "1:2:0644\n",
 	"4294967295:0:0644", "0:4294967295:0644", "4294967296:0:0644", "99999999999999999999:0:0644", "0:0:0777777777", "0:0:01000000", "0:0:0040755", "0:0:0120777",
@@ -309,8 +308,8 @@ var malformed = []string{
 	"000000000000000000000000000000000000000000000000000000000000000000001:2:0644",
 }
 
-// FuzzOverride: an attribute is a stranger's bytes; one that is honoured says what
-// its normal form says.
+// FuzzOverride: an attribute is untrusted bytes. One that is honoured means the same
+// as its normal form.
 func FuzzOverride(f *testing.F) {
 	for _, value := range append(malformed, "1000:100:0640", "0:0:0100755", "0:0:0755:dir") {
 		f.Add([]byte(value), uint32(unix.S_IFREG))
@@ -328,7 +327,7 @@ func FuzzOverride(f *testing.F) {
 	})
 }
 
-// TestOverrideHidden: the guest has no attribute of that name, and cannot make one.
+// TestOverrideHidden: the guest does not see that attribute, and cannot make one.
 func TestOverrideHidden(t *testing.T) {
 	g := share(t, Options{})
 	if g.noXattr {
@@ -352,8 +351,8 @@ func TestOverrideHidden(t *testing.T) {
 	}
 }
 
-// TestShownOwner: the files of this user can be another's than root's in the guest,
-// without any attribute.
+// TestShownOwner: in the guest, this user's files can belong to a user other than
+// root, without any attribute.
 func TestShownOwner(t *testing.T) {
 	g := share(t, Options{Owner: user})
 	write(t, filepath.Join(g.host, "f"), "")
@@ -365,8 +364,8 @@ func TestShownOwner(t *testing.T) {
 	g.is("a file of root's", g.createAs(fuse.Owner{}, root, "h", 0o644).NodeId, 0, 0, 0o644)
 }
 
-// TestMemory: what has no attribute is kept by its inode, not longer than that is
-// there, and no more than a bound.
+// TestMemory: without attributes, an owner is kept by inode, no longer than the inode
+// exists, and up to a bound.
 func TestMemory(t *testing.T) {
 	g := share(t, Options{Files: 20})
 	g.noXattr = true
@@ -408,8 +407,8 @@ func TestMemory(t *testing.T) {
 	g.remembering(g.save()).is("the root", root, 1000, 1000, 0o755)
 }
 
-// forgetsMeanwhile: a node that is forgotten while it is given away, and one that
-// needs no memory any more when nobody has it, are closed.
+// forgetsMeanwhile checks that two unused nodes are closed: one that is forgotten
+// while it is given away, and one that no longer needs memory.
 func (g *guest) forgetsMeanwhile() {
 	g.Helper()
 	open, memories := g.open, g.memories
@@ -446,7 +445,7 @@ func (g *guest) keyOf(name string) key {
 	return key{st.Dev, st.Ino}
 }
 
-// remembering is elsewhere for a file system without attributes.
+// remembering is elsewhere on a file system without attributes.
 func (g *guest) remembering(saved []byte) *guest {
 	g.Helper()
 	h := g.elsewhere([]byte(`{"Last":1}`), Options{Files: 20})
@@ -457,8 +456,8 @@ func (g *guest) remembering(saved []byte) *guest {
 	return h
 }
 
-// TestOwnerState: what a guest has open and whose it is outlast a pause, and owners
-// that make no sense are refused.
+// TestOwnerState: open files and their owners survive a pause, and invalid owners are
+// refused.
 func TestOwnerState(t *testing.T) {
 	g := share(t, Options{})
 	f := g.createAs(user, root, "f", 0o440)
@@ -478,7 +477,7 @@ func TestOwnerState(t *testing.T) {
 	}
 }
 
-// TestReadOnlyOwner: a share that is read-only shows owners, and changes none.
+// TestReadOnlyOwner: a read-only share shows owners, and changes none.
 func TestReadOnlyOwner(t *testing.T) {
 	g := share(t, Options{ReadOnly: true})
 	if g.noXattr {

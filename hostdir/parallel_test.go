@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestParallel: many requests at once, of a guest that forgets and closes what it
-// is using at that moment. Nothing is left open afterwards, and no descriptor is
-// used that has become another file's: each file has its own name in it.
+// TestParallel: many requests at once, from a guest that forgets and closes what it
+// is using at that moment. Nothing is left open afterwards, and no descriptor is used
+// after it refers to another file: each file contains its own name.
 func TestParallel(t *testing.T) {
 	g := share(t, Options{Files: 200})
 	const files = 10
@@ -47,7 +47,7 @@ func TestParallel(t *testing.T) {
 	}
 }
 
-// useOne uses a file, and numbers that may be other goroutines'.
+// useOne uses a file, and numbers that may belong to other goroutines.
 func (g *guest) useOne(random *rand.Rand, name string) {
 	e, s := g.tryLookup(root, name)
 	if !s.Ok() {
@@ -76,8 +76,8 @@ func (g *guest) useOne(random *rand.Rand, name string) {
 	g.Forget(e.NodeId, 1)
 }
 
-// TestLeaving: what is still being closed of a guest before the reset takes room of
-// the next.
+// TestLeaving: files of the guest before the reset that are still being closed count
+// against the next guest.
 func TestLeaving(t *testing.T) {
 	g := share(t, Options{Files: 10})
 	g.leaving.Store(10)

@@ -12,10 +12,10 @@ import (
 	"vmm/test/allow"
 )
 
-// patience is how long anything may take.
+// patience bounds every wait.
 var patience = allow.Time(20 * time.Second)
 
-// soon waits for what a call returns.
+// soon waits for a call's result.
 func soon[T any](t *testing.T, what string, c <-chan T) (v T) {
 	t.Helper()
 	select {
@@ -33,7 +33,8 @@ func later[T any](f func() T) <-chan T {
 	return c
 }
 
-// TestInterruptCopy: a copy ends after a piece, with what it has done.
+// TestInterruptCopy: an interrupted copy ends after a piece, and returns what it has
+// copied.
 func TestInterruptCopy(t *testing.T) {
 	g := share(t, Options{})
 	f := g.createAs(fuse.Owner{}, root, "f", 0o600)
@@ -59,7 +60,7 @@ func TestInterruptCopy(t *testing.T) {
 	}
 }
 
-// TestInterruptAllocate: so does the allocation of a range, with EINTR.
+// TestInterruptAllocate: an interrupted allocation ends too, with EINTR.
 func TestInterruptAllocate(t *testing.T) {
 	g := share(t, Options{})
 	f := g.createAs(fuse.Owner{}, root, "f", 0o600)
@@ -82,8 +83,8 @@ func TestInterruptAllocate(t *testing.T) {
 	}
 }
 
-// TestInterruptSync: nobody waits for a syncfs of the host that does not end; there
-// is one at a time, and another for whoever asks meanwhile.
+// TestInterruptSync: no request waits for a host syncfs that does not end. One runs
+// at a time, and one more for those that ask meanwhile.
 func TestInterruptSync(t *testing.T) {
 	release, began, calls := make(chan struct{}), make(chan struct{}, 10), atomic.Int32{}
 	syncfs = func(int) error {
@@ -103,7 +104,7 @@ func TestInterruptSync(t *testing.T) {
 	}
 	g.Reset()
 	g.Continue()
-	next, err := g.syncs.ask(nil, func() (int, error) { return -1, unix.EMFILE }) // it is there already
+	next, err := g.syncs.ask(nil, func() (int, error) { return -1, unix.EMFILE }) // already queued
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,8 +119,8 @@ func TestInterruptSync(t *testing.T) {
 	g.must("one more", soon(t, "one more", later(g.SyncFS)))
 }
 
-// TestRate: data come as fast as the rate allows, and at once when somebody stops
-// the device.
+// TestRate: data moves as fast as the rate allows, and at once when the device is
+// stopped.
 func TestRate(t *testing.T) {
 	g := share(t, Options{Rate: 1 << 20})
 	f := g.createAs(fuse.Owner{}, root, "f", 0o600)
@@ -137,7 +138,7 @@ func TestRate(t *testing.T) {
 	if took := time.Since(start); took < 350*time.Millisecond {
 		t.Errorf("1 MiB took %v", took)
 	}
-	for range 100 { // a minute of debt
+	for range 100 { // 100 s of debt
 		g.bucket.Take(1 << 20)
 	}
 	read := later(func() fuse.Status { return second(g.ReadInto(f.Fh, data, 0)) })

@@ -12,7 +12,7 @@ import (
 
 const enospc = fuse.Status(unix.ENOSPC)
 
-// limited shares a directory with room for so many bytes.
+// limited shares a directory with a quota of size bytes.
 func limited(t *testing.T, size int64) *guest {
 	t.Helper()
 	g := share(t, Options{Quota: NewQuota(size)})
@@ -37,8 +37,8 @@ func (g *guest) used() int64 {
 	return g.quota.used
 }
 
-// fill writes pieces to a file from off on until there is no room, and returns how
-// much that was.
+// fill writes pieces to a file from off on until there is no room, and returns the
+// number of bytes written.
 func (g *guest) fill(handle uint64, off uint64) (total uint64) {
 	g.Helper()
 	piece := make([]byte, 16<<10)
@@ -54,7 +54,7 @@ func (g *guest) fill(handle uint64, off uint64) (total uint64) {
 	}
 }
 
-// remove unlinks a file, closes it and forgets it.
+// drop unlinks a file, closes it and forgets it.
 func (g *guest) drop(name string, out fuse.CreateOut) {
 	g.Helper()
 	g.must("unlink", g.unlink(root, name))
@@ -62,7 +62,7 @@ func (g *guest) drop(name string, out fuse.CreateOut) {
 	g.Forget(out.NodeId, 1<<40)
 }
 
-// TestQuota: a guest adds no more than it may, gets back what it frees, and can
+// TestQuota: a guest adds no more than its quota, gets back what it frees, and can
 // change what it has.
 func TestQuota(t *testing.T) {
 	const size = 1 << 20
@@ -127,8 +127,8 @@ func TestQuotaHoles(t *testing.T) {
 	g.drop("f", f)
 }
 
-// TestQuotaNames: what is replaced or has other names is counted once, as long as
-// it is there; files cost something, and so do their attributes.
+// TestQuotaNames: a file with several names, or one that is replaced, counts once, as
+// long as it exists. Files have a cost, and so do their attributes.
 func TestQuotaNames(t *testing.T) {
 	const files = 32
 	g := limited(t, files*inodeCost)
@@ -170,7 +170,7 @@ func TestQuotaNames(t *testing.T) {
 	}
 }
 
-// TestQuotaXattr: attributes are counted, also where no block tells of them.
+// TestQuotaXattr: attributes count, even if they add no blocks.
 func TestQuotaXattr(t *testing.T) {
 	g := limited(t, 64<<10)
 	f := g.createAs(fuse.Owner{}, root, "f", 0o600)
@@ -187,7 +187,7 @@ func TestQuotaXattr(t *testing.T) {
 		t.Errorf("an attribute costs %d", more)
 	}
 	for i := 0; ; i++ {
-		if s := set(i); !s.Ok() { // the host's bound, or ours
+		if s := set(i); !s.Ok() { // the host's limit, or the quota
 			break
 		}
 	}
@@ -200,8 +200,8 @@ func TestQuotaXattr(t *testing.T) {
 	}
 }
 
-// TestQuotaHost: what was there before is not counted, what is added to it is, and
-// to free it is to nobody's credit. Another life goes on with the same.
+// TestQuotaHost: files from before are not counted, but additions to them are.
+// Freeing them gives no credit. The next life has the same quota.
 func TestQuotaHost(t *testing.T) {
 	g := limited(t, 1<<20)
 	for _, name := range []string{"big", "other"} {
@@ -236,7 +236,7 @@ func TestQuotaHost(t *testing.T) {
 	next.drop("f", f)
 }
 
-// TestQuotaCopy: what is copied in the host is counted too.
+// TestQuotaCopy: data copied within the host counts too.
 func TestQuotaCopy(t *testing.T) {
 	g := limited(t, 1<<20)
 	f := g.createAs(fuse.Owner{}, root, "f", 0o600)
@@ -257,7 +257,7 @@ func TestQuotaCopy(t *testing.T) {
 	}
 }
 
-// TestQuotaInodes: however large the bound is, what is kept of inodes is not.
+// TestQuotaInodes: the inodes kept are bounded, however large the quota is.
 func TestQuotaInodes(t *testing.T) {
 	q := NewQuota(1 << 50)
 	if q.inodes != maxInodes {

@@ -14,14 +14,14 @@ import (
 // An entry as the guest reads it.
 type entry struct {
 	name string
-	node uint64 // of READDIRPLUS
+	node uint64 // from READDIRPLUS
 	off  uint64
 	kind uint32
 	ino  uint64
 }
 
-// readDirAt reads a piece of a directory as the guest would, by struct fuse_dirent
-// or fuse_direntplus.
+// readDirAt reads a piece of a directory as the guest would, as struct fuse_dirent or
+// fuse_direntplus.
 func (g *guest) readDirAt(handle, off uint64, plus bool, size int) (list []entry) {
 	g.Helper()
 	buf := make([]byte, size)
@@ -39,7 +39,7 @@ func (g *guest) readDirAt(handle, off uint64, plus bool, size int) (list []entry
 		b := buf[prefix:]
 		n := int(le.Uint32(b[16:]))
 		if n == 0 {
-			break // zeroes: behind the last
+			break // zeros after the last entry
 		}
 		e := entry{ino: le.Uint64(b), off: le.Uint64(b[8:]), kind: le.Uint32(b[20:]), name: string(b[24 : 24+n])}
 		if plus {
@@ -125,8 +125,8 @@ func TestReadDir(t *testing.T) {
 	g.want("readdir of a file", g.ReadDir(nil, in, fuse.NewDirEntryList(make([]byte, 200), 0)), fuse.EBADF)
 }
 
-// TestReadDirChanges: entries that come and go meanwhile are no reason for others
-// to be missed or to come twice.
+// TestReadDirChanges: no other entry is missed or seen twice when entries come and go
+// during a read.
 func TestReadDirChanges(t *testing.T) {
 	g := share(t, Options{})
 	for i := range 300 {
@@ -156,7 +156,7 @@ func TestReadDirChanges(t *testing.T) {
 	}
 }
 
-// TestLarge: a hundred thousand entries.
+// TestLarge reads a directory with a hundred thousand entries.
 func TestLarge(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")

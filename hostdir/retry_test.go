@@ -10,13 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestRetry: a call that can be interrupted is made by way of again or got.
+// TestRetry: calls that can be interrupted are made through again or got.
 func TestRetry(t *testing.T) {
 	names, err := filepath.Glob("*.go")
 	if err != nil || len(names) == 0 {
 		t.Fatal(names, err)
 	}
-	// What waits for nothing, and what is no file's.
+	// Calls that do not wait, and those that concern no file.
 	fine := regexp.MustCompile(`unix\.(Close|Timespec|SYS_\w+|Major|Minor|Mkdev|Getrlimit|ByteSliceToString)\b`)
 	call := regexp.MustCompile(`unix\.[A-Z][a-z]\w*\(`)
 	for _, name := range names {
@@ -27,7 +27,7 @@ func TestRetry(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		looping := 0 // lines since a function that does it began
+		looping := 0 // lines left in a function that retries
 		for i, line := range strings.Split(string(text), "\n") {
 			if looping--; strings.Contains(line, "again(func") || strings.Contains(line, "got(func") {
 				looping = 2

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// elsewhere returns a guest that goes on with a new Dir of the same directory.
+// elsewhere returns a guest that continues with a new Dir of the same directory.
 func (g *guest) elsewhere(saved []byte, o Options) *guest {
 	g.Helper()
 	d := open(g, g.host, o)
@@ -35,11 +35,11 @@ func (g *guest) save() []byte {
 	return b
 }
 
-// TestState: a guest goes on with another Dir: its nodes, files and directories
-// that are open, and what is gone meanwhile is.
+// TestState: a guest continues with another Dir. It keeps its nodes and its open
+// files and directories, and what has gone meanwhile is gone.
 func TestState(t *testing.T) {
 	g := share(t, Options{})
-	sub := g.makeDir(root, "sub \xff\n") // no UTF-8
+	sub := g.makeDir(root, "sub \xff\n") // not UTF-8
 	f, s := g.createFile(sub, "f", rdwr, 0o600)
 	g.must("create", s)
 	g.put(f.Fh, "text", 0)
@@ -91,8 +91,8 @@ func TestState(t *testing.T) {
 	g.readOnlyWithout(saved, "sub \xff\n", l.NodeId, f.Fh, ro.Fh)
 }
 
-// readOnlyWithout goes on read-only, without a directory that there was, a link
-// that there is, and handles that were in the directory.
+// readOnlyWithout continues read-only and without dir. It checks that link remains,
+// and that handles in dir are stale.
 func (g *guest) readOnlyWithout(saved []byte, dir string, link uint64, handles ...uint64) {
 	g.Helper()
 	if err := os.RemoveAll(filepath.Join(g.host, dir)); err != nil {
@@ -107,7 +107,7 @@ func (g *guest) readOnlyWithout(saved []byte, dir string, link uint64, handles .
 	}
 }
 
-// TestStateReadOnly: a state does not open for writing what may not be written.
+// TestStateReadOnly: a state does not open files for writing on a read-only share.
 func TestStateReadOnly(t *testing.T) {
 	g := share(t, Options{})
 	f, s := g.createFile(root, "f", rdwr, 0o600)
@@ -118,7 +118,7 @@ func TestStateReadOnly(t *testing.T) {
 	r.want("write", s, fuse.Status(unix.ESTALE))
 }
 
-// TestStateHostile: a state is foreign bytes.
+// TestStateHostile: a state is untrusted bytes.
 func TestStateHostile(t *testing.T) {
 	g := share(t, Options{Files: 5})
 	g.symlink(root, "link", "..")
@@ -146,7 +146,7 @@ func TestStateHostile(t *testing.T) {
 				continue
 			}
 			if path == "." && kind == unix.S_IFDIR {
-				continue // that is the root
+				continue // the root
 			}
 			n, status := g.use(2)
 			if status.Ok() {

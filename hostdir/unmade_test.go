@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestUnmade: what a file system has room for, but not for whose it is, is not made.
-// A small tmpfs takes the attribute from the room for inodes, so that one of these
-// sizes ends between the two.
+// TestUnmade: a file is not made if the file system has room for it but not for its
+// owner. A small tmpfs takes attributes from the room for inodes, so one of these
+// sizes runs out between the two.
 func TestUnmade(t *testing.T) {
 	between := false
 	for inodes := 10; inodes < 30; inodes++ {
@@ -38,7 +38,7 @@ func TestUnmade(t *testing.T) {
 			if s != fuse.Status(unix.ENOSPC) {
 				t.Fatal(s)
 			}
-			probe := filepath.Join(dir, "probe") // is there room for an inode?
+			probe := filepath.Join(dir, "probe") // room for an inode?
 			if f, err := os.Create(probe); err == nil {
 				f.Close()
 				between = true
