@@ -22,7 +22,7 @@ func TestNoAllocation(t *testing.T) {
 	}
 }
 
-// BenchmarkRead is 4 KiB from the page cache.
+// BenchmarkRead reads 4 KiB from the page cache.
 func BenchmarkRead(b *testing.B) {
 	path, _ := newFile(b, b.TempDir(), 1<<20)
 	m := open(b, path, Options{})

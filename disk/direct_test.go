@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// inDirs runs f where direct I/O may be: the usual temporary directory is often
-// a tmpfs.
+// inDirs runs f where direct I/O may work: the usual temporary directory is often a
+// tmpfs.
 func inDirs(t *testing.T, f func(t *testing.T, dir string)) {
 	varTmp, err := os.MkdirTemp("/var/tmp", "vmm-disk-")
 	if err != nil {
@@ -35,7 +35,7 @@ func TestDirect(t *testing.T) {
 		m := openDirect(t, path)
 		t.Logf("alignment: offset %d, memory %d", m.direct.offAlign, m.direct.memAlign)
 		exercise(t, m, want, 80)
-		m.direct.offAlign = 4096 // as on a disk with such sectors
+		m.direct.offAlign = 4096 // as on a disk with 4 KiB sectors
 		exercise(t, m, want, 80)
 		if got, _ := os.ReadFile(path); !bytes.Equal(got, want) {
 			t.Error("the file differs")
@@ -43,7 +43,7 @@ func TestDirect(t *testing.T) {
 	})
 }
 
-// TestDirectNeighbours: writers of the sectors of one block do not undo each
+// TestDirectNeighbours: concurrent writes to sectors of one block do not undo each
 // other.
 func TestDirectNeighbours(t *testing.T) {
 	inDirs(t, func(t *testing.T, dir string) {

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newFile returns the path of a file of n random bytes, and them.
+// newFile returns the path and the content of a file of n random bytes.
 func newFile(t testing.TB, dir string, n int) (string, []byte) {
 	t.Helper()
 	b := make([]byte, n)
@@ -74,7 +74,7 @@ func TestOpenErrors(t *testing.T) {
 	}
 }
 
-// TestExplain: what a test that runs as root does not meet.
+// TestExplain: errors that a test does not get when it runs as root.
 func TestExplain(t *testing.T) {
 	for _, test := range []struct {
 		errno unix.Errno
@@ -106,8 +106,8 @@ func TestReadWrite(t *testing.T) {
 	}
 }
 
-// exercise compares m with want under random transfers, from one byte a buffer
-// to more buffers than a call takes.
+// exercise compares m with want during random transfers, from one byte per buffer to
+// more buffers than one call takes.
 func exercise(t *testing.T, m *Image, want []byte, rounds int) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(1, 2))
@@ -172,7 +172,7 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// TestTruncated: what is gone is an error and not zeroes.
+// TestTruncated: reading a truncated part is an error, and does not return zeros.
 func TestTruncated(t *testing.T) {
 	path, _ := newFile(t, t.TempDir(), 8192)
 	for _, o := range []Options{{}, {Direct: true}} {
@@ -218,7 +218,7 @@ func TestTry(t *testing.T) {
 	path, want := newFile(t, t.TempDir(), 64<<10)
 	m := open(t, path, Options{})
 	b := make([]byte, 64<<10)
-	if err := m.ReadvAt([][]byte{b}, 0); err != nil { // now it is cached
+	if err := m.ReadvAt([][]byte{b}, 0); err != nil { // cache it
 		t.Fatal(err)
 	}
 	clear(b)
@@ -231,7 +231,7 @@ func TestTry(t *testing.T) {
 	}
 }
 
-// TestTryInMemory: in a tmpfs nothing waits, however old the kernel is.
+// TestTryInMemory: in a tmpfs nothing waits, even on an old kernel.
 func TestTryInMemory(t *testing.T) {
 	dir, err := os.MkdirTemp("/dev/shm", "disk")
 	if err != nil {

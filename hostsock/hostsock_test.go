@@ -23,10 +23,10 @@ var patience = allow.Time(10 * time.Second)
 type guest struct {
 	calls  chan *end
 	refuse bool
-	early  func(*end) // called amidst the call, if not nil
+	early  func(*end) // called during the call, if not nil
 }
 
-// end is a connection as its owner has it.
+// end is a connection as seen by its owner.
 type end struct {
 	stream.Conn
 	port   uint32
@@ -53,7 +53,7 @@ func (e *end) wait(t *testing.T, want stream.Event) {
 	}
 }
 
-// read reads until there is no more, and waits for n bytes at least.
+// read reads until there is no more data, waiting for at least n bytes.
 func (e *end) read(t *testing.T, n int) (all []byte) {
 	t.Helper()
 	a, b := make([]byte, 3), make([]byte, 1000)
@@ -89,7 +89,7 @@ func start(t *testing.T) (*Host, *guest) { return startWith(t, 0) }
 
 func startWith(t *testing.T, descriptors int) (*Host, *guest) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "hs") // whose name is shorter than t.TempDir's
+	dir, err := os.MkdirTemp("", "hs") // a shorter name than t.TempDir's
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func startWith(t *testing.T, descriptors int) (*Host, *guest) {
 	return h, g
 }
 
-// dial is a program that connects, and says something.
+// dial connects as a program, and writes says.
 func dial(t *testing.T, h *Host, says string) *net.UnixConn {
 	t.Helper()
 	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: h.path, Net: "unix"})
@@ -121,7 +121,7 @@ func dial(t *testing.T, h *Host, says string) *net.UnixConn {
 	}
 	t.Cleanup(func() { c.Close() })
 	c.SetDeadline(time.Now().Add(patience))
-	if says == "" { // to write even nothing fails if the other end has gone
+	if says == "" { // even an empty write fails if the other end is gone
 		return c
 	}
 	if _, err := io.WriteString(c, says); err != nil {
@@ -142,7 +142,8 @@ func (g *guest) take(t *testing.T) *end {
 	}
 }
 
-// TestCall: a greeting, what is sent with it, the answer, and both ends.
+// TestCall: a greeting, data sent with it, the answer, and the end of both
+// directions.
 func TestCall(t *testing.T) {
 	h, g := start(t)
 	c := dial(t, h, "CONNECT 22\nat once")
@@ -174,7 +175,7 @@ func TestCall(t *testing.T) {
 	e.Close()
 }
 
-// TestBadGreetings: who does not know how to greet is not let in.
+// TestBadGreetings: a program with an invalid greeting is rejected.
 func TestBadGreetings(t *testing.T) {
 	h, g := start(t)
 	for _, says := range []string{
@@ -182,7 +183,7 @@ func TestBadGreetings(t *testing.T) {
 		"connect 1\n", "CONNECT 1 2\n", "CONNECT 1" + strings.Repeat(" ", maxLine), strings.Repeat("x", 10_000),
 	} {
 		c := dial(t, h, "")
-		io.WriteString(c, says) // which may be cut off
+		io.WriteString(c, says) // may be cut off
 		if b, err := io.ReadAll(c); len(b) != 0 || err != nil && !errors.Is(err, unix.ECONNRESET) {
 			t.Errorf("%.20q: %q, %v", says, b, err)
 		}
@@ -203,7 +204,7 @@ func TestBadGreetings(t *testing.T) {
 	}
 }
 
-// TestRefused: a call that the guest does not take ends.
+// TestRefused: a call that the guest refuses ends.
 func TestRefused(t *testing.T) {
 	h, g := start(t)
 	g.refuse = true
@@ -213,7 +214,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// listen is a program that takes the guest's calls.
+// listen listens for the guest's calls as a program does.
 func listen(t *testing.T, h *Host, port uint32) *net.UnixListener {
 	t.Helper()
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: fmt.Sprintf("%s_%d", h.path, port), Net: "unix"})
@@ -242,7 +243,7 @@ func connect(t *testing.T, h *Host) (*end, *net.UnixConn) {
 	return e, c
 }
 
-// TestDial: the guest calls, and a program that leaves is noticed.
+// TestDial: the guest calls, and it notices when the program leaves.
 func TestDial(t *testing.T) {
 	h, _ := start(t)
 	e, c := connect(t, h)
@@ -285,8 +286,8 @@ func TestNobody(t *testing.T) {
 	}
 }
 
-// TestFull: what a program does not read is refused, and there is an event when it
-// does; nothing is lost, however it is cut.
+// TestFull: writes are refused while the program does not read, and there is an event
+// when it does. Nothing is lost, however it is split.
 func TestFull(t *testing.T) {
 	h, _ := start(t)
 	e, c := connect(t, h)
@@ -321,8 +322,8 @@ func TestFull(t *testing.T) {
 	}
 }
 
-// TestFullEarly: the guest answers a call with more than there is room for, before
-// its connection is watched. There is an event all the same, and all arrives.
+// TestFullEarly: the guest answers a call with more data than fits, before its
+// connection is watched. There is still an event, and all data arrives.
 func TestFullEarly(t *testing.T) {
 	h, g := start(t)
 	b := []byte(strings.Repeat("x", 64<<10))
@@ -350,7 +351,7 @@ func TestFullEarly(t *testing.T) {
 	}
 }
 
-// TestLarge: many buffers are filled at once.
+// TestLarge: one read fills many buffers.
 func TestLarge(t *testing.T) {
 	h, _ := start(t)
 	e, c := connect(t, h)
@@ -378,7 +379,7 @@ func TestLarge(t *testing.T) {
 	}
 }
 
-// TestCloseRead: a program learns that nobody reads.
+// TestCloseRead: a program learns that the guest no longer reads.
 func TestCloseRead(t *testing.T) {
 	h, _ := start(t)
 	e, c := connect(t, h)
@@ -393,7 +394,7 @@ func TestCloseRead(t *testing.T) {
 	}
 }
 
-// TestClose ends all that is there: connections, and who has not greeted yet.
+// TestClose ends everything: connections, and callers that have not greeted yet.
 func TestClose(t *testing.T) {
 	h, g := start(t)
 	silent, called := dial(t, h, "CON"), dial(t, h, "CONNECT 1\n")
@@ -459,7 +460,7 @@ func FuzzGreeting(f *testing.F) {
 	})
 }
 
-// TestMost: callers and connections have their thirds of the descriptors, and no
+// TestMost: callers and connections each get their thirds of the descriptors, and no
 // more.
 func TestMost(t *testing.T) {
 	h, g := startWith(t, 12)
@@ -474,7 +475,7 @@ func TestMost(t *testing.T) {
 		}
 	}
 	for range 4 {
-		dial(t, h, "CONN") // and nothing more
+		dial(t, h, "CONN") // an incomplete greeting
 	}
 	c := dial(t, h, "")
 	if n, err := c.Read(make([]byte, 1)); err != io.EOF && !errors.Is(err, unix.ECONNRESET) {

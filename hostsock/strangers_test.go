@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestStrangers: a call of the guest's reaches what listens under the port's own
-// name, and nothing to which somebody else has led it.
+// TestStrangers: a guest's call reaches only a socket under the port's own name, and
+// nothing to which that name was redirected.
 func TestStrangers(t *testing.T) {
 	h, _ := start(t)
 	dir := filepath.Dir(h.path)
@@ -44,7 +44,7 @@ func TestStrangers(t *testing.T) {
 			t.Errorf("port %d: %v, want %q", port, err, text)
 		}
 	}
-	// Whatever becomes of the directory's name.
+	// Whatever happens to the directory's name.
 	away, elsewhere := dir+".away", t.TempDir()
 	if err := errors.Join(os.Rename(dir, away), os.Symlink(elsewhere, dir)); err != nil {
 		t.Fatal(err)

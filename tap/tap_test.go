@@ -18,11 +18,11 @@ import (
 
 var deadline = allow.Time(10 * time.Second)
 
-// private moves the test to a network namespace of its own, where it may do
-// everything and disturbs nobody.
+// private moves the test to its own network namespace, where it may do anything
+// without disturbing others.
 func private(t *testing.T) {
 	t.Helper()
-	runtime.LockOSThread() // and never unlocked: the thread ends with the test
+	runtime.LockOSThread() // never unlocked: the thread ends with the test
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Skipf("a network namespace needs root: %v", err)
 	}
@@ -44,7 +44,7 @@ func open(t *testing.T, name string, pairs int) *Tap {
 	return tap
 }
 
-// station is a guest with one card: it answers for nothing and keeps frames.
+// station is a guest with one card. It answers nothing, and keeps the frames it gets.
 type station struct {
 	tap    *Tap
 	frames chan []byte
@@ -110,7 +110,7 @@ func setAddress(t *testing.T, name string, ip ...byte) {
 
 const arp, ipv4 = 0x0806, 0x0800
 
-// request is an ARP request of 10.1.2.15 for 10.1.2.1.
+// request returns an ARP request from 10.1.2.15 for 10.1.2.1.
 func request() []byte {
 	b := append(bytes.Repeat([]byte{0xff}, 6), 2, 0, 0, 0, 0, 1, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1)
 	b = append(b, 2, 0, 0, 0, 0, 1, 10, 1, 2, 15)
@@ -118,8 +118,8 @@ func request() []byte {
 	return append(b, make([]byte, 60-len(b))...)
 }
 
-// TestFrames: the host's kernel answers to what is sent, however it is cut, and
-// what it sends arrives.
+// TestFrames: the host's kernel answers a frame, however it is split, and its answer
+// arrives.
 func TestFrames(t *testing.T) {
 	private(t)
 	tap := open(t, "", 1)
@@ -145,7 +145,8 @@ func TestFrames(t *testing.T) {
 	}
 }
 
-// TestResume: a station without room gets what waits when it has some again.
+// TestResume: a station that had no room gets the waiting frames when it has room
+// again.
 func TestResume(t *testing.T) {
 	private(t)
 	tap := open(t, "", 1)
@@ -189,8 +190,8 @@ type events func(pair int) bool
 func (e events) Readable(pair int) bool { return e(pair) }
 func (events) Writable(int)             {}
 
-// TestStop: what comes while the guest is paused is there afterwards, but not for
-// another.
+// TestStop: frames that arrive while the guest is paused are there afterwards, but
+// not for the next guest.
 func TestStop(t *testing.T) {
 	private(t)
 	tap := open(t, "", 1)
@@ -228,7 +229,7 @@ func TestStop(t *testing.T) {
 	tap.Stop()
 }
 
-// TestPairs: a tap with several queues works with as many as are configured.
+// TestPairs: a tap with several queues uses as many as are configured.
 func TestPairs(t *testing.T) {
 	private(t)
 	tap := open(t, "", 3)
@@ -246,7 +247,7 @@ func TestPairs(t *testing.T) {
 	}
 }
 
-// TestExisting: a tap that exists is used as it is, and stays.
+// TestExisting: an existing tap is used as it is, and stays.
 func TestExisting(t *testing.T) {
 	private(t)
 	first := open(t, "vmmtest0", 1)
@@ -267,7 +268,7 @@ func TestExisting(t *testing.T) {
 	}
 }
 
-// TestErrors: each says what to do.
+// TestErrors: each error says what to do.
 func TestErrors(t *testing.T) {
 	private(t)
 	for _, test := range []struct {
@@ -296,7 +297,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestNoAllocation: a frame each way costs none.
+// TestNoAllocation: a frame each way allocates nothing.
 func TestNoAllocation(t *testing.T) {
 	private(t)
 	tap := open(t, "", 1)

@@ -7,7 +7,7 @@ import (
 	"vmm/ethernet"
 )
 
-// rig is a link without end behind a limit, and a clock that the test turns.
+// rig is an endless link behind a limit, and a clock that the test advances.
 type rig struct {
 	*Link
 	now      time.Time
@@ -37,7 +37,7 @@ func newRig(t *testing.T, r Rate) *rig {
 	return g
 }
 
-// turn lets time pass, in steps, and has the guest do what it is called for.
+// turn advances the clock in steps, and runs the timers that are due.
 func (g *rig) turn(d time.Duration) {
 	for end := g.now.Add(d); g.now.Before(end); g.now = g.now.Add(time.Millisecond) {
 		var due []timer
@@ -95,7 +95,7 @@ type card struct{ *rig }
 func (c card) Readable(int) bool { c.readable++; return true }
 func (c card) Writable(int)      { c.writable++; c.send() }
 
-// TestRates: a burst, and then the rate, either way, by bytes and by frames.
+// TestRates: a burst, then the rate; each way, by bytes and by frames.
 func TestRates(t *testing.T) {
 	for _, r := range []Rate{
 		{Bytes: 100 * frameSize, Burst: 200 * time.Millisecond},
@@ -118,7 +118,7 @@ func TestRates(t *testing.T) {
 	}
 }
 
-// TestOneTimer: however often a guest tries, one timer waits for each way.
+// TestOneTimer: however often a guest tries, there is one timer for each direction.
 func TestOneTimer(t *testing.T) {
 	g := newRig(t, Rate{Frames: 10})
 	for range 1000 {
@@ -130,7 +130,7 @@ func TestOneTimer(t *testing.T) {
 	}
 }
 
-// TestReadable: a link with frames is told to wait while the guest may have none.
+// TestReadable: a link with frames is told to wait while the limit bars the guest.
 func TestReadable(t *testing.T) {
 	g := newRig(t, Rate{Frames: 10})
 	behind := guest{card{g}, g.Link}
@@ -147,7 +147,7 @@ func TestReadable(t *testing.T) {
 	}
 }
 
-// TestStop: no timer reaches a card that is stopped.
+// TestStop: no timer reaches a stopped card.
 func TestStop(t *testing.T) {
 	g := newRig(t, Rate{Frames: 10})
 	g.send()

@@ -21,7 +21,7 @@ import (
 	"vmm/ethernet"
 )
 
-// wire gives one frame, and takes all but what it is busy for.
+// wire receives one frame, and accepts every frame unless err is set.
 type wire struct {
 	ethernet.Link
 	frame []byte
@@ -43,7 +43,7 @@ func newLink(w *wire, to io.Writer) *Link {
 	return l
 }
 
-// open opens a recording as machines do.
+// open opens a recording as a machine does.
 func open(t *testing.T, name string) (*File, error) {
 	t.Helper()
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600)
@@ -54,7 +54,7 @@ func open(t *testing.T, name string) (*File, error) {
 	return NewFile(f)
 }
 
-// begin is open, for a file that is good.
+// begin is open for a valid file.
 func begin(t *testing.T, name string) *File {
 	t.Helper()
 	f, err := open(t, name)
@@ -85,7 +85,7 @@ func contains(t *testing.T, name, want string) {
 	}
 }
 
-// TestFile: the bytes of a file with a frame each way.
+// TestFile: the bytes of a file with frames each way.
 func TestFile(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "out.pcap")
 	w := &wire{frame: []byte("received")}
@@ -97,13 +97,13 @@ func TestFile(t *testing.T) {
 	l.Send(0, &h, [][]byte{[]byte("not now")})
 	l.Receive(0, &h, [][]byte{make([]byte, 100)})
 	w.err = errors.New("lost")
-	l.Send(0, &h, [][]byte{[]byte("lost")}) // it was on the wire all the same
+	l.Send(0, &h, [][]byte{[]byte("lost")}) // recorded: it was on the wire
 	l.Flush()
 	contains(t, name, headerText+recordText("sent")+recordText("received")+recordText("lost"))
 }
 
-// TestGoesOn: a recording has the frames of all links, one after another in this
-// process and in others. What the last one did not finish is cut off.
+// TestGoesOn: a recording has the frames of all links, one after another, from this
+// process and from others. An unfinished last record is cut off.
 func TestGoesOn(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "out.pcap")
 	var h ethernet.Header
@@ -138,7 +138,7 @@ func TestGoesOn(t *testing.T) {
 	contains(t, name, want)
 }
 
-// TestNotOurs: a file that is something else stays what it is.
+// TestNotOurs: a file in another format is left unchanged.
 func TestNotOurs(t *testing.T) {
 	valid, err := hex.DecodeString(headerText + recordText("frame"))
 	if err != nil {
@@ -179,7 +179,7 @@ func TestNotOurs(t *testing.T) {
 	}
 }
 
-// TestInUse: two programs do not record in one file.
+// TestInUse: two programs cannot record to the same file.
 func TestInUse(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "out.pcap")
 	f := begin(t, name)
@@ -190,8 +190,7 @@ func TestInUse(t *testing.T) {
 	begin(t, name)
 }
 
-// TestWholeRecords: what is written at once are whole records, so that two links
-// can have one file.
+// TestWholeRecords: each write has only whole records, so two links can share a file.
 func TestWholeRecords(t *testing.T) {
 	sizes := &writes{}
 	l := newLink(&wire{}, sizes)
@@ -220,7 +219,7 @@ func (w *writes) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// FuzzRecords: whatever a file has, what is kept is a part of it.
+// FuzzRecords: whatever a file contains, the part that is kept is a valid prefix.
 func FuzzRecords(f *testing.F) {
 	for _, s := range []string{"", recordText("frame"), recordText("a") + recordText("b")[:20], strings.Repeat("ff", 40)} {
 		b, err := hex.DecodeString(s)
@@ -240,7 +239,7 @@ func FuzzRecords(f *testing.F) {
 	})
 }
 
-// full is a disk that has room for so many bytes.
+// full is a disk with a limited number of free bytes.
 type full struct{ room, has int }
 
 func (f *full) Write(p []byte) (int, error) {
@@ -252,8 +251,8 @@ func (f *full) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestFull: a full disk costs frames while it is full, and nothing else; and somebody
-// is told, not often.
+// TestFull: a full disk loses frames while it is full, and does nothing else. The log
+// tells of it, but not often.
 func TestFull(t *testing.T) {
 	var log bytes.Buffer
 	disk := &full{room: 100}
@@ -283,8 +282,8 @@ func TestFull(t *testing.T) {
 	}
 }
 
-// TestNoRoom: what a disk had no room for leaves whole records, which others go on
-// behind. A limit of the process's on a file's size stands for the disk.
+// TestNoRoom: a write that does not fit leaves whole records, and later records
+// follow them. The process's file size limit plays the full disk.
 func TestNoRoom(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "out.pcap")
 	f := begin(t, name)
@@ -310,7 +309,7 @@ func TestNoRoom(t *testing.T) {
 	contains(t, name, headerText+recordText("room"))
 }
 
-// TestTcpdump has another program read the file.
+// TestTcpdump makes another program read the file.
 func TestTcpdump(t *testing.T) {
 	path, err := exec.LookPath("tcpdump")
 	if err != nil {

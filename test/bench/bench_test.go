@@ -16,10 +16,10 @@ import (
 	"vmm/test/allow"
 )
 
-// TestMain makes this binary the trap too, and what goes into it.
+// TestMain makes this binary also the trap and the command that it traps.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "ioctl" {
-		for _, request := range []uint{0xae03, kvmRun} { // KVM_CHECK_EXTENSION goes through
+		for _, request := range []uint{0xae03, kvmRun} { // the trap lets KVM_CHECK_EXTENSION through
 			unix.IoctlSetInt(0, request, 0) // fails at once, without the trap
 		}
 		os.Exit(0)
@@ -45,7 +45,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestRivals: names are what ratios and -only go by.
+// TestRivals: ratios and -only go by names, so these are unique.
 func TestRivals(t *testing.T) {
 	f := files{vmm: "/vmm", gokvm: "/gokvm", kernel: "/vmlinuz", vmlinux: "/vmlinux", initrd: "/initrd", scratch: t.TempDir()}
 	seen := map[string]bool{}
@@ -90,7 +90,7 @@ func TestPayloadOf(t *testing.T) {
 	}
 }
 
-// TestLock: two at once would measure each other.
+// TestLock: two benches at once would measure each other.
 func TestLock(t *testing.T) {
 	f := files{results: t.TempDir()}
 	if err := f.lock(); err != nil {
@@ -106,7 +106,7 @@ func TestLock(t *testing.T) {
 	}
 }
 
-// TestTrap: a command that never runs a guest is not mistaken for one that does.
+// TestTrap: a command that never runs a guest is not taken for one that does.
 func TestTrap(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
@@ -122,8 +122,7 @@ func TestTrap(t *testing.T) {
 	}
 }
 
-// TestExits: the loop that is measured sees the guest's accesses, and allocates
-// nothing.
+// TestExits: the measured loop sees the guest's accesses, and allocates nothing.
 func TestExits(t *testing.T) {
 	sys, err := kvm.Open(kvm.Device)
 	if err != nil {

@@ -37,7 +37,7 @@ func TestPhaseFigures(t *testing.T) {
 	if phaseFigures(map[string]float64{}, phase{"rand1", 0, time.Second, before, after}) == nil || phaseFigures(map[string]float64{}, phase{"rand1", 1, 0, before, after}) == nil {
 		t.Error("nothing, or in no time, has figures")
 	}
-	// Whose vCPUs have no names has no time of workers either.
+	// Without named vCPU threads there is no worker time either.
 	if used, ok := workerTime(nil, []thread{{"1", "gokvm", time.Second}}); ok {
 		t.Errorf("without a vCPU: %v", used)
 	}
@@ -54,7 +54,7 @@ func TestVCPUNames(t *testing.T) {
 	}
 }
 
-// TestThreadTimes: this process has used a processor, and the kernel says so.
+// TestThreadTimes: this process has used CPU time, and the kernel says so.
 func TestThreadTimes(t *testing.T) {
 	var used time.Duration
 	for _, th := range threadTimes(os.Getpid()) {
@@ -73,8 +73,8 @@ func TestThreadTimes(t *testing.T) {
 	}
 }
 
-// TestBlk follows guests that a shell plays. The first line of a phase may be read
-// late, where there is much to do: half of the time must be seen.
+// TestBlk follows guests that a shell plays. On a busy host the first line of a phase
+// may be read late: at least half of the time must be seen.
 func TestBlk(t *testing.T) {
 	const good = `echo "vmm-init: up 1"; for p in rand1 rand8 read write; do echo "BENCH-BEGIN $p"; sleep 0.2; echo "BENCH-END $p 100 200000000"; done; echo BENCH-DONE`
 	r, err := phases(t.Context(), []string{"/bin/sh", "-c", good}, "rand8", phaseFigures)
@@ -116,7 +116,7 @@ func TestBlkRivals(t *testing.T) {
 	}
 }
 
-// TestMakeDisk: no two blocks of the image are the same.
+// TestMakeDisk: no two of the blocks read are the same.
 func TestMakeDisk(t *testing.T) {
 	if testing.Short() {
 		t.Skip("512 MiB")

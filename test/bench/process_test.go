@@ -20,8 +20,8 @@ func shell(t *testing.T, script string) *process {
 	return p
 }
 
-// TestExpect: the line may come in pieces, on either stream, and the process
-// does not see the end of its input.
+// TestExpect: the line may come in pieces, on either stream, and the process does not
+// see end of file on its input.
 func TestExpect(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), allow.Time(20*time.Second))
 	defer cancel()

@@ -38,8 +38,8 @@ func TestSummarize(t *testing.T) {
 	}
 }
 
-// fake is an entry whose runs take the values, one after another; a negative
-// one fails. It notes its name at each run.
+// fake returns an entry whose runs return the values in turn; a negative value is a
+// failure. Each run appends its name to order.
 func fake(name string, order *[]string, values ...float64) *entry {
 	e := &entry{Name: name}
 	e.measure = func(context.Context) (run, error) {
@@ -89,7 +89,7 @@ func (x run) equal(y run) bool {
 	return x.Round == y.Round && x.Value == y.Value && x.Failed == y.Failed && x.Retry == y.Retry
 }
 
-// TestInterleaveCancelled: no retry, and no next run, once the user has had enough.
+// TestInterleaveCancelled: no retry and no further run after the user cancels.
 func TestInterleaveCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	runs := 0
@@ -137,7 +137,7 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// TestSave: no run is missing from the JSON, whatever became of it.
+// TestSave: the JSON has every run, whatever its result.
 func TestSave(t *testing.T) {
 	dir := t.TempDir()
 	r := &report{Bench: "test", Entries: []*entry{{Name: "a", Runs: []run{{Failed: "stalled"}, {Value: 2, Retry: true}}}}}

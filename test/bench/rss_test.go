@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// A guest of 8 pages with the kernel in its middle, a heap as large as the RAM
-// that is hardly touched, and a program.
+// A guest of 8 pages with the kernel in the middle, a hardly used heap as large as
+// the RAM, and a program.
 const smaps = `00400000-00500000 r-xp 00000000 08:01 77   /usr/bin/vmm
 Size:               1024 kB
 Rss:                 700 kB
@@ -63,7 +63,7 @@ func TestReadSmapsBad(t *testing.T) {
 	}
 }
 
-// TestReadSmapsSelf: what this kernel writes is understood.
+// TestReadSmapsSelf: readSmaps understands this kernel's format.
 func TestReadSmapsSelf(t *testing.T) {
 	f, err := os.Open("/proc/self/smaps")
 	if err != nil {

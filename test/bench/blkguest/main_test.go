@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// TestLoop: all operations are counted, stay inside, and write what they should.
+// TestLoop: all operations are counted, stay in bounds, and write what they should.
 func TestLoop(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "disk")
 	const length = 1 << 20
