@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// TestLimit: a message is written so often in a while, whatever is derived from the
-// logger, and others beside it; then again, with how many there were.
+// TestLimit: a message is written a limited number of times per window, also through
+// derived loggers. Other messages are not affected. The next window's first line has the
+// number left out.
 func TestLimit(t *testing.T) {
 	var b bytes.Buffer
 	h := Limit(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: slog.LevelDebug})).(*limited)

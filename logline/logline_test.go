@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// TestLine: the first is written, then one in a while, with how many there were.
+// TestLine: the first line is written, then one per interval, with the number missed.
 func TestLine(t *testing.T) {
 	var b bytes.Buffer
 	l := New(slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: slog.LevelWarn})), time.Minute)
@@ -18,13 +18,13 @@ func TestLine(t *testing.T) {
 	for _, step := range []struct {
 		after time.Duration
 		do    func(string, ...any)
-		want  string // the end of the line, "" for none
+		want  string // end of the line, "" for none
 	}{
 		{0, l.Warn, `level=WARN msg=fails err=no`},
 		{0, l.Warn, ""},
 		{time.Minute - 1, l.Error, ""},
 		{1, l.Error, `level=ERROR msg=fails err=no more=2`},
-		{time.Hour, l.Debug, ""}, // not of this log's level
+		{time.Hour, l.Debug, ""}, // below this log's level
 		{time.Hour, l.Warn, `level=WARN msg=fails err=no`},
 	} {
 		now = now.Add(step.after)
@@ -37,7 +37,7 @@ func TestLine(t *testing.T) {
 	New(nil, time.Minute).Warn("discarded")
 }
 
-// TestMany: of many at once there is one.
+// TestMany: of many simultaneous lines, one is written.
 func TestMany(t *testing.T) {
 	var b bytes.Buffer
 	l := New(slog.New(slog.NewTextHandler(&b, nil)), time.Hour)
