@@ -107,7 +107,7 @@ func TestNone(t *testing.T) {
 }
 
 func TestFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "log:1") // a colon is part of it
+	path := filepath.Join(t.TempDir(), "log:1") // the name includes the colon
 	before := ""
 	for _, text := range []string{"a long first run", "second"} {
 		c := open(t, "file:"+path, Options{})
@@ -161,11 +161,11 @@ func TestStdioPipe(t *testing.T) {
 	c.Write([]byte("hello"))
 	expect(t, outR, "hello")
 	inW.Close()
-	expect(t, c, "\x04") // the end, as a person would type it
+	expect(t, c, "\x04") // end of input, as a person would type it
 	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("EOF of the pipe: %v", err)
 	}
-	c.Write([]byte("on")) // the guest goes on
+	c.Write([]byte("on")) // the guest continues
 	expect(t, outR, "on")
 	outR.Close()
 	if _, err := c.Write([]byte("gone")); err == nil || strings.Contains(err.Error(), "\n") {
@@ -245,7 +245,7 @@ func TestSocket(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode() != os.ModeSocket|0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	c.Write([]byte("boot\n")) // nobody is there yet
+	c.Write([]byte("boot\n")) // no client yet
 	first := dial(t, path)
 	expect(t, first, "boot\n")
 	c.Write([]byte("login: "))
@@ -269,8 +269,8 @@ func TestSocket(t *testing.T) {
 	}
 }
 
-// TestSocketLeaves: what a client has sent counts, though it left, and though
-// the guest has found out by printing.
+// TestSocketLeaves: what a client sent before it left is not lost, even if a write by
+// the guest has found that it left.
 func TestSocketLeaves(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	c := open(t, "unix:"+path, Options{})
@@ -285,7 +285,7 @@ func TestSocketLeaves(t *testing.T) {
 	expect(t, c, want)
 }
 
-// TestSocketSlow: a client that does not read stops Write, and Close ends it.
+// TestSocketSlow: a client that does not read blocks Write, and Close ends that.
 func TestSocketSlow(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	c := open(t, "unix:"+path, Options{})

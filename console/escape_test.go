@@ -56,7 +56,7 @@ func equal(a, b []command) bool {
 	return true
 }
 
-// TestDetach: who leaves has what was typed before, and nothing behind it.
+// TestDetach: the guest gets what was typed before a detach, and nothing after it.
 func TestDetach(t *testing.T) {
 	left := 0
 	k := newKeyboard(Options{Detach: func() { left++ }}, nil)
@@ -66,15 +66,15 @@ func TestDetach(t *testing.T) {
 	}
 }
 
-// FuzzKeyboard compares the keyboard, cut into reads of any size, with a
-// plain reading of the rules.
+// FuzzKeyboard compares the keyboard, cut into reads of any size, with a plain
+// implementation of the rules.
 func FuzzKeyboard(f *testing.F) {
 	f.Add([]byte("ls\r\x01bx\x01\x01\x01h\x01x"), 3, 2)
 	f.Add([]byte("\x01"), 1, 1)
 	f.Fuzz(func(t *testing.T, typed []byte, in, out int) {
 		in, out = 1+abs(in)%64, 1+abs(out)%64
 		if len(typed) > typedSize {
-			return // would wait for the reader
+			return // it would wait for the reader
 		}
 		var got []byte
 		quits, helps := 0, 0
@@ -99,7 +99,7 @@ func FuzzKeyboard(f *testing.F) {
 	})
 }
 
-// TestTypedAhead: what the guest does not take is bounded, and not lost.
+// TestTypedAhead: input that the guest does not read is bounded, and not lost.
 func TestTypedAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		want := bytes.Repeat([]byte("0123456789"), typedSize/8)
@@ -118,7 +118,7 @@ func TestTypedAhead(t *testing.T) {
 		src.Reset(want)
 		go k.run(src.Read)
 		synctest.Wait()
-		k.close() // ends run; else synctest complains
+		k.close() // ends run; otherwise synctest fails
 	})
 }
 

@@ -11,8 +11,8 @@ import (
 	"vmm/test/allow"
 )
 
-// TestFollow: who was in the background when the terminal was to be made raw, and
-// has come to the foreground since, does not wait for a signal that nobody sends.
+// TestFollow: a process that was in the background when it tried to make the terminal raw,
+// and is now in the foreground, does not wait for a signal that never comes.
 func TestFollow(t *testing.T) {
 	screen, tty, err := creack.Open()
 	if err != nil {

@@ -11,8 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sized runs f under a limit of the process's on a file's size, which stands for a
-// disk that is full.
+// sized runs f under a process limit on file size, which stands for a full disk.
 func sized(t *testing.T, bytes uint64, f func()) {
 	t.Helper()
 	var was unix.Rlimit
@@ -28,8 +27,8 @@ func sized(t *testing.T, bytes uint64, f func()) {
 	f()
 }
 
-// TestFullDisk: a full disk costs output and does not end it: once there is room the
-// file goes on, and says what is missing.
+// TestFullDisk: a full disk loses output but does not end it. Once there is room the file
+// continues, and says what is missing.
 func TestFullDisk(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "out")
 	for _, spec := range []string{"file:" + name, "stdio"} {

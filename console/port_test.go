@@ -17,7 +17,7 @@ import (
 
 var portPatience = allow.Time(5 * time.Second)
 
-// port is one under test, and who is there.
+// port is a port under test, with its reports of whether a client is connected.
 type port struct {
 	*Console
 	t     *testing.T
@@ -47,7 +47,7 @@ func (p *port) connected(want bool) {
 	}
 }
 
-// write writes on a goroutine of its own.
+// write writes on its own goroutine.
 func (p *port) write(s string) (done chan error) {
 	done = make(chan error, 1)
 	go func() {
@@ -90,8 +90,8 @@ func expectPort(t *testing.T, r io.Reader, want string) {
 	}
 }
 
-// TestPortSocket: what is written waits for somebody, and what was sent before
-// one leaves is not lost.
+// TestPortSocket: a write waits for a client, and what a client sent before it left is
+// not lost.
 func TestPortSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	p := openTestPort(t, "unix:"+path)
@@ -119,7 +119,7 @@ func TestPortSocket(t *testing.T) {
 	expectPort(t, c, "for the second")
 	p.wait(done)
 
-	// One that does not read, and leaves in the middle.
+	// A client that stops reading and leaves in the middle.
 	big := strings.Repeat("0123456789abcdef", 1<<16)
 	done = p.write(big)
 	expectPort(t, c, big[:1000])
@@ -213,7 +213,7 @@ func TestPortSpecs(t *testing.T) {
 	}
 }
 
-// TestSize: that of the terminal, as it changes.
+// TestSize: the terminal's size, as it changes.
 func TestSize(t *testing.T) {
 	pty, err := openPTY()
 	if err != nil {

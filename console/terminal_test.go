@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newTTY returns a terminal and its keyboard and screen.
+// newTTY returns a terminal, tty, and its keyboard and screen, screen.
 func newTTY(t *testing.T) (screen, tty *os.File) {
 	t.Helper()
 	screen, tty, err := creack.Open()
@@ -70,7 +70,7 @@ func TestTerminal(t *testing.T) {
 	expect(t, screen, "$ ")
 	io.WriteString(screen, "\x01h")
 	expect(t, screen, strings.ReplaceAll(helpText, "\r\n", "\r\r\n"))
-	io.WriteString(screen, "unread\x01x") // nobody reads: quits all the same
+	io.WriteString(screen, "unread\x01x") // no reader: it quits all the same
 	select {
 	case <-quit:
 	case <-time.After(patience):
@@ -96,7 +96,7 @@ func TestTerminalClose(t *testing.T) {
 	}
 }
 
-// TestTerminalContinued: the shell has changed the terminal during a stop.
+// TestTerminalContinued: the shell changed the terminal during a stop.
 func TestTerminalContinued(t *testing.T) {
 	_, tty := newTTY(t)
 	found := termios(t, tty)
@@ -184,7 +184,7 @@ func TestPTY(t *testing.T) {
 			input <- string(p[:n])
 		}
 	}()
-	c.Write([]byte("boot\n")) // nobody is there yet
+	c.Write([]byte("boot\n")) // no program yet
 	for range 3 {             // comes and goes
 		peer := openPeer(t, c)
 		expect(t, peer, "boot\n")
@@ -208,7 +208,7 @@ func TestPTY(t *testing.T) {
 			c.Write(make([]byte, recentSize-5))
 			c.Write([]byte("boot\n"))
 		})
-		// The next one gets the last that was kept.
+		// The next program gets the last output that was kept.
 		next := openPeer(t, c)
 		expect(t, next, string(make([]byte, recentSize-5))+"boot\n")
 		c.Write([]byte("boot\n"))
@@ -234,8 +234,8 @@ func TestPTYClose(t *testing.T) {
 	closeUnblocks(t, c)
 }
 
-// TestPTYSlow: a program that does not read stops Write; when it goes, or the
-// console is closed, Write returns.
+// TestPTYSlow: a program that does not read blocks Write. When it leaves, or the console
+// is closed, Write returns.
 func TestPTYSlow(t *testing.T) {
 	for name, release := range map[string]func(*Console, *os.File){
 		"program closes": func(_ *Console, peer *os.File) { peer.Close() },
