@@ -59,7 +59,7 @@ func read(t *testing.T, s *Set, path string) (string, error) {
 	return string(b), nil
 }
 
-// TestHeld: what has been held is opened, whatever its name leads to by then.
+// TestHeld: a held file is the one opened, whatever its name leads to by then.
 func TestHeld(t *testing.T) {
 	both(t, func(t *testing.T, places bool) {
 		tree(t, "d/", "d/file", "other", [2]string{"link", "d/file"}, [2]string{"way", "d"})
@@ -97,7 +97,7 @@ func TestHeld(t *testing.T) {
 	})
 }
 
-// TestOpenErrors: they are those of the path, as if it had been opened itself.
+// TestOpenErrors: errors are the same as if the path had been opened directly.
 func TestOpenErrors(t *testing.T) {
 	both(t, func(t *testing.T, places bool) {
 		tree(t, "d/", "file", [2]string{"loop", "loop"}, [2]string{"dangling", "none"})
@@ -127,7 +127,8 @@ func TestOpenErrors(t *testing.T) {
 	})
 }
 
-// TestMagicLinks: a descriptor of this process is what it is of, whatever its text.
+// TestMagicLinks: a link to a descriptor of this process leads to its open file, whatever
+// the link's text.
 func TestMagicLinks(t *testing.T) {
 	both(t, func(t *testing.T, places bool) {
 		tree(t, "file")
@@ -149,7 +150,7 @@ func TestMagicLinks(t *testing.T) {
 	})
 }
 
-// TestSharedLinks: the kernel's rule for links of strangers in /tmp is kept.
+// TestSharedLinks: the kernel's rule for other users' links in /tmp is kept.
 func TestSharedLinks(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to make a link of somebody else's")
@@ -168,7 +169,7 @@ func TestSharedLinks(t *testing.T) {
 	}
 }
 
-// TestParent: names in a directory that is held are its names.
+// TestParent: names are looked up in the held directory.
 func TestParent(t *testing.T) {
 	both(t, func(t *testing.T, places bool) {
 		tree(t, "d/", "d/x", "d/letter", "e/", [2]string{"way", "d"}, [2]string{"d/link", "letter"})
@@ -214,7 +215,7 @@ func TestParent(t *testing.T) {
 	})
 }
 
-// TestRoots: a directory is made, and held; the second time it is there.
+// TestRoots: a directory is made and held. The second time it exists.
 func TestRoots(t *testing.T) {
 	both(t, func(t *testing.T, places bool) {
 		tree(t, "file")
@@ -238,7 +239,7 @@ func TestRoots(t *testing.T) {
 	})
 }
 
-// TestThrough: which paths a guest decides on that may write to the directory s.
+// TestThrough: which paths a guest can redirect if it may write to the directory s.
 func TestThrough(t *testing.T) {
 	tree(t, "s/", "s/sub/", "s/sub/file", "s/file", "other/", "other/file", "run/",
 		[2]string{"s/out", "../other"}, [2]string{"s/filelink", "../other/file"}, [2]string{"in", "s/sub/file"}, [2]string{"same", "s"}, [2]string{"run/back", "../s/out/file"})
@@ -294,7 +295,7 @@ func through(t *testing.T, here string, known mounts) {
 	}
 }
 
-// TestThroughMounts: a directory that is mounted in a second place is the same.
+// TestThroughMounts: a directory mounted in a second place is the same directory.
 func TestThroughMounts(t *testing.T) {
 	tree(t, "s/", "s/sub/", "s/sub/file", "s/file", "two/", "one/", "other/", "other/file")
 	for from, to := range map[string]string{"s/sub": "two", "s": "one"} {
@@ -351,7 +352,7 @@ func TestParseMounts(t *testing.T) {
 	}
 }
 
-// FuzzParseMounts: whatever the kernel writes.
+// FuzzParseMounts: any text from the kernel can be parsed.
 func FuzzParseMounts(f *testing.F) {
 	f.Add("36 35 98:0 /mnt1 /mnt/a\\040b rw - ext3 /dev/root rw\n")
 	f.Add("36 35 98:0 \\ \\04\n")
@@ -391,10 +392,10 @@ func TestNoLeak(t *testing.T) {
 	})
 }
 
-// TestNoProc: where /proc is missing the error is not that the file is.
+// TestNoProc: if /proc is missing, the error does not say that the file is.
 func TestNoProc(t *testing.T) {
 	s := New(false)
-	s.files["x"] = held{fd: 1 << 30} // whose name in /proc is as if there were none
+	s.files["x"] = held{fd: 1 << 30} // its name in /proc does not exist, as without /proc
 	if _, err := s.Open("x", os.O_RDONLY); err == nil || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "mount it") {
 		t.Error(err)
 	}
