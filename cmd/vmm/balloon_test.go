@@ -37,7 +37,7 @@ func TestBalloonFlag(t *testing.T) {
 	}
 }
 
-// TestBalloonTooLarge: the error names the flag, and what there is.
+// TestBalloonTooLarge: the error names the flag and the guest's memory.
 func TestBalloonTooLarge(t *testing.T) {
 	c := machine.Config{Kernel: "x", CPUs: 1, Memory: 64 << 20, Balloon: 65 << 20}
 	err := flagName(c.Validate())

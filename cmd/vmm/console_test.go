@@ -36,7 +36,7 @@ func TestConsolePortFlag(t *testing.T) {
 	}
 }
 
-// TestConsolePortOpen: what is opened, and whose fault it is if that fails.
+// TestConsolePortOpen: what is opened, and what a failure is blamed on.
 func TestConsolePortOpen(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "f")
@@ -82,7 +82,7 @@ func TestConsolePortOpen(t *testing.T) {
 	}
 }
 
-// TestConsoleErrors: they name the flag.
+// TestConsoleErrors: errors name the flag.
 func TestConsoleErrors(t *testing.T) {
 	for _, test := range []struct {
 		c    machine.Config

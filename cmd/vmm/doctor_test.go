@@ -13,7 +13,7 @@ func TestExamine(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		examine func(path string) finding
-		file    string // "" is none
+		file    string // "" for none
 		state   string
 		what    string
 	}{

@@ -41,7 +41,7 @@ func TestEndStatus(t *testing.T) {
 		want int
 	}{
 		{machine.End{Reason: machine.PowerOff}, 0, 0},
-		{machine.End{Reason: machine.PowerOff}, syscall.SIGTERM, 0}, // as it was asked to
+		{machine.End{Reason: machine.PowerOff}, syscall.SIGTERM, 0}, // as the signal asked
 		{machine.End{Reason: machine.Reset}, 0, 10},
 		{machine.End{Reason: machine.TripleFault}, 0, 11},
 		{machine.End{Reason: machine.Panic}, 0, 12},

@@ -84,7 +84,7 @@ func newTest(t testing.TB) *testProgram {
 	return p
 }
 
-// run returns the command of that name.
+// run returns the run command.
 func (p *testProgram) run(t testing.TB) *cobra.Command {
 	return runOf(t, p.newRoot())
 }
@@ -97,8 +97,8 @@ func runOf(t testing.TB, root *cobra.Command) *cobra.Command {
 	return cmd
 }
 
-// FuzzArgs: whatever the arguments, there is a status, and what is wrong is said
-// in one line, or one for each name of a guest. No guest is run: files would be opened and truncated.
+// FuzzArgs: any arguments give a status. An error is one line, or one for each guest name.
+// No guest runs: files would be opened and truncated.
 func FuzzArgs(f *testing.F) {
 	for _, args := range []string{
 		"", "run", "rum", "help", "help run", "help exit-status", "help rum", "help run x", "version", "version x", "doctor",

@@ -15,13 +15,13 @@ import (
 	"vmm/machine"
 )
 
-// TestCloseOnExec: also where the kernel has no close_range.
+// TestCloseOnExec: it works even if the kernel has no close_range.
 func TestCloseOnExec(t *testing.T) {
 	for name, f := range map[string]func(first int){
 		"close_range": closeOnExec,
 		"a list":      func(first int) { eachDescriptor(first, unix.CloseOnExec) },
 	} {
-		var fds [2]int // one that is to go, behind one that stays
+		var fds [2]int // one to be closed, above one that stays
 		if err := unix.Pipe2(fds[:], 0); err != nil {
 			t.Fatal(err)
 		}
@@ -36,8 +36,8 @@ func TestCloseOnExec(t *testing.T) {
 	}
 }
 
-// TestReaderGone: whose reader has left writes no more, says nothing about it if it
-// was to print something, and does the rest of what it was to do otherwise.
+// TestReaderGone: a command whose reader has left writes no more. One that only prints
+// says nothing about it. Any other still does the rest of its work.
 func TestReaderGone(t *testing.T) {
 	dir := t.TempDir()
 	type call struct {
@@ -59,7 +59,7 @@ func TestReaderGone(t *testing.T) {
 		if err := os.WriteFile(kernel, kernels()["powers-off"], 0o600); err != nil {
 			t.Fatal(err)
 		}
-		for _, out := range []bool{false, true} { // a word at its start and its end, and the guest's
+		for _, out := range []bool{false, true} { // log lines at its start and end, and the guest's output
 			calls = append(calls, call{[]string{"run", "--kernel", kernel, "--log-level", "debug"}, out, exitPowerOff, "broken pipe"})
 		}
 	}
@@ -86,8 +86,8 @@ func TestReaderGone(t *testing.T) {
 	}
 }
 
-// TestFirstThread: the first thread, whose name is the process's, is main's alone, so
-// no vCPU's goroutine is ever on it.
+// TestFirstThread: the first thread, whose name is the process's, runs only main, so no
+// vCPU goroutine is ever on it.
 func TestFirstThread(t *testing.T) {
 	const many = 64
 	threads, done := make(chan int), make(chan struct{})
@@ -96,7 +96,7 @@ func TestFirstThread(t *testing.T) {
 		go func() {
 			runtime.LockOSThread()
 			threads <- unix.Gettid()
-			<-done // or the next would have the same one
+			<-done // otherwise the next would reuse this thread
 		}()
 	}
 	for range many {

@@ -25,12 +25,12 @@ import (
 //	job TEXT KEYS COMMAND ...
 //
 // It runs the command as a shell with job control would: on a new terminal (with
-// tostop), in the background, while a line is typed that is the shell's. Once the
-// text was printed there the command is brought to the foreground, without
-// SIGCONT since it was not stopped, and gets the keys (quoted as in Go); no keys
-// leave it where it is. A & behind the keys takes the terminal back once they were
-// printed, and ends the command by SIGTERM. What appears on the terminal is printed. The exit status
-// is the command's.
+// tostop), in the background, while a line for the shell is typed. Once the text is
+// printed there, the command is brought to the foreground, without SIGCONT since it was
+// not stopped, and gets the keys (quoted as in Go). Without keys it stays in the
+// background. A & after the keys takes the terminal back once they are printed, and ends
+// the command by SIGTERM. What appears on the terminal is printed. The exit status is the
+// command's.
 func jobMain() {
 	status, err := asJob(os.Args[1:])
 	if err != nil {
@@ -40,7 +40,7 @@ func jobMain() {
 	os.Exit(status)
 }
 
-// asJob starts the shell, which must be another process: the first of a session.
+// asJob starts the shell, which must be a separate process: a session leader.
 func asJob(args []string) (status int, err error) {
 	screen, tty, err := pty.Open()
 	if err != nil {
@@ -60,8 +60,8 @@ func asJob(args []string) (status int, err error) {
 // jobLimit bounds all that a job does.
 var jobLimit = allow.Time(20 * time.Second)
 
-// jobShellMain is the command jobshell, of job only: its standard input is the
-// terminal and descriptor 3 the terminal's other end.
+// jobShellMain is the command jobshell, for job only: its standard input is the terminal,
+// and descriptor 3 is the terminal's other end.
 func jobShellMain() {
 	s := &jobShell{screen: os.NewFile(3, "screen"), shown: make(chan struct{}, 1)}
 	status, err := s.run(os.Args[1], os.Args[2], os.Args[3:])
@@ -69,7 +69,7 @@ func jobShellMain() {
 		fmt.Fprintln(os.Stderr, "job:", err)
 		os.Exit(99)
 	}
-	s.mu.Lock() // and keep it: what is printed now is not ours
+	s.mu.Lock() // and keep it: later output does not count
 	os.Stdout.Write(s.text)
 	os.Exit(status)
 }
@@ -79,7 +79,7 @@ type jobShell struct {
 	child  *os.Process
 
 	mu    sync.Mutex
-	text  []byte        // guarded by mu; what appeared
+	text  []byte        // guarded by mu; text on the terminal so far
 	shown chan struct{} // of capacity 1: text has grown
 }
 
@@ -101,7 +101,7 @@ func (s *jobShell) run(text, keys string, args []string) (status int, err error)
 		return 0, err
 	}
 	go s.watch()
-	s.screen.WriteString(typedLine) // nobody has read it yet when the command starts
+	s.screen.WriteString(typedLine) // still unread when the command starts
 	if err := s.await(func() bool { return bytes.Contains(s.text, []byte("shell")) }); err != nil {
 		return 0, err
 	}
@@ -111,7 +111,7 @@ func (s *jobShell) run(text, keys string, args []string) (status int, err error)
 	if err := cmd.Start(); err != nil {
 		return 0, err
 	}
-	signal.Ignore(syscall.SIGTTOU) // not before: it would inherit that. A shell has it so, to take the terminal back
+	signal.Ignore(syscall.SIGTTOU) // not earlier: the command would inherit it. A shell ignores it, to take the terminal back
 	s.child = cmd.Process
 	time.AfterFunc(jobLimit, func() { s.child.Kill() })
 	keys, back := strings.CutSuffix(keys, "&")
@@ -119,7 +119,7 @@ func (s *jobShell) run(text, keys string, args []string) (status int, err error)
 		err = s.bringForward(text, keys)
 	}
 	if err == nil && back {
-		t.Lflag ^= unix.ECHO // the shell's own
+		t.Lflag ^= unix.ECHO // the shell's own setting
 		err = s.takeBack(keys, t)
 	}
 	if err != nil {
@@ -144,8 +144,8 @@ func (s *jobShell) run(text, keys string, args []string) (status int, err error)
 	return w.ExitStatus(), err
 }
 
-// bringForward is fg, once the command has printed the text and the shell has had
-// its own line.
+// bringForward does what fg does, once the command has printed the text and the shell has
+// read its line.
 func (s *jobShell) bringForward(text, keys string) error {
 	if err := s.await(func() bool { return bytes.Contains(s.text, []byte(text)) }); err != nil {
 		return err
@@ -167,7 +167,7 @@ func (s *jobShell) bringForward(text, keys string) error {
 	return err
 }
 
-// takeBack takes the terminal from the command, and ends it.
+// takeBack takes the terminal from the command and ends the command.
 func (s *jobShell) takeBack(printed string, t *unix.Termios) error {
 	if err := s.await(func() bool { return bytes.Contains(s.text, []byte(printed)) }); err != nil {
 		return err
@@ -199,10 +199,10 @@ func (s *jobShell) watch() {
 	}
 }
 
-// await returns when ok says so, which it is asked with mu held.
+// await returns when ok returns true. It calls ok with mu held.
 func (s *jobShell) await(ok func() bool) error {
 	limit := time.After(jobLimit)
-	tick := time.NewTicker(5 * time.Millisecond) // for what does not appear on the terminal
+	tick := time.NewTicker(5 * time.Millisecond) // for changes that do not appear on the terminal
 	defer tick.Stop()
 	for {
 		s.mu.Lock()

@@ -22,8 +22,8 @@ var (
 	reset    = payload.Out8(pmReset, 6)
 )
 
-// kernels are those that a script finds: each says what it does. All but big
-// and prints-more begin with a line of hello, and all but those that end at once spin.
+// kernels returns the kernels for scripts: each name says what the kernel does. All except
+// big and prints-more first print a hello line, and all that do not end at once spin.
 func kernels() map[string][]byte {
 	files := map[string][]byte{}
 	for name, code := range map[string][]byte{
@@ -35,16 +35,16 @@ func kernels() map[string][]byte {
 		"exits-5":       payload.Out8(debugExit, 5),
 		"exits-200":     payload.Out8(debugExit, 200),
 		"spins":         nil,
-		"halts":         {0xfa, 0xf4, 0xeb, 0xfd},          // CLI; HLT; JMP to it: nothing wakes it
-		"runs-away":     {0xb8, 0, 0, 0, 0xd0, 0xff, 0xe0}, // MOV EAX, 0xd0000000; JMP RAX: there is nothing
+		"halts":         {0xfa, 0xf4, 0xeb, 0xfd},          // CLI; HLT; JMP to HLT: nothing wakes it
+		"runs-away":     {0xb8, 0, 0, 0, 0xd0, 0xff, 0xe0}, // MOV EAX, 0xd0000000; JMP RAX: nothing is there
 		"exchanges":     {0xf0, 0x48, 0x0f, 0xc7, 0x0e},    // LOCK CMPXCHG16B [RSI], which KVM's emulator lacks
 		"echoes":        echo(),
 	} {
 		files[name] = payload.ELF(payload.Code(hello, code, payload.Spin()))
 	}
 	files["big"] = payload.ELF(payload.Code(lines(80<<10/16), powerOff))
-	files["prints-more"] = payload.ELF(payload.Code(lines(20<<10/16), powerOff)) // than a page, but less than is kept for the host
-	// A bzImage, which the scripts only break: it is not a program.
+	files["prints-more"] = payload.ELF(payload.Code(lines(20<<10/16), powerOff)) // more than a page, but less than is kept for the host
+	// A bzImage, which the scripts only corrupt: it is not a program.
 	if image, err := os.ReadFile("../../boot/testdata/vmlinuz"); err == nil {
 		maps.Copy(files, map[string][]byte{"bzimage": image})
 	}
@@ -61,7 +61,7 @@ func lines(n uint32) []byte {
 
 // echo prints what it reads: after a q it powers off, after an r it resets.
 func echo() []byte {
-	raise := payload.Out8(com1+4, 3) // RTS and DTR: without them nothing comes
+	raise := payload.Out8(com1+4, 3) // RTS and DTR: without them no input comes
 	body := []byte{
 		0x66, 0xba, 0xfd, 0x03, // MOV DX, line status
 		0xec,       // IN AL, DX

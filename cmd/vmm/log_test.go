@@ -19,7 +19,7 @@ func TestLogFormat(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		do   func(*slog.Logger)
-		want string // in plain
+		want string // in plain format
 	}{
 		{"warning", func(l *slog.Logger) { l.Warn("no room") }, "vmm: warning: no room\n"},
 		{"cause", func(l *slog.Logger) { l.Warn("no room", "path", "/k", "err", errors.New("disk full")) }, "vmm: warning: no room: disk full (path /k)\n"},
@@ -53,7 +53,7 @@ func TestLogFormat(t *testing.T) {
 	}
 }
 
-// TestLogTarget: what is derived from a target moves with it, and the level holds.
+// TestLogTarget: derived handlers follow their target, and the level holds.
 func TestLogTarget(t *testing.T) {
 	var first, second bytes.Buffer
 	target := newLogTarget(&first, logPlain, slog.LevelWarn)

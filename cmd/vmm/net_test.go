@@ -24,7 +24,7 @@ func TestNetFlag(t *testing.T) {
 		{[]string{"user", "tap=tap0"}, []machine.Net{user, {Tap: "tap0"}}, ""},
 		{[]string{"tap=t,mac=52:54:00:12:34:56,queues=4,pcap=a,,b.pcap"}, []machine.Net{{Tap: "t", MAC: "52:54:00:12:34:56", Queues: 4, PCAP: "a,b.pcap"}}, ""},
 		{[]string{"user,rate=10M,packets=1000,burst=50ms,host-loopback"}, []machine.Net{{BytesPerSecond: 10 << 20, FramesPerSecond: 1000, Burst: 50 * time.Millisecond, HostLoopback: true}}, ""},
-		{[]string{"user,rate=0"}, []machine.Net{user}, ""}, // no limit, as rate=0M
+		{[]string{"user,rate=0"}, []machine.Net{user}, ""}, // no limit, like rate=0M
 		{[]string{""}, nil, "is user, tap=NAME or none"},
 		{[]string{"tap"}, nil, "is user, tap=NAME or none"},
 		{[]string{"bridge"}, nil, "is user, tap=NAME or none"},
@@ -93,12 +93,12 @@ func TestPublishFlag(t *testing.T) {
 	}
 }
 
-// TestPublish: ports are those of the first card in user mode.
+// TestPublish: published ports go to the first card in user mode.
 func TestPublish(t *testing.T) {
 	forwards := []machine.Forward{{Guest: 22}}
 	for _, test := range []struct {
 		nets []string
-		card int // that has them; -1 for an error
+		card int // the card with the ports; -1 for an error
 	}{{nil, 0}, {[]string{"tap=t", "user", "user"}, 1}, {[]string{"none"}, -1}, {[]string{"tap=t"}, -1}} {
 		var n nets
 		for _, text := range test.nets {

@@ -16,7 +16,7 @@ import (
 	"vmm/roster"
 )
 
-// twenty makes a runtime directory with as many guests that live.
+// twenty makes a runtime directory with 20 live guests.
 func twenty(tb testing.TB, kernel string) (dir string) {
 	tb.Helper()
 	dir = filepath.Join(tb.TempDir(), "r")
@@ -29,7 +29,7 @@ func twenty(tb testing.TB, kernel string) (dir string) {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		tb.Cleanup(func() { c.Release() }) // and the name is not given up before, with the Claim
+		tb.Cleanup(func() { c.Release() }) // and keeps the Claim, and so the name, until then
 		now := time.Now()
 		b, err := json.Marshal(api.Guest{Name: c.Name, State: api.Running, Pid: os.Getpid(), Created: now, Started: &now,
 			Config: map[string]any{"Kernel": kernel, "CPUs": 2, "Memory": 512 << 20}})
@@ -43,16 +43,16 @@ func twenty(tb testing.TB, kernel string) (dir string) {
 	return dir
 }
 
-// hostile has a control character of each kind that JSON may leave as it is, or a
-// terminal may heed: C0, DEL, C1 (CSI), one that turns text around, and one beyond 16 bits.
+// hostile has a control character of each kind that JSON may leave as it is or a terminal
+// may obey: C0, DEL, C1 (CSI), one that reverses text, and one beyond 16 bits.
 const hostile = "evil\x1b[2J\n\x7f\u009b31m\u202e\U000e0041kernel"
 
-// heeded says whether a terminal may take something of text for a command.
+// heeded says whether a terminal may take part of text for a command.
 func heeded(text string) bool {
 	return strings.ContainsFunc(text, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) })
 }
 
-// TestInspectEscapes: inspect prints the same JSON, of which no terminal heeds anything.
+// TestInspectEscapes: inspect prints the same JSON, in which no terminal finds a command.
 func TestInspectEscapes(t *testing.T) {
 	dir := twenty(t, hostile)
 	var out, stderr bytes.Buffer
@@ -69,8 +69,8 @@ func TestInspectEscapes(t *testing.T) {
 	}
 }
 
-// TestPSEscapes: nothing that others name, or that a damaged record says, reaches
-// the terminal as a command or breaks a line.
+// TestPSEscapes: no name chosen by others, and nothing in a damaged record, reaches the
+// terminal as a command or breaks a line.
 func TestPSEscapes(t *testing.T) {
 	dir := twenty(t, hostile)
 	if err := os.WriteFile(filepath.Join(dir, "guest-07", "guest.json"), []byte(`{"name":"x\u001b[31m\u009b","state":"\u001b[0m\n","config":{"CPUs":"\u0007"}}`), 0o600); err != nil {

@@ -20,8 +20,8 @@ import (
 	"vmm/test/allow"
 )
 
-// TestMain makes commands of this binary for the scripts: the program itself,
-// and what tests it in a terminal.
+// TestMain makes this binary into commands for the scripts: the program itself, and
+// commands that test it in a terminal.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"vmm":      vmm,
@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// vmm is main on a host that $KVM and $CPUINFO may stand for.
+// vmm is main on a host that $KVM and $CPUINFO may replace.
 func vmm() {
 	inherit()
 	p := &program{in: os.Stdin, out: os.Stdout, err: os.Stderr,
@@ -41,22 +41,22 @@ func vmm() {
 	os.Exit(p.execute(os.Args[1:]))
 }
 
-// TestScript runs testdata/script/*.txt. Beside testscript's own commands and
-// conditions, a script has
+// TestScript runs testdata/script/*.txt. Besides testscript's own commands and conditions,
+// a script has
 //
 //	ends N COMMAND ...   run it; its exit status must be N
-//	says LINE            the last command printed to stderr this line, and no other
-//	prints TEXT          the last command printed to stdout this text, and no other;
+//	says LINE            the last command printed only this line to stderr
+//	prints TEXT          the last command printed only this text to stdout;
 //	                     "\n" in it ends a line
 //	cut FILE N NEW       make NEW of the first N bytes of FILE
 //	patch FILE N HH NEW  make NEW of FILE with the byte HH at offset N
 //	[kvm]                guests can be run here
-//	[interpreted]        and their kernels are interpreted
+//	[interpreted]        and their code is interpreted
 //	[root]               the test may open everything
 //
-// $LIMIT, in seconds, for what could hang and would keep the script from its end, and
-// in its directory the kernels of kernels_test.go, a cpuinfo of a processor
-// that virtualizes, which $CPUINFO names, and one that does not.
+// It also has $LIMIT, in seconds, for commands that could hang and keep the script from
+// ending. Its directory has the kernels of kernels_test.go, a cpuinfo of a processor that
+// virtualizes, which $CPUINFO names, and one of a processor that does not.
 func TestScript(t *testing.T) {
 	sys, noKVM := machine.OpenKVM(machine.KVMDevice)
 	if noKVM == nil {
@@ -98,8 +98,8 @@ func TestScript(t *testing.T) {
 // scriptLimit is the deadline of a script: the slowest takes half a minute in the lab.
 var scriptLimit = allow.Time(100 * time.Second)
 
-// runScript runs one script and, in the lab, once more if it fails, which it says:
-// guests die there now and then of the emulated processor (docs/lab.md).
+// runScript runs one script and, in the lab, once more if it fails, which it reports:
+// the emulated processor there kills guests now and then (docs/lab.md).
 func runScript(t *testing.T, file string, p testscript.Params) {
 	for again := os.Getenv("VMM_LAB") != ""; ; again = false {
 		p.Files, p.Deadline = []string{file}, time.Now().Add(scriptLimit)
@@ -122,7 +122,7 @@ func runScript(t *testing.T, file string, p testscript.Params) {
 	}
 }
 
-// scriptTry is one run of a script, of which the test is not to know yet.
+// scriptTry is one run of a script, whose result is kept from the test at first.
 type scriptTry struct {
 	*testing.T
 	failed  bool
@@ -150,7 +150,7 @@ func setUp(e *testscript.Env) error {
 	e.Setenv("HOME", e.WorkDir) // for the cache of kernels
 	e.Setenv(allow.Variable, os.Getenv(allow.Variable))
 	e.Setenv("LIMIT", fmt.Sprint(int((scriptLimit * 9 / 10).Seconds())))
-	e.Setenv("GORACE", "atexit_sleep_ms=0") // or each command takes a second more
+	e.Setenv("GORACE", "atexit_sleep_ms=0") // otherwise each command takes a second more
 	guests := filepath.Join(e.WorkDir, "guests")
 	e.Setenv("VMM_RUNTIME_DIR", guests)
 	e.Defer(func() { endGuests(guests) })
@@ -170,7 +170,7 @@ func setUp(e *testscript.Env) error {
 	return nil
 }
 
-// endGuests ends what a script that failed has left in the background: it would run
+// endGuests ends the guests that a failed script left in the background: they would run
 // for ever.
 func endGuests(dir string) {
 	r, err := roster.Open(dir)

@@ -15,7 +15,7 @@ import (
 	"vmm/test/allow"
 )
 
-// unread is a vmm whose output nobody reads.
+// unread is a vmm whose output has no reader.
 type unread struct {
 	*exec.Cmd
 	log string // path of its standard error
@@ -48,7 +48,7 @@ func startUnread(t *testing.T) *unread {
 	return &unread{cmd, log}
 }
 
-// said tells whether it has logged the text.
+// said reports whether it has logged the text.
 func (u *unread) said(t *testing.T, text string) bool {
 	t.Helper()
 	b, err := os.ReadFile(u.log)
@@ -58,9 +58,8 @@ func (u *unread) said(t *testing.T, text string) bool {
 	return bytes.Contains(b, []byte(text))
 }
 
-// TestSignalUnread: one signal ends vmm when nobody reads what the guest, which
-// has powered off, has printed. (That vmm waits for a reader otherwise is in
-// testdata/script/output.txt.)
+// TestSignalUnread: the guest has powered off and its output is unread: one signal ends
+// vmm. (testdata/script/output.txt tests that vmm otherwise waits for a reader.)
 func TestSignalUnread(t *testing.T) {
 	sys, err := machine.OpenKVM(machine.KVMDevice)
 	if err != nil {

@@ -25,10 +25,9 @@ import (
 //
 //	terminal TEXT KEYS COMMAND ...
 //
-// It runs the command in a new terminal, types the keys (quoted as in Go) once
-// the text was printed there, and prints what else appears. Its exit status is
-// the command's. It fails if the terminal was not raw when it typed, or is not
-// as before at the end.
+// It runs the command in a new terminal, types the keys (quoted as in Go) once the text
+// is printed there, and prints all that appears. Its exit status is the command's. It
+// fails if the terminal was not raw when it typed, or is not restored at the end.
 func terminalMain() {
 	status, err := inTerminal(os.Args[1], os.Args[2], os.Args[3:])
 	if err != nil {
@@ -62,7 +61,7 @@ func inTerminal(text, keys string, args []string) (status int, err error) {
 	go func() {
 		defer close(shown)
 		typed <- typeAfter(ptmx, tty, text, keys)
-		io.Copy(os.Stdout, ptmx) // until nobody has the terminal
+		io.Copy(os.Stdout, ptmx) // until no process has the terminal open
 	}()
 	go func() { ended <- cmd.Wait() }()
 	select {
@@ -90,8 +89,7 @@ func inTerminal(text, keys string, args []string) (status int, err error) {
 	return cmd.ProcessState.ExitCode(), nil
 }
 
-// typeAfter shows the terminal's output until the text is there, and types the
-// keys.
+// typeAfter prints the terminal's output until the text appears, then types the keys.
 func typeAfter(ptmx, tty *os.File, text, keys string) error {
 	var seen []byte
 	b := make([]byte, 4096)
@@ -121,7 +119,7 @@ func typeAfter(ptmx, tty *os.File, text, keys string) error {
 //
 //	talk SOCKET KEYS
 //
-// which sends the keys and prints what comes until the other side closes.
+// which sends the keys and prints what it receives until the other side closes.
 func talkMain() {
 	c, err := net.Dial("unix", os.Args[1])
 	if err == nil {
@@ -140,8 +138,7 @@ func talkMain() {
 //
 //	crash main|goroutine
 //
-// which opens the console and goes wrong, in main or in a goroutine that has
-// the console in its care.
+// which opens the console and panics, in main or in a goroutine that owns the console.
 func crashMain() {
 	var r rescuer
 	owner := task.Owner(r.panicked)
