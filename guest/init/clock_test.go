@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fakeClock is a guest's clock and the host's, which a reading moves on by step.
+// fakeClock has a guest's clock and the host's. Each reading advances both by step.
 type fakeClock struct {
 	host, guest moment
 	step        moment
@@ -34,14 +34,14 @@ func (f *fakeClock) keeper() *keeper {
 	return &keeper{f, func() moment { return f.guest }, func(m moment) error { f.guest = m; f.sets++; return nil }}
 }
 
-// TestCorrect: whatever a clock is off by is corrected if it is too much, and else
-// left alone. The guest looks at its quarters of seconds.
+// TestCorrect: a clock error is corrected if it is too large, and otherwise left alone.
+// The guest checks lookAt after each half second.
 func TestCorrect(t *testing.T) {
 	const now = 1_800_000_000 * time.Second
 	for _, whole := range []bool{false, true} {
 		for _, test := range []struct {
 			behind moment
-			left   moment // most that it is off by afterwards
+			left   moment // largest error afterwards
 			set    bool
 		}{
 			{0, 0, false},
@@ -80,7 +80,8 @@ func TestCorrect(t *testing.T) {
 	}
 }
 
-// TestLookForeign: who has set the clock keeps it, but for what is right anyway.
+// TestLookForeign: a time set by another program stays, and is wrong unless it is the
+// host's.
 func TestLookForeign(t *testing.T) {
 	f := &fakeClock{host: 5000 * time.Second, guest: 3000 * time.Second}
 	if wrong, err := f.keeper().look(true); !wrong || err != nil || f.sets != 0 {
@@ -92,7 +93,7 @@ func TestLookForeign(t *testing.T) {
 	}
 }
 
-// TestArm: the timer goes off a quarter of a second behind a half.
+// TestArm: the timer expires a quarter of a second after a half second.
 func TestArm(t *testing.T) {
 	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_CLOEXEC)
 	if err != nil {
@@ -140,8 +141,8 @@ func TestFindReference(t *testing.T) {
 	}
 }
 
-// TestCMOS: the registers of a real-time clock are a time, in every form that they
-// can have; one that is just changing, or has none, is not.
+// TestCMOS: a real-time clock's registers give a time, in each of their formats. A clock
+// that is being updated, or has no valid time, gives none.
 func TestCMOS(t *testing.T) {
 	pc := map[byte]byte{0x00: 0x56, 0x02: 0x34, 0x04: 0x13, 0x07: 0x28, 0x08: 0x11, 0x09: 0x26, cmosB: hours24, cmosD: valid}
 	reads := 0

@@ -53,7 +53,7 @@ func TestPowerKey(t *testing.T) {
 		{event(1, 116, 1), true},
 		{event(1, 116, 0), false}, // released
 		{event(1, 30, 1), false},  // another key
-		{event(0, 116, 1), false}, // no key
+		{event(0, 116, 1), false}, // not a key event
 	} {
 		if got := isPowerKey(test.event); got != test.want {
 			t.Errorf("% x: %v", test.event, got)
@@ -111,8 +111,8 @@ func TestUnescape(t *testing.T) {
 	}
 }
 
-// TestLinkPorts: a port is linked once it has a name, and no name leads
-// elsewhere.
+// TestLinkPorts: a port gets a link once it has a name, and no name leads outside the
+// directory.
 func TestLinkPorts(t *testing.T) {
 	class, links := t.TempDir(), filepath.Join(t.TempDir(), "links")
 	for port, name := range map[string]string{"vport1p0": "org.test.0\n", "vport1p1": "", "vport1p2": "../x", "vport1p3": "..", "vport1p4": "b"} {

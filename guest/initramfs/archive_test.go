@@ -31,7 +31,7 @@ func bytesOf(t *testing.T, a *initramfs.Archive) []byte {
 
 func TestArchive(t *testing.T) {
 	b := bytesOf(t, sample())
-	// Each name once, and directories before what is in them.
+	// Each name once, and directories before their contents.
 	last := -1
 	for _, name := range []string{"lib\x00", "lib/modules\x00", "lib/modules/x.ko\x00", "bin\x00", "bin/sh\x00", "dev\x00", "dev/console\x00", "TRAILER!!!\x00"} {
 		at := bytes.Index(b, []byte(name))

@@ -34,7 +34,7 @@ func FuzzParseDepends(f *testing.F) {
 	})
 }
 
-// TestPick takes a kernel out of both layouts that Debian has had.
+// TestPick takes a kernel out of both layouts that Debian has used.
 func TestPick(t *testing.T) {
 	for _, lib := range []string{"lib", "usr/lib", ""} {
 		into := t.TempDir()
@@ -81,7 +81,7 @@ func TestFind(t *testing.T) {
 	if err != nil || k.Version != "linux 6" || k.Modules != "" {
 		t.Errorf("%+v, %v", k, err)
 	}
-	// What is there is used as it is, offline.
+	// An existing kernel is used as it is, offline.
 	if again, err := Fetch(t.Context(), "cloud"); err != nil || again != k {
 		t.Errorf("%+v, %v", again, err)
 	}

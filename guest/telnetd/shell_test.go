@@ -15,7 +15,7 @@ import (
 	"vmm/test/allow"
 )
 
-// connect returns a connection with a shell.
+// dialShell returns a connection to a shell.
 func dialShell(t *testing.T, argv ...string) *net.TCPConn {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -33,8 +33,7 @@ func dialShell(t *testing.T, argv ...string) *net.TCPConn {
 	return c.(*net.TCPConn)
 }
 
-// TestPlain: what is typed runs on a terminal, and the end of the shell is that
-// of the connection.
+// TestPlain: typed commands run on a terminal, and the connection ends with the shell.
 func TestPlain(t *testing.T) {
 	c := dialShell(t, "/bin/sh")
 	io.WriteString(c, "tty; echo do''ne; exit\n")
@@ -44,7 +43,7 @@ func TestPlain(t *testing.T) {
 	}
 }
 
-// TestTypedAll: a client that will type no more gets what follows.
+// TestTypedAll: a client that has closed its input still gets the output.
 func TestTypedAll(t *testing.T) {
 	c := dialShell(t, "/bin/sh")
 	io.WriteString(c, "read x; echo do''ne\nline\n")
@@ -55,8 +54,8 @@ func TestTypedAll(t *testing.T) {
 	}
 }
 
-// TestBackground: what runs in the background stays when the client has gone, in a
-// shell without job control too, as the guest's is.
+// TestBackground: background commands survive the client, also in a shell without job
+// control, such as the guest's.
 func TestBackground(t *testing.T) {
 	c := dialShell(t, "/bin/sh")
 	fifo := filepath.Join(t.TempDir(), "fifo")
@@ -65,7 +64,7 @@ func TestBackground(t *testing.T) {
 	}
 	fmt.Fprintf(c, "set +m; { read line; echo got $line >'%[1]s'; } <'%[1]s' & echo shell $$; exit\n", fifo)
 	if out, err := io.ReadAll(c); err != nil || !strings.Contains(string(out), "shell ") {
-		t.Fatalf("%v: %q", err, out) // the end of the shell is that of the connection
+		t.Fatalf("%v: %q", err, out) // the connection ends with the shell
 	}
 	said := make(chan string)
 	go func() {

@@ -32,7 +32,7 @@ func TestInput(t *testing.T) {
 			}
 			in := &input{r: bufio.NewReader(r), resize: func(c, r uint16) { size = itoa(c) + "x" + itoa(r) }}
 			got, _ := io.ReadAll(in)
-			if one { // then what follows a CR is not seen with it
+			if one { // then a CR is read without what follows it
 				got = bytes.ReplaceAll(bytes.ReplaceAll(got, []byte("\r\n"), []byte("\r")), []byte{0}, nil)
 			}
 			if string(got) != test.out || size != test.size {
@@ -50,7 +50,7 @@ func itoa(n uint16) string {
 	return s
 }
 
-// TestSession types into a shell, and sees it end.
+// TestSession types into a shell and waits for its end.
 func TestSession(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
