@@ -19,7 +19,7 @@ func TestRun(t *testing.T) {
 	}{
 		{"good", "echo one; echo two >&2", time.Minute, true, `^=== good: at most 60 s\none\ntwo\n=== good: ok, [0-9]+ s\n$`},
 		{"bad", "exit 3", time.Minute, false, `\n=== bad: FAILED after [0-9]+ s: exit status 3\n$`},
-		{"late", "trap 'echo where I am; exit 1' QUIT; while :; do sleep 0.01; done", allow.Time(2 * time.Second), false, // its trap is set by then
+		{"late", "trap 'echo where I am; exit 1' QUIT; while :; do sleep 0.01; done", allow.Time(2 * time.Second), false, // time for it to set its trap
 			`\nwhere I am\n=== late: FAILED, not done after [0-9]+ s\n$`},
 		{"none", "exec /nowhere", time.Minute, false, `FAILED after`},
 		{"slow", "echo 'ok  \tvmm/a\t7.2s'; echo 'ok  \tvmm/b\t0.2s'; echo '--- PASS: TestX (61.02s)'; printf 'lab: ok      12.5 s  Y+4'", time.Minute, true,
@@ -32,8 +32,8 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestRunLeft: what a command leaves running ends with it, and its output is not
-// waited for.
+// TestRunLeft: processes that a command leaves running end with it, and run does not wait
+// for their output.
 func TestRunLeft(t *testing.T) {
 	var out bytes.Buffer
 	began := time.Now()
