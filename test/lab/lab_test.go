@@ -16,8 +16,8 @@ import (
 	"vmm/test/lab/wire"
 )
 
-// fakeL1 is lost as often as it is told, then answers with the status that is
-// the job's first argument's length.
+// fakeL1 is lost the given number of times, then answers with the length of the job's
+// first argument as the status.
 type fakeL1 struct{ losses *int }
 
 func (f fakeL1) Run(_ context.Context, j wire.Job, s l1.Streams) (wire.Exit, error) {
@@ -38,7 +38,7 @@ func newFake(losses int) (*emulated, *int) {
 	}}, &boots
 }
 
-// TestRetry: one, and never in silence.
+// TestRetry: at most one retry, and never without a note.
 func TestRetry(t *testing.T) {
 	for _, test := range []struct {
 		losses, boots, notes int
@@ -49,8 +49,8 @@ func TestRetry(t *testing.T) {
 		{0, 1, 0, wire.Job{}, false, true},
 		{1, 2, 1, wire.Job{}, false, true},
 		{2, 2, 1, wire.Job{}, false, false},
-		{1, 1, 0, wire.Job{Terminal: &wire.Size{}}, false, false}, // nobody can type again
-		{1, 1, 0, wire.Job{}, true, false},                        // what was read is gone
+		{1, 1, 0, wire.Job{Terminal: &wire.Size{}}, false, false}, // what was typed is gone
+		{1, 1, 0, wire.Job{}, true, false},                        // input already read is gone
 	} {
 		e, boots := newFake(test.losses)
 		if err := e.boot(t.Context()); err != nil {
@@ -133,7 +133,7 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-// TestListTests: this very binary has tests.
+// TestListTests lists the tests of this binary.
 func TestListTests(t *testing.T) {
 	for _, batch := range []int{0, 1, 3} {
 		jobs, err := listTests(t.Context(), os.Args[0], batch)
@@ -167,8 +167,8 @@ func (f flaky) Run(context.Context, wire.Job, l1.Streams) (wire.Exit, error) {
 
 func (flaky) Close() error { return nil }
 
-// TestAgain: a job that fails runs once more if that was asked for, and the
-// report says so.
+// TestAgain: a failed job runs once more if the option asks for it, and the report says
+// so.
 func TestAgain(t *testing.T) {
 	for _, again := range []bool{false, true} {
 		runs := 0

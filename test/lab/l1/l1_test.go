@@ -15,12 +15,12 @@ import (
 	"vmm/test/lab/wire"
 )
 
-// shell is a job that a shell runs.
+// shell returns a job that a shell runs.
 func shell(script string) wire.Job {
 	return wire.Job{Argv: []string{"sh", "-c", script}, Dir: "/", Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "A=b"}, Timeout: time.Minute}
 }
 
-// TestL1 boots the real thing once and does with it all that the lab does.
+// TestL1 boots a real L1 once and does all that the lab does with it.
 func TestL1(t *testing.T) {
 	if os.Getenv("VMM_EMULATED") == "" {
 		t.Skip("takes a minute: 'make emulated' runs it")
@@ -37,7 +37,7 @@ func TestL1(t *testing.T) {
 	t.Run("input", func(t *testing.T) { testInput(t, m) })
 	t.Run("files", func(t *testing.T) { testFiles(t, m, out) })
 	t.Run("deadline", func(t *testing.T) { testDeadline(t, m) })
-	t.Run("lost", func(t *testing.T) { testLost(t, m) }) // the last thing it lives to see
+	t.Run("lost", func(t *testing.T) { testLost(t, m) }) // must be last: it stops QEMU
 }
 
 func testJobs(t *testing.T, m *Machine) {
@@ -71,7 +71,7 @@ func testJobs(t *testing.T, m *Machine) {
 	}
 }
 
-// testInput sends more than any buffer on the way holds, and gets it back.
+// testInput sends more than any buffer on the way holds, and expects it back.
 func testInput(t *testing.T, m *Machine) {
 	sent := make([]byte, 1<<20)
 	rand.NewChaCha8([32]byte{}).Read(sent)
@@ -80,14 +80,14 @@ func testInput(t *testing.T, m *Machine) {
 	if err != nil || exit.Status != 0 || !bytes.Equal(got.Bytes(), sent) {
 		t.Errorf("%+v, %v: %d of %d bytes came back", exit, err, got.Len(), len(sent))
 	}
-	// A job need not read what is there for it.
+	// A job need not read its input.
 	exit, err = m.Run(t.Context(), shell("exit 3"), Streams{Input: bytes.NewReader(sent)})
 	if err != nil || exit.Status != 3 {
 		t.Errorf("%+v, %v", exit, err)
 	}
 }
 
-// testFiles: results come out, all else stays inside.
+// testFiles: results come out of L1, all else stays inside.
 func testFiles(t *testing.T, m *Machine, out string) {
 	here := t.TempDir()
 	if err := os.WriteFile(filepath.Join(here, "seen"), []byte("outside\n"), 0o644); err != nil {
@@ -110,18 +110,18 @@ func testFiles(t *testing.T, m *Machine, out string) {
 
 func testDeadline(t *testing.T, m *Machine) {
 	j := shell("trap '' TERM INT; while :; do sleep 1000; done")
-	j.Timeout = allow.Time(2 * time.Second) // its trap is set by then
+	j.Timeout = allow.Time(2 * time.Second) // time for it to set its trap
 	var late *TimeoutError
 	if exit, err := m.Run(t.Context(), j, Streams{}); !errors.As(err, &late) || exit.Status != 137 {
 		t.Errorf("%+v, %v", exit, err)
 	}
-	// And L1 is as good as before.
+	// L1 still works.
 	if exit, err := m.Run(t.Context(), shell("true"), Streams{}); err != nil || exit.Status != 0 {
 		t.Errorf("%+v, %v", exit, err)
 	}
 }
 
-// testLost stops QEMU: to this side L1 has stalled.
+// testLost stops QEMU: seen from the host, L1 has stalled.
 func testLost(t *testing.T, m *Machine) {
 	m.silent = 3 * time.Second
 	if err := m.qemu.Process.Signal(syscall.SIGSTOP); err != nil {

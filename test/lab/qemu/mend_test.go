@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// The instructions of helper_vmrun that matter, as a compiler lays them out.
+// The relevant instructions of helper_vmrun, as a compiler encodes them.
 var (
 	request = []byte{0x81, 0x8b, 0x10, 0xd5, 0xff, 0xff, 0x00, 0x01, 0x00, 0x00} // orl $0x100,-0x2af0(%rbx)
 	other   = []byte{0x81, 0x8b, 0xb4, 0x00, 0x00, 0x00, 0x01, 0x00, 0x00, 0x00} // orl $1,0xb4(%rbx)
@@ -32,7 +32,7 @@ func TestRepairVMRUN(t *testing.T) {
 	}
 }
 
-// TestRepairVMRUNUnknown: what is not known for certain stays as it is.
+// TestRepairVMRUNUnknown: code that is not known for certain stays unchanged.
 func TestRepairVMRUNUnknown(t *testing.T) {
 	for name, code := range map[string][]byte{
 		"empty":         nil,
@@ -80,7 +80,7 @@ func TestRepairIGNNE(t *testing.T) {
 	}
 }
 
-// TestMend: a program with neither function stays as it is, and each is named.
+// TestMend: a program with neither function stays unchanged, and the error names both.
 func TestMend(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
