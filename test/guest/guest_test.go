@@ -1,5 +1,5 @@
-// Package guest_test boots the initramfs of package guest in QEMU, without
-// KVM: what fails here is not vmm's fault.
+// Package guest_test boots the initramfs of package guest in QEMU, without KVM: a failure
+// here is not vmm's fault.
 package guest_test
 
 import (
@@ -13,11 +13,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	os.Unsetenv("VMM_CACHE") // the tests choose
+	os.Unsetenv("VMM_CACHE") // the tests choose the cache
 	os.Exit(m.Run())
 }
 
-// emulated skips what takes minutes, unless it was asked for.
+// emulated skips a test that takes minutes, unless VMM_EMULATED is set.
 func emulated(t *testing.T) {
 	t.Helper()
 	if os.Getenv("VMM_EMULATED") == "" {
@@ -25,7 +25,7 @@ func emulated(t *testing.T) {
 	}
 }
 
-// prompt waits for a shell that listens: its prompt may come before the
+// prompt waits for a shell that reads input: its prompt alone may come before the
 // terminal is ready for more.
 func (s *session) prompt() {
 	s.t.Helper()
@@ -62,7 +62,7 @@ func TestConsole(t *testing.T) {
 	s := boot(t, "cloud", "quiet TERM=xterm vmm.hostname=box")
 	s.prompt()
 	s.typed(`sh -c "echo rea'd'y; sleep 1000"` + "\n")
-	s.expect("ready\r\n") // what was typed looks different
+	s.expect("ready\r\n") // the echoed command looks different
 	s.typed("\x03")
 	s.expect("$ ")
 	s.typed("echo $TERM on $(hostname)\n")
@@ -93,8 +93,8 @@ func TestPowerButton(t *testing.T) {
 	s.end()
 }
 
-// TestExec runs one command, whose status comes out of the exit port. QEMU's
-// exit device makes 2*n+1 of it.
+// TestExec runs one command, whose status n goes to the exit port. QEMU's exit device
+// makes it 2*n+1.
 func TestExec(t *testing.T) {
 	for _, test := range []struct {
 		command string
@@ -102,7 +102,7 @@ func TestExec(t *testing.T) {
 		want    int
 	}{
 		{"echo out; exit 5", "out", 5},
-		{"lsmod", "virtio_net", 0}, // the driver of a device that is there
+		{"lsmod", "virtio_net", 0}, // the driver of a present device
 		{"kill -9 $$", "up", 137},
 		{"ping -c 1 10.0.2.2", "from 10.0.2.2", 0}, // QEMU's own gateway
 	} {
@@ -117,7 +117,7 @@ func TestExec(t *testing.T) {
 	}
 }
 
-// TestReproducible builds everything a second time, in a cache of its own.
+// TestReproducible builds everything a second time, in a separate cache.
 func TestReproducible(t *testing.T) {
 	emulated(t)
 	cache, err := kernel.Cache()
@@ -130,7 +130,7 @@ func TestReproducible(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("VMM_CACHE", second)
-	t.Setenv("GOPROXY", "off") // and all it takes is there
+	t.Setenv("GOPROXY", "off") // all that the build needs is present
 	if again := digest(t); again != first {
 		t.Errorf("two builds differ: %x, %x", first, again)
 	}

@@ -22,7 +22,7 @@ import (
 // patience is the deadline of every wait for the emulated guest.
 var patience = allow.Time(60 * time.Second)
 
-// session is a guest that QEMU emulates, and its serial console.
+// session is a guest emulated by QEMU, and its serial console.
 type session struct {
 	t       *testing.T
 	keys    io.Writer
@@ -83,7 +83,7 @@ func boot(t *testing.T, kernelName, cmdline string, devices ...string) *session 
 	return s
 }
 
-// expect waits until the console says text, and forgets all up to it.
+// expect waits until the console prints text, and discards the output up to its end.
 func (s *session) expect(text string) {
 	s.t.Helper()
 	deadline := time.After(patience)
@@ -113,7 +113,7 @@ func (s *session) typed(text string) {
 	}
 }
 
-// end waits for the end of QEMU and returns its exit status.
+// end waits for QEMU to end and returns its exit status.
 func (s *session) end() int {
 	s.t.Helper()
 	deadline := time.After(patience)
@@ -134,7 +134,7 @@ func (s *session) end() int {
 	}
 }
 
-// pressPowerButton does it by QMP.
+// pressPowerButton presses the power button by QMP.
 func (s *session) pressPowerButton() {
 	s.t.Helper()
 	c, err := net.Dial("unix", s.qmp)
