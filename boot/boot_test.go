@@ -29,7 +29,7 @@ func TestMode(t *testing.T) {
 	}
 }
 
-// checkLong checks the state of 64-bit mode and what it points to.
+// checkLong checks the 64-bit mode state and the tables that it points to.
 func checkLong(t *testing.T, m *mem.Memory, e *Entry) {
 	t.Helper()
 	if e.CR0 != 0x80000011 || e.CR4 != 0x20 || e.EFER != 0x500 || e.CR3 != 0x9000 || e.SI != 0x7000 || e.BX != 0 {
@@ -46,7 +46,7 @@ func checkLong(t *testing.T, m *mem.Memory, e *Entry) {
 	}
 }
 
-// translate walks the page tables as a vCPU does.
+// translate walks the page tables as a vCPU would.
 func translate(t *testing.T, m *mem.Memory, cr3, a uint64) uint64 {
 	table := cr3
 	for shift := 39; ; shift -= 9 {
@@ -103,7 +103,7 @@ func TestDirect(t *testing.T) {
 	}
 }
 
-// TestZeroPage checks what does not depend on the kernel's compression.
+// TestZeroPage checks the fields that do not depend on the kernel's compression.
 func TestZeroPage(t *testing.T) {
 	m := ram(t, 64)
 	kernel := writeFile(t, "vmlinuz", bzImage(packed(t, "gzip")))
@@ -130,7 +130,7 @@ func TestZeroPage(t *testing.T) {
 	}
 }
 
-// TestSeed: kernels by the Linux protocol find another seed each time.
+// TestSeed: kernels booted by the Linux protocol find a new seed each time.
 func TestSeed(t *testing.T) {
 	vmlinuz, vmlinux := writeFile(t, "vmlinuz", bzImage(packed(t, "gzip"))), writeFile(t, "vmlinux", tinyELF())
 	seen := map[string]bool{}
@@ -179,7 +179,7 @@ func TestBzImage(t *testing.T) {
 	}
 }
 
-// TestBzImagePlace reserves the kernel's preferred place.
+// TestBzImagePlace reserves the kernel's preferred address.
 func TestBzImagePlace(t *testing.T) {
 	taken := []mem.Range{{Base: 0x1100000, Size: 0x1000}}
 	image := bzImage(packed(t, "xz"))
@@ -225,7 +225,7 @@ func TestPVH(t *testing.T) {
 		"bzImage":            {bzImage(packed(t, "zstd")), PVH},
 		"32-bit ELF":         {tinyELF32(note), Auto},
 		"ELF, entry virtual": {virtual.bytes(), Auto},
-		// Their entries are 32-bit code.
+		// The entry points of these are 32-bit code.
 		"ELF, entry is PVH's":  {same.bytes(), Auto},
 		"ELF of 64 bits, i386": {i386.bytes(), Auto},
 		"ELF with multiboot":   {multi.bytes(), Auto},
@@ -264,7 +264,7 @@ func checkStartInfo(t *testing.T, m *mem.Memory, e *Entry) {
 	}
 }
 
-// TestFallback has payloads that only the kernel itself can unpack.
+// TestFallback uses payloads that only the kernel itself can unpack.
 func TestFallback(t *testing.T) {
 	odd := newELF()
 	odd.header.Entry, odd.bodies[2] = 0, note("GNU", 3, nil)
@@ -311,8 +311,8 @@ func TestInitrds(t *testing.T) {
 	}
 }
 
-// TestInitrdPlace has a kernel that cannot take the initrd below 32 MiB, and
-// memory above 4 GiB.
+// TestInitrdPlace uses kernels that limit the initrd's address, and memory above
+// 4 GiB.
 func TestInitrdPlace(t *testing.T) {
 	initrd := writeFile(t, "initrd", make([]byte, 1<<20))
 	for _, test := range []struct {
@@ -321,10 +321,10 @@ func TestInitrdPlace(t *testing.T) {
 		want uint64 // 0: an error
 	}{
 		{0x7fffffff, 0x7f, 63 << 20},
-		{0x14fffff, 0x7f, 20 << 20},       // right behind init_size
-		{0x14ffffe, 0x7f, 4<<30 + 15<<20}, // less room than that, though the kernel's segments end below
+		{0x14fffff, 0x7f, 20 << 20},       // just after init_size
+		{0x14ffffe, 0x7f, 4<<30 + 15<<20}, // too little room after init_size, although the kernel's segments end earlier
 		{0x1ffffff, 0x7f, 31 << 20},
-		{0x1200fff, 0x7f, 4<<30 + 15<<20}, // the kernel ends above
+		{0x1200fff, 0x7f, 4<<30 + 15<<20}, // the kernel ends above the limit
 		{0x1200fff, kernel64, 0},
 	} {
 		m, err := mem.Map(mem.Range{Base: 0, Size: 64 << 20}, mem.Range{Base: 4 << 30, Size: 16 << 20})

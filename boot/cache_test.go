@@ -17,8 +17,8 @@ import (
 	"vmm/test/allow"
 )
 
-// oldKernel is a bzImage that was there before the test: the index trusts no
-// file that has just been written.
+// oldKernel is a bzImage that existed before the test: the index trusts no file
+// that has just been written.
 func oldKernel(t *testing.T) string {
 	path := filepath.Join("testdata", "vmlinuz")
 	for deadline := time.Now().Add(allow.Time(10 * time.Second)); time.Now().Before(deadline); time.Sleep(settled / 10) {
@@ -35,7 +35,7 @@ func oldKernel(t *testing.T) string {
 	return ""
 }
 
-// newKernel returns the path of a kernel whose payload no other has.
+// newKernel returns the path of a kernel with a unique payload.
 func newKernel(t *testing.T, id int) string {
 	k := newELF()
 	k.bodies[1] = fmt.Appendf(data(), "%d", id)
@@ -64,7 +64,7 @@ func boots(t *testing.T, c *Cache, kernel string) bool {
 	return e.Cached
 }
 
-// in lists the files of the cache with the suffix.
+// in lists the cache files with the suffix.
 func (c *Cache) in(t *testing.T, suffix string) []string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(c.Dir, "*"+suffix))
@@ -102,15 +102,15 @@ func TestCache(t *testing.T) {
 	if !boots(t, c, writeFile(t, "same", b)) {
 		t.Error("miss by digest")
 	}
-	c.count(t, 1, 1) // a file so new gets no key
+	c.count(t, 1, 1) // so new a file gets no key
 	if boots(t, c, newKernel(t, 1)) {
 		t.Error("hit with another kernel")
 	}
 	c.count(t, 2, 1)
 }
 
-// TestCacheKey makes the key lead to an image of another name, which only who
-// does not compute the digest can find.
+// TestCacheKey points the key to an image with another name, which can only be found
+// without computing the digest.
 func TestCacheKey(t *testing.T) {
 	c, kernel := newCache(t), oldKernel(t)
 	boots(t, c, kernel)
@@ -127,8 +127,8 @@ func TestCacheKey(t *testing.T) {
 	}
 }
 
-// TestCacheDamage damages what the cache has, in every way that must be noticed,
-// and expects it rebuilt.
+// TestCacheDamage damages the cache in every way that must be detected, and expects a
+// rebuild.
 func TestCacheDamage(t *testing.T) {
 	kernel := oldKernel(t)
 	for name, damage := range map[string]func(image string, b []byte) error{
@@ -180,7 +180,7 @@ func TestCacheEvict(t *testing.T) {
 	boots(t, c, one)
 	boots(t, c, two)
 	c.count(t, 2, 0)
-	if !boots(t, c, one) { // so that two is the older
+	if !boots(t, c, one) { // makes two the older one
 		t.Error("evicted although used last but one")
 	}
 	boots(t, c, three)
@@ -197,7 +197,7 @@ func TestCacheEvict(t *testing.T) {
 	}
 }
 
-// TestCacheTidy removes what dead processes and dead kernels leave.
+// TestCacheTidy: files left by dead processes and dead kernels are removed.
 func TestCacheTidy(t *testing.T) {
 	c := newCache(t)
 	boots(t, c, newKernel(t, 1))
@@ -228,8 +228,8 @@ func TestCacheTidy(t *testing.T) {
 	}
 }
 
-// TestCacheForeign: what else is in the directory stays, though it has such a name, is
-// old, large, or a link that leads nowhere.
+// TestCacheForeign: foreign files in the directory stay, even with a similar name, and
+// even if they are old, large or dangling links.
 func TestCacheForeign(t *testing.T) {
 	c := newCache(t)
 	boots(t, c, newKernel(t, 1))
@@ -256,7 +256,7 @@ func TestCacheForeign(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	key := c.in(t, "soft.image")[0] // a name that leads to what is no image
+	key := c.in(t, "soft.image")[0] // a link to a file that is not an image
 	s, err := c.open()
 	if err != nil {
 		t.Fatal(err)
@@ -284,14 +284,14 @@ func TestCacheEvicted(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := e.Finish(); err != nil {
-		t.Error(err) // the image is gone, as another process may have evicted it
+		t.Error(err) // the image is gone, as if another process had evicted it
 	}
 	if got := at(t, m, textAddr, len(text())); !bytes.Equal(got[1:], text()[1:]) || got[0] != text()[0]+1 {
 		t.Error("the guest lost its kernel")
 	}
 }
 
-// TestCacheFailed has a Load that fails after the kernel was unpacked.
+// TestCacheFailed makes Load fail after the kernel was unpacked.
 func TestCacheFailed(t *testing.T) {
 	c, kernel := newCache(t), newKernel(t, 1)
 	big := writeFile(t, "initrd", make([]byte, 32<<20))
@@ -303,7 +303,7 @@ func TestCacheFailed(t *testing.T) {
 	}
 }
 
-// TestCachePrivate gives others access to the directory: it must not be used.
+// TestCachePrivate gives others access to the directory, which must then not be used.
 func TestCachePrivate(t *testing.T) {
 	c, kernel := newCache(t), newKernel(t, 1)
 	boots(t, c, kernel)
@@ -333,7 +333,7 @@ func TestCachePrivate(t *testing.T) {
 	}
 }
 
-// TestCacheParallel starts one kernel many times at once, with room for one.
+// TestCacheParallel starts two kernels many times at once, with room for one.
 func TestCacheParallel(t *testing.T) {
 	c, kernel, other := newCache(t), oldKernel(t), newKernel(t, 1)
 	c.Limit = 60 << 10
@@ -349,7 +349,7 @@ func TestCacheParallel(t *testing.T) {
 			if !bytes.Equal(at(t, m, dataAddr, dataSize), data()) {
 				t.Error("the segments are not in place")
 			}
-			e.Finish() // may find that another has just evicted the image
+			e.Finish() // another start may just have evicted the image
 		})
 	}
 	wg.Wait()
@@ -359,7 +359,7 @@ func TestCacheParallel(t *testing.T) {
 	}
 }
 
-// TestSplit leaves out long runs of zeros, and nothing else.
+// TestSplit: long runs of zeros are left out, and nothing else.
 func TestSplit(t *testing.T) {
 	const page, gap = mem.PageSize, zeroRun
 	mark := func(n int, at ...int) []byte {
@@ -373,7 +373,7 @@ func TestSplit(t *testing.T) {
 		data []byte
 		addr uint64
 		bss  uint64
-		want []segment // addresses relative to addr, offsets too
+		want []segment // addresses and offsets relative to addr
 	}{
 		"short gap":      {mark(gap+page, 0, gap), 0x1000, 7, []segment{{0, 0, gap + page, gap + page + 7}}},
 		"gap":            {mark(gap+2*page+5, 0, gap+page), 0x1000, 7, []segment{{0, 0, page, gap + page}, {gap + page, gap + page, page + 5, page + 12}}},

@@ -14,7 +14,7 @@ import (
 	"vmm/mem"
 )
 
-// A badKernel is a file and what the user reads of it.
+// A badKernel is a file and the error message for the user.
 type badKernel struct {
 	name string
 	file []byte
@@ -118,7 +118,7 @@ func TestELFErrors(t *testing.T) {
 	})
 }
 
-// checkError checks that err is the user's, of one line.
+// checkError checks that err is a one-line error for the user.
 func checkError(t *testing.T, err error, prefix, want string) {
 	t.Helper()
 	var input *InputError
@@ -154,7 +154,7 @@ func TestFileErrors(t *testing.T) {
 		secret:                     "permission denied",
 	} {
 		if path == secret && os.Geteuid() == 0 {
-			continue // root reads everything
+			continue // root can read everything
 		}
 		_, err := Load(ram(t, 64), Params{Kernel: path})
 		checkError(t, err, strings.TrimSpace("kernel "+path)+": ", want)
@@ -172,7 +172,7 @@ func TestCmdlineErrors(t *testing.T) {
 	checkError(t, err, "command line: ", "256 bytes, this kernel takes 255")
 	_, err = Load(ram(t, 64), Params{Kernel: kernel, Cmdline: "a\x00b"})
 	checkError(t, err, "command line: ", "NUL")
-	// Whatever the kernel says, the command line has its place.
+	// Whatever the kernel says, the space for the command line is limited.
 	kernel = writeFile(t, "vmlinuz", bzImage(packed(t, "gzip"), func(s setup) { s.put32(cmdlineSize, 0xffffffff) }))
 	_, err = Load(ram(t, 64), Params{Kernel: kernel, Cmdline: strings.Repeat("x", 1<<20)})
 	checkError(t, err, "command line: ", "takes 65535")
@@ -181,7 +181,7 @@ func TestCmdlineErrors(t *testing.T) {
 	}
 }
 
-// TestMemoryErrors takes the advice that every error gives.
+// TestMemoryErrors follows the advice that every error gives.
 func TestMemoryErrors(t *testing.T) {
 	image := bzImage(packed(t, "gzip"))
 	kernel, vmlinux := writeFile(t, "vmlinuz", image), writeFile(t, "vmlinux", tinyELF())
@@ -218,7 +218,7 @@ func TestMemoryErrors(t *testing.T) {
 	checkError(t, err, "initrd "+big, "below 32 MiB only: make it smaller")
 }
 
-// TestShrunk has a file that becomes shorter after it was opened.
+// TestShrunk shortens a file after it was opened.
 func TestShrunk(t *testing.T) {
 	path := writeFile(t, "initrd", []byte("0123456789"))
 	f, err := openFile(nil, "initrd", path)
@@ -232,7 +232,7 @@ func TestShrunk(t *testing.T) {
 	checkError(t, f.readFull(make([]byte, f.size), 0), "initrd "+path, "became shorter")
 }
 
-// TestHeap has memory that no file can be mapped into.
+// TestHeap uses memory into which no file can be mapped.
 func TestHeap(t *testing.T) {
 	m := mem.New(mem.Region{Base: 0, Bytes: make([]byte, 32<<20)})
 	if _, err := Load(m, Params{Kernel: writeFile(t, "vmlinuz", bzImage(packed(t, "gzip")))}); err != nil {

@@ -9,7 +9,7 @@ import (
 	"vmm/mem"
 )
 
-// FuzzLoad loads foreign files, bzImages and ELFs, in every mode.
+// FuzzLoad loads untrusted files, bzImages and ELFs, in every mode.
 func FuzzLoad(f *testing.F) {
 	for tool := range tools {
 		f.Add(bzImage(packed(f, tool)), byte(0))
@@ -37,7 +37,7 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
-// FuzzUnpack unpacks foreign payloads, of at most 1 MiB.
+// FuzzUnpack unpacks untrusted payloads, up to 1 MiB.
 func FuzzUnpack(f *testing.F) {
 	for tool := range tools {
 		f.Add(packed(f, tool))
@@ -68,7 +68,7 @@ func FuzzNotes(f *testing.F) {
 	f.Fuzz(func(t *testing.T, notes []byte, align uint64) { pvhEntry(notes, align) })
 }
 
-// FuzzHeader reads foreign headers of the cache; their checksum is made right.
+// FuzzHeader reads untrusted cache headers, after correcting their checksum.
 func FuzzHeader(f *testing.F) {
 	elf := tinyELF()
 	img, err := parseELF(bytes.NewReader(elf), int64(len(elf)))

@@ -12,8 +12,8 @@ import (
 	"vmm/mem"
 )
 
-// A tiny kernel: an ELF that looks like Linux's to a loader but does nothing,
-// and the bzImage around it.
+// A tiny kernel: an ELF that looks like Linux to a loader but does nothing, and the
+// bzImage around it.
 const (
 	textAddr = 0x1000000
 	dataAddr = 0x1200000
@@ -22,8 +22,8 @@ const (
 	bssSize  = 0x5000
 )
 
-// text looks a little like x86 code, with calls for the BCJ filter of xz to
-// convert: they repeat absolute targets.
+// text looks a little like x86 code. Its calls repeat an absolute target, for the BCJ
+// filter of xz to convert.
 func text() []byte {
 	var b []byte
 	for i := range 1000 {
@@ -47,7 +47,7 @@ func note(name string, typ uint32, desc []byte) []byte {
 
 func le32(v uint32) []byte { return binary.LittleEndian.AppendUint32(nil, v) }
 
-// multiboot and multiboot2 are the headers of kernels for GRUB.
+// multiboot and multiboot2 are the headers of GRUB kernels.
 func multiboot() []byte {
 	return append(append(le32(0x1badb002), le32(3)...), le32(^uint32(0x1badb002+3)+1)...)
 }
@@ -57,7 +57,7 @@ func multiboot2() []byte {
 	return append(b, le32(^uint32(0xe85250d6+16)+1)...)
 }
 
-// An elfImage is what tinyELF writes; tests change it first.
+// An elfImage is what tinyELF writes; tests modify it first.
 type elfImage struct {
 	header elf.Header64
 	progs  []elf.Prog64
@@ -79,7 +79,7 @@ func newELF() *elfImage {
 	return k
 }
 
-// bytes encodes the ELF, every body at a page of its own.
+// bytes encodes the ELF, with every body on its own page.
 func (k *elfImage) bytes() []byte {
 	h := k.header
 	h.Phnum = uint16(len(k.progs))
@@ -113,7 +113,7 @@ func tinyELF32(notes []byte) []byte {
 	return append(append(b, make([]byte, 0x1000-len(b))...), text()...)
 }
 
-// bzImage wraps a payload; edits change its setup header.
+// bzImage wraps a payload; edits modify its setup header.
 func bzImage(payload []byte, edits ...func(setup)) []byte {
 	const sects, before = 4, 0x300 // before: the unpacker's own code
 	version := "6.1.0-tiny (nobody) #1"
@@ -145,8 +145,8 @@ func bzImage(payload []byte, edits ...func(setup)) []byte {
 	return b
 }
 
-// packed returns the tiny ELF as a payload of a bzImage, packed by the tool
-// whose name testdata has.
+// packed returns the tiny ELF as a bzImage payload, packed by the tool after which
+// its testdata file is named.
 func packed(tb testing.TB, tool string) []byte {
 	tb.Helper()
 	b, err := os.ReadFile(filepath.Join("testdata", "kernel."+tool))
@@ -169,7 +169,7 @@ func writeFile(tb testing.TB, name string, b []byte) string {
 	return path
 }
 
-// ram returns fresh guest memory of so many MiB.
+// ram returns size MiB of fresh guest memory.
 func ram(tb testing.TB, size uint64) *mem.Memory {
 	tb.Helper()
 	m, err := mem.Map(mem.Range{Base: 0, Size: size << 20})

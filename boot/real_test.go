@@ -49,8 +49,8 @@ func TestRealKernels(t *testing.T) {
 	}
 }
 
-// BenchmarkLoad measures Load with fresh guest memory: cold, and warm with both
-// ways to use the cache.
+// BenchmarkLoad measures Load with fresh guest memory: cold, and warm with both ways
+// of using the cache.
 func BenchmarkLoad(b *testing.B) {
 	for _, path := range kernels(b) {
 		for _, how := range []string{"cold", "warm-map", "warm-copy", "bzimage"} {
@@ -78,7 +78,7 @@ func benchmarkLoad(b *testing.B, path, how string) {
 	}
 }
 
-// BenchmarkFinish measures how long the cache's work takes, beside the guest.
+// BenchmarkFinish measures how long the cache works while the guest runs.
 func BenchmarkFinish(b *testing.B) {
 	for _, path := range kernels(b) {
 		b.Run(filepath.Base(path), func(b *testing.B) {
@@ -106,7 +106,7 @@ func BenchmarkFinish(b *testing.B) {
 	}
 }
 
-// load runs Load on fresh memory; start is called just before.
+// load runs Load on fresh memory, and calls start just before.
 func load(tb testing.TB, p boot.Params, check func(*boot.Entry), start func()) {
 	m, err := mem.Map(mem.Range{Base: 0, Size: 256 << 20})
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 
 var update = flag.Bool("update", false, "pack the tiny kernel into testdata, with the tools that Linux's build uses")
 
-// tools pack as scripts/Makefile.lib and scripts/xz_wrap.sh do.
+// tools are the commands that pack like scripts/Makefile.lib and scripts/xz_wrap.sh.
 var tools = map[string]string{
 	"gzip":  "gzip -n -9",
 	"lz4":   "lz4 -l -9 - -",
@@ -63,7 +63,7 @@ func TestUnpack(t *testing.T) {
 	}
 }
 
-// TestUnpackDamaged damages every payload in every way that must be noticed.
+// TestUnpackDamaged damages every payload in every way that must be detected.
 func TestUnpackDamaged(t *testing.T) {
 	size := uint32(len(tinyELF()))
 	restate := func(b []byte, n uint32) []byte { return append(b[:len(b)-4:len(b)-4], le32(n)...) }
@@ -105,7 +105,7 @@ func TestUnpackUnknown(t *testing.T) {
 	}
 }
 
-// TestLZ4Blocks has several blocks and several frames.
+// TestLZ4Blocks uses several blocks and several frames.
 func TestLZ4Blocks(t *testing.T) {
 	want := bytes.Repeat([]byte("eight megabytes and more"), (2*lz4Block+12345)/24)
 	var payload []byte
@@ -125,7 +125,7 @@ func TestLZ4Blocks(t *testing.T) {
 	}
 }
 
-// TestLZOP has what lzop writes by other options or in older versions: stored
+// TestLZOP covers what lzop writes with other options or in older versions: stored
 // blocks, all checksums, a filter, an extra field, the short header.
 func TestLZOP(t *testing.T) {
 	stored := []byte("\x00\x00\x00\x05\x00\x00\x00\x05" + "\x06\x2c\x02\x15" + "\x36\x10\xa6\x86" + "hello" + "\x00\x00\x00\x00")
