@@ -21,7 +21,7 @@ func newFD(t testing.TB) *FD {
 	return e
 }
 
-// waiting calls Wait and gives what it returns, which must come soon.
+// waiting calls Wait. The returned function gives its result, which must come soon.
 func waiting(t testing.TB, e *FD) func() error {
 	done := make(chan error, 1)
 	go func() { done <- e.Wait() }()
@@ -40,7 +40,7 @@ func waiting(t testing.TB, e *FD) func() error {
 func TestSignal(t *testing.T) {
 	e := newFD(t)
 	e.Signal()
-	e.Signal() // one with the first
+	e.Signal() // merged with the first
 	if err := e.Wait(); err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func TestNoAllocation(t *testing.T) {
 	}
 }
 
-// The ways to wait that were compared; Wait is the first.
+// The compared ways to wait; Wait is the first.
 var waits = []struct {
 	name string
 	wait func(b *testing.B, e *FD) func() error
@@ -115,7 +115,7 @@ var waits = []struct {
 	}},
 }
 
-// answer has a goroutine wait for ping, in one of the ways, and signal pong.
+// answer starts a goroutine that waits for ping, in one of the ways, and signals pong.
 func answer(b *testing.B, wait func(*testing.B, *FD) func() error) (ping, pong *FD) {
 	ping, pong = newFD(b), newFD(b)
 	next := wait(b, ping)
@@ -127,7 +127,7 @@ func answer(b *testing.B, wait func(*testing.B, *FD) func() error) (ping, pong *
 	return ping, pong
 }
 
-// BenchmarkWake is a signal to a goroutine that waits, and one back, without end.
+// BenchmarkWake measures a signal to a waiting goroutine and one back, without pauses.
 func BenchmarkWake(b *testing.B) {
 	for _, w := range waits {
 		b.Run(w.name, func(b *testing.B) {
@@ -142,14 +142,14 @@ func BenchmarkWake(b *testing.B) {
 	}
 }
 
-// BenchmarkIdle is the same with a millisecond between one and the next, as
-// between the requests of a guest; rtt-ns is without that.
+// BenchmarkIdle is the same with a millisecond between round trips, as between a
+// guest's requests; rtt-ns excludes it.
 func BenchmarkIdle(b *testing.B) {
 	for _, w := range waits {
 		b.Run(w.name, func(b *testing.B) {
 			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4)) // as machine does
 			ping, pong := answer(b, w.wait)
-			runtime.LockOSThread() // a guest is not in Go's hands
+			runtime.LockOSThread() // the Go scheduler does not run a guest
 			defer runtime.UnlockOSThread()
 			took := time.Duration(0)
 			for b.Loop() {

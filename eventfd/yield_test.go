@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// TestYielder: who waits often yields before the monitor's 10 ms are over, but
-// not each time; who waits long has nothing to yield.
+// TestYielder: a goroutine that waits often yields before the monitor's 10 ms are over,
+// but not each time. One that waits long has nothing to yield.
 func TestYielder(t *testing.T) {
 	const ms = time.Millisecond
 	for _, test := range []struct {

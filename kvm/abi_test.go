@@ -11,7 +11,7 @@ import (
 	peer "github.com/bobuhiro11/gokvm/kvm"
 )
 
-// abi is every number of ours beside the C expression that must equal it.
+// abi pairs each of our numbers with the C expression that must equal it.
 var abi = []struct {
 	c    string
 	ours uint64
@@ -146,7 +146,7 @@ func offset[T any](field string) uint64 {
 	return uint64(f.Offset)
 }
 
-// TestHeaders has the C compiler hold every number against the host's headers.
+// TestHeaders makes the C compiler check every number against the host's headers.
 func TestHeaders(t *testing.T) {
 	cc, err := exec.LookPath("cc")
 	if err != nil {
@@ -166,8 +166,8 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
-// TestPeer lets gokvm read through its own numbers and layouts what we wrote
-// through ours, and the other way round.
+// TestPeer: gokvm reads, with its own numbers and layouts, what we wrote with ours,
+// and vice versa.
 func TestPeer(t *testing.T) {
 	sys, err := Open(Device)
 	if err != nil {

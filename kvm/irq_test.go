@@ -19,10 +19,10 @@ func eventfd(t *testing.T) int {
 	return fd
 }
 
-// count returns how often fd was signalled since the last count.
+// count returns how often fd has been signalled since the last count.
 func count(fd int) uint64 {
 	var b [8]byte
-	unix.Read(fd, b[:]) // EAGAIN leaves zero
+	unix.Read(fd, b[:]) // on EAGAIN b stays zero
 	return binary.LittleEndian.Uint64(b[:])
 }
 
@@ -63,8 +63,8 @@ func TestIOEventFD(t *testing.T) {
 	}
 }
 
-// TestIOEventFDValues: several at one port, told apart by the value, as virtio-pci
-// has its queues; another width or value is an exit.
+// TestIOEventFDValues: several ioeventfds at one port, distinguished by the value, like
+// virtio-pci's queues; any other width or value is an exit.
 func TestIOEventFDValues(t *testing.T) {
 	const bell = 0x1000
 	g := newGuest(t, payload.Forever(payload.Code(

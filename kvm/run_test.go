@@ -13,7 +13,7 @@ import (
 	"vmm/test/allow"
 )
 
-// guest is one vCPU with 2 MiB of RAM that runs a ring-3 payload.
+// guest is a vCPU with 2 MiB of RAM that runs a ring-3 payload.
 type guest struct {
 	vm  *kvm.VM
 	cpu *kvm.VCPU
@@ -109,7 +109,7 @@ func TestAccesses(t *testing.T) {
 	expect(kvm.ExitIO, 0x3f8, true, 1, "A")
 	expect(kvm.ExitIO, 0xcf8, true, 4, "\x34\x12\x00\x80")
 	expect(kvm.ExitIO, 0x3fd, false, 1, "\x60")
-	// KVM gives REP OUTS in exits of as many elements as it likes.
+	// KVM splits REP OUTS into exits with any number of elements.
 	var got []byte
 	for len(got) < 5 {
 		e := g.exit(t)
@@ -134,7 +134,7 @@ func TestAccesses(t *testing.T) {
 func TestKick(t *testing.T) {
 	g := newGuest(t, payload.Forever(payload.Increment(uint32(payload.Data))))
 	for range 100 {
-		g.cpu.Kick() // not lost although nothing runs
+		g.cpu.Kick() // not lost although the vCPU does not run
 		if _, err := g.cpu.Run(); err != kvm.ErrKicked {
 			t.Fatalf("Run after a kick: %v", err)
 		}
@@ -189,9 +189,8 @@ func TestState(t *testing.T) {
 	}
 }
 
-// TestNoAllocation holds the exit path to its promise.
-// TestSetMSRsOfAll: what is written may be the same list for vCPUs of several
-// machines. The race detector sees who changes it.
+// TestSetMSRsOfAll: vCPUs of several machines may write the same list. The race
+// detector notices if a call changes it.
 func TestSetMSRsOfAll(t *testing.T) {
 	sys := open(t)
 	list := []kvm.MSR{{Index: 0x2ff, Data: 0xc06}} // MTRR_DEF_TYPE
@@ -216,6 +215,7 @@ func TestSetMSRsOfAll(t *testing.T) {
 	}
 }
 
+// TestNoAllocation: exits and interrupts do not allocate.
 func TestNoAllocation(t *testing.T) {
 	g := newGuest(t, payload.Forever(payload.Out8(0x80, 1)))
 	if n := testing.AllocsPerRun(200, func() { g.exit0(t) }); n != 0 {
@@ -226,14 +226,14 @@ func TestNoAllocation(t *testing.T) {
 	}
 }
 
-// exit0 is exit without a watchdog, for what counts allocations or time.
+// exit0 is exit without a watchdog, for counting allocations or time.
 func (g *guest) exit0(t testing.TB) {
 	if e, err := g.cpu.Run(); err != nil || e.Reason != kvm.ExitIO {
 		t.Fatal(e, err)
 	}
 }
 
-// BenchmarkPIO is the round trip of a port write: guest, kernel, Go, and back.
+// BenchmarkPIO measures the round trip of a port write: guest, kernel, Go, and back.
 func BenchmarkPIO(b *testing.B) {
 	g := newGuest(b, payload.Forever(payload.Out8(0x80, 1)))
 	b.ReportAllocs()

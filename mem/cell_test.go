@@ -25,7 +25,7 @@ func TestWords(t *testing.T) {
 		{0x1001, 1, false},
 		{0xffc, 1, false},
 		{0x2000, 1, false},
-		{0x1000, 1 << 62, false}, // times four it is 0
+		{0x1000, 1 << 62, false}, // four times this is 0
 		{0x1000, math.MaxUint64, false},
 	} {
 		w, err := m.Words(test.addr, test.n)
@@ -70,7 +70,7 @@ func TestU16(t *testing.T) {
 	}
 }
 
-// TestU16Neighbours: two sides that store to the halves of one word lose nothing.
+// TestU16Neighbours: concurrent stores to the two halves of a word lose nothing.
 func TestU16Neighbours(t *testing.T) {
 	m := mem.New(mem.Region{Base: 0, Bytes: make([]byte, mem.PageSize)})
 	var wg sync.WaitGroup

@@ -13,7 +13,7 @@ import (
 	"vmm/mem"
 )
 
-// resident returns how many pages of b the host has memory for
+// resident returns how many pages of b are backed by host memory
 // (Documentation/admin-guide/mm/pagemap.rst).
 func resident(t *testing.T, b []byte) (n int) {
 	t.Helper()
@@ -36,8 +36,8 @@ func resident(t *testing.T, b []byte) (n int) {
 	return n
 }
 
-// TestDiscard: whole pages become zeros and leave the host's memory, and nothing
-// else changes.
+// TestDiscard: whole pages become zeros and free host memory, and nothing else
+// changes.
 func TestDiscard(t *testing.T) {
 	const size = 16 * mem.PageSize
 	mapped, err := mem.Map(mem.Range{Base: 0, Size: size}, mem.Range{Base: 1 << 32, Size: size})
@@ -95,8 +95,8 @@ func TestDiscard(t *testing.T) {
 	}
 }
 
-// TestDiscardFile: what the guest made of a page of a mapped file stays: it would
-// not become zeros but the file's bytes again.
+// TestDiscardFile: a mapped file's page keeps what the guest wrote. If discarded, it
+// would show the file's bytes again, not zeros.
 func TestDiscardFile(t *testing.T) {
 	const pages = 12
 	m, err := mem.Map(mem.Range{Base: 0, Size: pages * mem.PageSize})
@@ -113,7 +113,7 @@ func TestDiscardFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	for _, at := range []mem.Addr{8, 2} { // not in order
+	for _, at := range []mem.Addr{8, 2} { // out of order
 		if err := m.MapFile(at*mem.PageSize, f, 0, 2*mem.PageSize); err != nil {
 			t.Fatal(err)
 		}
@@ -137,7 +137,7 @@ func TestDiscardFile(t *testing.T) {
 	}
 }
 
-// TestDiscardForeign: memory of the process that is no guest's must not vanish.
+// TestDiscardForeign: process memory that is not guest memory must not be discarded.
 func TestDiscardForeign(t *testing.T) {
 	m := mem.New(mem.Region{Base: 0, Bytes: make([]byte, 2*mem.PageSize)})
 	defer func() {

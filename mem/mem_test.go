@@ -21,7 +21,7 @@ func TestSlice(t *testing.T) {
 		{0, 0x2001, false},
 		{0x1fff, 1, true},
 		{0x1fff, 2, false},
-		{0x2000, 0, false}, // not an address of RAM, however few bytes
+		{0x2000, 0, false}, // not a RAM address, even for no bytes
 		{0xffff, 2, false}, // begins in the hole
 		{0x10000, 0x1000, true},
 		{0x10001, 0x1000, false},

@@ -18,7 +18,8 @@ var errOnPurpose = errors.New("on purpose")
 
 func broken() { panic(errOnPurpose) }
 
-// TestPanic: however a goroutine is started, its owner is told, with the place.
+// TestPanic: however a goroutine is started, its owner is told of a panic and its
+// location.
 func TestPanic(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -63,7 +64,7 @@ func TestPanic(t *testing.T) {
 	}
 }
 
-// TestGroupOrder: who waits for a group finds that its owner was told.
+// TestGroupOrder: when Wait on a group returns, the owner has been told.
 func TestGroupOrder(t *testing.T) {
 	for range 100 {
 		told := false
@@ -76,7 +77,7 @@ func TestGroupOrder(t *testing.T) {
 	}
 }
 
-// TestFault: memory that is not there any more is a panic like others.
+// TestFault: a fault on memory that is gone is a panic like any other.
 func TestFault(t *testing.T) {
 	b, err := syscall.Mmap(-1, 0, os.Getpagesize(), syscall.PROT_READ, syscall.MAP_PRIVATE|syscall.MAP_ANON)
 	if err != nil {
@@ -95,7 +96,7 @@ func TestFault(t *testing.T) {
 	}
 }
 
-// TestNobody: without an owner a panic is Go's, on a goroutine that says so.
+// TestNobody: without an owner a panic is an ordinary Go panic.
 func TestNobody(t *testing.T) {
 	defer func() {
 		if r := recover(); r != errOnPurpose {
@@ -106,7 +107,7 @@ func TestNobody(t *testing.T) {
 	o.run(broken)
 }
 
-// TestEach: all are called, and waited for.
+// TestEach: every call is made and waited for.
 func TestEach(t *testing.T) {
 	var got [5]int
 	Each(len(got), func(i int) { got[i] = i + 1 })

@@ -17,8 +17,8 @@ var update = flag.Bool("update", false, "rewrite testdata")
 
 const base = 0xe0000
 
-// config is a machine with everything that the package knows and, from outside,
-// a virtio-mmio device and a PCI root bridge.
+// config is a machine with everything that the package knows, and with a virtio-mmio
+// device and a PCI root bridge from outside.
 func config(cpus int) Config {
 	c := Config{
 		COM1:    Serial{0x3f8, 4},
@@ -54,8 +54,8 @@ func virtioMMIO(n int, base, gsi uint32) Term {
 			Interrupt(Edge|ActiveHigh, gsi))))
 }
 
-// build returns the tables by signature; DSDT is found through the FADT, as a
-// guest does it. It checks every address, length and checksum on the way.
+// build returns the tables by signature. It finds the DSDT through the FADT, as a
+// guest does, and checks every address, length and checksum on the way.
 func build(t *testing.T, c Config) (whole []byte, tables map[string][]byte) {
 	t.Helper()
 	b, err := Build(base, 128<<10, c)
@@ -124,7 +124,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// TestFlags pins what a guest concludes from the FADT alone.
+// TestFlags checks what a guest concludes from the FADT alone.
 func TestFlags(t *testing.T) {
 	all, none := config(1), Config{APICIDs: []uint32{0}}
 	all.I8042 = true
@@ -151,7 +151,7 @@ func TestFlags(t *testing.T) {
 	}
 }
 
-// TestAPICIDs: what does not fit in a byte, 255 included, is an x2APIC entry.
+// TestAPICIDs: an ID that does not fit in a byte, or is 255, gets an x2APIC entry.
 func TestAPICIDs(t *testing.T) {
 	c := Config{APICIDs: []uint32{254, 255, 0, math.MaxUint32}}
 	_, tables := build(t, c)
@@ -173,7 +173,7 @@ func TestAPICIDs(t *testing.T) {
 	}
 }
 
-// TestSize: the largest machine that is promised fits in the BIOS area.
+// TestSize: the tables of the largest supported machine fit in the BIOS area.
 func TestSize(t *testing.T) {
 	c := config(maxCPUs / 4)
 	for i := range 1024 {

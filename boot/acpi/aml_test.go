@@ -71,7 +71,7 @@ func TestResources(t *testing.T) {
 	}
 }
 
-// TestPkgLength has both sides of each boundary. The length counts itself.
+// TestPkgLength checks both sides of each boundary. The length counts itself.
 func TestPkgLength(t *testing.T) {
 	for _, test := range []struct {
 		total int
@@ -79,9 +79,9 @@ func TestPkgLength(t *testing.T) {
 	}{
 		{1, "01"},
 		{63, "3f"},
-		{65, "41 04"}, // 64 cannot be: 63 more bytes need a length of two
+		{65, "41 04"}, // 64 is impossible: 63 more bytes need a two-byte length
 		{4095, "4f ff"},
-		{4097, "81 00 01"}, // nor 4096
+		{4097, "81 00 01"}, // 4096 is impossible too
 		{1<<20 - 1, "8f ff ff"},
 		{1<<20 + 1, "c1 00 00 01"},
 		{1<<28 - 1, "cf ff ff ff"},
@@ -93,7 +93,7 @@ func TestPkgLength(t *testing.T) {
 	}
 }
 
-// TestLongPackage: above 255 elements the number is an integer of any size.
+// TestLongPackage: above 255 elements the count is an integer of any size.
 func TestLongPackage(t *testing.T) {
 	elements := make([]Term, 256)
 	for i := range elements {
@@ -108,7 +108,7 @@ func TestLongPackage(t *testing.T) {
 	}
 }
 
-// TestBugs: what has no encoding must not become some other AML in silence.
+// TestBugs: a term without an encoding must not silently become other AML.
 func TestBugs(t *testing.T) {
 	for name, f := range map[string]func(){
 		"small letters": func() { Path("com1") },

@@ -15,7 +15,7 @@ import (
 	"vmm/test/allow"
 )
 
-// run runs a program of Debian's acpica-tools in dir and returns what it said.
+// run runs a program of Debian's acpica-tools in dir and returns its output.
 func run(t *testing.T, dir, name string, args ...string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
@@ -36,9 +36,9 @@ func run(t *testing.T, dir, name string, args ...string) string {
 // banner is the comment above a disassembly: dates and versions.
 var banner = regexp.MustCompile(`(?s)^/\*.*?\*/\s*`)
 
-// TestDisassembly: ACPICA, which is also what Linux runs, understands the
-// tables without a complaint, and the source files in testdata, made by it to
-// be read by people, are what a guest sees: compiled, they are our tables.
+// TestDisassembly: ACPICA, which Linux also uses, understands the tables without
+// complaint. It made the readable source files in testdata. They are what a guest
+// sees: compiled, they equal our tables.
 func TestDisassembly(t *testing.T) {
 	t.Parallel()
 	_, tables := build(t, config(4))
@@ -56,7 +56,7 @@ func TestDisassembly(t *testing.T) {
 	}
 }
 
-// TestLargeDisassembly: the same for packages of great lengths.
+// TestLargeDisassembly: the same for very long packages.
 func TestLargeDisassembly(t *testing.T) {
 	t.Parallel()
 	_, tables := build(t, config(300))
@@ -75,7 +75,7 @@ func disassemble(t *testing.T, table []byte) (source []byte) {
 	return banner.ReplaceAll(read(t, filepath.Join(dir, "t.dsl")), nil)
 }
 
-// compile returns the table that source describes, made anonymous.
+// compile returns the table that source describes, as anonymous returns it.
 func compile(t *testing.T, source []byte) []byte {
 	t.Helper()
 	dir := t.TempDir()
@@ -85,7 +85,7 @@ func compile(t *testing.T, source []byte) []byte {
 	return anonymous(read(t, filepath.Join(dir, "t.aml")))
 }
 
-// complaints fails on any message of iasl's that is not plain information.
+// complaints fails the test on any iasl message that is not purely informational.
 func complaints(t *testing.T, out string) {
 	t.Helper()
 	for line := range strings.Lines(out) {
@@ -96,7 +96,7 @@ func complaints(t *testing.T, out string) {
 	}
 }
 
-// anonymous is a table without its checksum and the compiler's identity.
+// anonymous returns a table without its checksum and the compiler's identity.
 func anonymous(table []byte) []byte {
 	b := bytes.Clone(table)
 	b[9] = 0
@@ -104,8 +104,8 @@ func anonymous(table []byte) []byte {
 	return b
 }
 
-// TestEvents runs the events' method in ACPICA's interpreter: the button's
-// interrupt, another device's, and one that is nobody's.
+// TestEvents runs the event method in ACPICA's interpreter: for the button's
+// interrupt, for another device's, and for one that belongs to no device.
 func TestEvents(t *testing.T) {
 	t.Parallel()
 	c := config(1)
