@@ -27,7 +27,7 @@ func TestInflate(t *testing.T) {
 		name   string
 		give   []uint32
 		gone   []uint32
-		beside int // bytes that are no whole number
+		beside int // bytes that do not make a whole number
 	}{
 		{name: "one", give: []uint32{page}, gone: []uint32{page}},
 		{name: "ascending", give: []uint32{page, page + 1, page + 2, page + 7}, gone: []uint32{page, page + 1, page + 2, page + 7}},
@@ -60,7 +60,7 @@ func TestInflate(t *testing.T) {
 	}
 }
 
-// counting counts and gives nothing back.
+// counting counts Discard calls and their pages, and gives nothing back.
 type counting struct {
 	*mem.Memory
 	calls, pages int
@@ -73,8 +73,8 @@ func (c *counting) Discard(b []byte) error {
 	return c.err
 }
 
-// TestNeighbours: pages that lie together are given back together, however
-// their numbers are cut and ordered, and a request costs no more than its bound.
+// TestNeighbours: adjacent pages are given back together, however their numbers are cut
+// and ordered. A request costs no more than its bound.
 func TestNeighbours(t *testing.T) {
 	d := start(t, all)
 	c := &counting{Memory: d.m}
@@ -106,8 +106,8 @@ func TestNeighbours(t *testing.T) {
 func TestReport(t *testing.T) {
 	ranges := []desc{
 		{pagesAt, 2 * mem.PageSize, true},
-		{pagesAt + 9*mem.PageSize, 1, true},                 // no whole page
-		{pagesAt + 20*mem.PageSize + 1, mem.PageSize, true}, // nor this
+		{pagesAt + 9*mem.PageSize, 1, true},                 // not a whole page
+		{pagesAt + 20*mem.PageSize + 1, mem.PageSize, true}, // nor is this
 		{highBase, highSize, true},
 	}
 	want := []uint32{page, page + 1}
@@ -146,7 +146,7 @@ func TestReport(t *testing.T) {
 	}
 }
 
-// TestOwnRings: a guest that gives away what it works with hurts itself alone.
+// TestOwnRings: a guest that gives away its own rings harms only itself.
 func TestOwnRings(t *testing.T) {
 	d := start(t, all)
 	var list []uint32
@@ -160,7 +160,7 @@ func TestOwnRings(t *testing.T) {
 		}
 	}
 	d.stop()
-	d.run(all) // after a reset all is well
+	d.run(all) // after a reset it works
 	d.do(queueInflate, d.numbers([]uint32{page}))
 	if got := d.discarded(); !slices.Equal(got, []uint32{page}) {
 		t.Errorf("gone are pages %#x", got)
@@ -195,7 +195,7 @@ func TestTarget(t *testing.T) {
 	d.dev.SetTarget(5*mem.PageSize + 4095)
 	d.dev.SetTarget(5 * mem.PageSize) // no change
 	d.dev.WriteConfig(configActual, []byte{3, 0})
-	d.dev.WriteConfig(configActual+2, []byte{1, 0, 9, 9, 9, 9}) // no further than the field
+	d.dev.WriteConfig(configActual+2, []byte{1, 0, 9, 9, 9, 9}) // not beyond the field
 	d.dev.WriteConfig(configTarget, []byte{7, 7})
 	want := []byte{5, 0, 0, 0, 3, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 	if got := config(); !bytes.Equal(got, want) || d.changes != 1 {
@@ -213,22 +213,22 @@ func TestTarget(t *testing.T) {
 	d.run(all)
 }
 
-// askedFor is how large the driver is to make the balloon.
+// askedFor returns the size that the driver is to give the balloon.
 func askedFor(d *Device) uint32 {
 	b := make([]byte, 4)
 	d.ReadConfig(configTarget, b)
 	return le.Uint32(b)
 }
 
-// TestOutOfMemory: a guest that takes memory back while its balloon is still to grow
-// is not asked for that memory again, or it would give and take for ever; it is given
-// some more, and each time twice as much.
+// TestOutOfMemory: a guest takes memory back while its balloon is still to grow. It is
+// not asked for that memory again, or it would give and take for ever. It is given some
+// more, twice as much each time.
 func TestOutOfMemory(t *testing.T) {
 	const pages = 100_000
 	for _, test := range []struct {
 		name     string
 		features uint64
-		actual   []uint32 // what the driver says of its balloon, one after another
+		actual   []uint32 // what the driver says of its balloon, in sequence
 		asked    uint32
 		changes  int
 	}{

@@ -10,7 +10,7 @@ import (
 	"vmm/mem"
 )
 
-// still is memory that a balloon takes nothing of, for the suite compares it.
+// still is memory that a balloon does not change, because the suite compares it.
 type still struct {
 	*mem.Memory
 	discards atomic.Int64
@@ -49,7 +49,7 @@ func testRequest(queue, i int) virtiotest.Request {
 		for k := range 1 + i%40 {
 			r.Out = le.AppendUint32(r.Out, uint32(i+k*3)%100) // some are not RAM
 		}
-	case queueStats: // which is answered when we ask again
+	case queueStats: // answered when the device asks again
 		r.Check, r.Out = nil, make([]byte, statSize)
 	default:
 		r.In = 100 + i*97%800
@@ -65,7 +65,7 @@ func testRequest(queue, i int) virtiotest.Request {
 	return r
 }
 
-// TestNotice: the driver hears of a target that is set while it is paused.
+// TestNotice: the driver is told of a target that is set while it is paused.
 func TestNotice(t *testing.T) {
 	m := &still{Memory: mem.New(mem.Region{Base: 0, Bytes: make([]byte, 64*mem.PageSize)})}
 	target := uint64(0)

@@ -8,8 +8,8 @@ import (
 	"vmm/mem"
 )
 
-// Where a test's guest has its rings, each queue's in a place of its own, and
-// what it puts into its buffers. All other pages are for the balloon.
+// Where a test's guest has its rings, one place for each queue, and what it puts into
+// its buffers. All other pages are for the balloon.
 const (
 	ramBase  = mem.Addr(0x100000)
 	ramSize  = 4 << 20
@@ -22,7 +22,7 @@ const (
 	pagesAt = ramBase + 0x40000 // and all behind it
 )
 
-// driver drives a balloon as a guest would, but that it calls Serve itself.
+// driver drives a balloon as a guest would, except that it calls Serve itself.
 type driver struct {
 	t       testing.TB
 	dev     *Device
@@ -97,8 +97,8 @@ func (d *driver) bytes(a mem.Addr, n uint64) []byte {
 	return b
 }
 
-// submit makes a chain available; there is one at a time in a queue, but for the
-// few of a test that has more.
+// submit makes a chain available. A queue has one chain at a time, except in the few
+// tests that add more.
 func (d *driver) submit(queue int, chain ...desc) {
 	at := ringsAt + mem.Addr(queue)*ringGap
 	head := int(d.avail[queue]) % 8 * 16
@@ -125,8 +125,8 @@ func (d *driver) submit(queue int, chain ...desc) {
 	idx.Store(d.avail[queue])
 }
 
-// answered returns how many chains of a queue were used since it was asked last.
-// None may have been written to.
+// answered returns how many chains of a queue were used since the last call. None may
+// have been written to.
 func (d *driver) answered(queue int) (n int) {
 	d.t.Helper()
 	at := ringsAt + mem.Addr(queue)*ringGap + 0x2000
@@ -143,7 +143,7 @@ func (d *driver) answered(queue int) (n int) {
 	return n
 }
 
-// do has one chain served.
+// do submits one chain and serves it.
 func (d *driver) do(queue int, chain ...desc) {
 	d.t.Helper()
 	d.submit(queue, chain...)
@@ -162,8 +162,8 @@ func (d *driver) numbers(list []uint32) desc {
 	return desc{addr: dataAt, n: uint32(len(b))}
 }
 
-// discarded returns which pages are zeros, of those for the balloon and of the
-// upper region, by their numbers; and fills them again.
+// discarded returns the numbers of the pages that are zeros, among those for the balloon
+// and those of the upper region. It fills them again.
 func (d *driver) discarded() (list []uint32) {
 	d.t.Helper()
 	for _, r := range []mem.Range{{Base: pagesAt, Size: uint64(ramBase + ramSize - pagesAt)}, {Base: highBase, Size: highSize}} {

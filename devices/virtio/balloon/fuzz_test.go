@@ -7,9 +7,9 @@ import (
 	"vmm/mem"
 )
 
-// FuzzRequest lets the fuzzer choose a queue, what its request says, how that is
-// cut, and what was negotiated. Only pages may change, only to zeros, and only by
-// inflate and reports.
+// FuzzRequest lets the fuzzer choose a queue, the content of its request, how that is
+// cut, and the features. Only pages may change, only to zeros, and only by inflate and
+// reports.
 func FuzzRequest(f *testing.F) {
 	f.Add(uint8(queueInflate), uint64(all), le.AppendUint32(le.AppendUint32(nil, page), page+1), uint16(3), uint32(0))
 	f.Add(uint8(queueInflate), uint64(all), bytes.Repeat([]byte{0xff}, 40), uint16(100), uint32(0))
@@ -31,7 +31,7 @@ func FuzzRequest(f *testing.F) {
 				at += n
 			}
 		} else {
-			for len(data) >= 4 && len(chain) < 100 { // ranges that are RAM: the queue has seen to it
+			for len(data) >= 4 && len(chain) < 100 { // ranges in RAM: the queue checks that
 				at, n := mem.Addr(le.Uint16(data))*61, uint32(le.Uint16(data[2:]))*7
 				data = data[4:]
 				if pagesAt+at+mem.Addr(n) <= ramBase+ramSize {
@@ -56,7 +56,7 @@ func FuzzRequest(f *testing.F) {
 	})
 }
 
-// FuzzLoad: no state makes a balloon that cannot go on.
+// FuzzLoad: a state that is accepted is the same when saved and loaded again.
 func FuzzLoad(f *testing.F) {
 	f.Add([]byte(`{"Target":1,"Actual":2,"Poison":3}`))
 	f.Add([]byte(`{}`))

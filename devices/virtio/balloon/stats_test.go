@@ -18,7 +18,7 @@ func (d *driver) entries(list ...uint64) desc {
 	return desc{addr: dataAt, n: uint32(len(b))}
 }
 
-// TestStats: the first statistics come by themselves, others when it is time.
+// TestStats: the first statistics come unasked, others when it is time.
 func TestStats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := start(t, all)
@@ -44,7 +44,7 @@ func TestStats(t *testing.T) {
 		shows(0, first)
 
 		time.Sleep(time.Minute) // of the test's clock
-		d.entries(4, 2000)      // which the guest may do, and it changes nothing
+		d.entries(4, 2000)      // the guest may do this, and it changes nothing
 		serve(0)
 		shows(time.Minute, first)
 
@@ -79,7 +79,7 @@ func TestStats(t *testing.T) {
 	})
 }
 
-// TestStatsBad: what is not an entry is ignored.
+// TestStatsBad: invalid entries are ignored.
 func TestStatsBad(t *testing.T) {
 	for _, test := range []struct {
 		name string
@@ -106,8 +106,8 @@ func TestStatsBad(t *testing.T) {
 	}
 }
 
-// TestStatsFlood: a guest that fills the queue, which it must not (§5.5.6.4.1),
-// has one buffer used each time.
+// TestStatsFlood: a guest fills the queue, which it must not (§5.5.6.4.1). One buffer is
+// used each time.
 func TestStatsFlood(t *testing.T) {
 	d := start(t, all)
 	c := d.entries(4, 3)

@@ -9,8 +9,8 @@ import (
 	"vmm/devices/virtio/virtiotest"
 )
 
-// TestConformance: a terminal with a host that never stops, and ports with one
-// that is silent.
+// TestConformance: a terminal with a host that never stops sending, and ports with a
+// silent one.
 func TestConformance(t *testing.T) {
 	for _, test := range []struct {
 		name string
@@ -40,7 +40,7 @@ func TestConformance(t *testing.T) {
 }
 
 func testRequest(flood bool, queue, i int) virtiotest.Request {
-	if queue%2 == 0 { // the host's
+	if queue%2 == 0 { // from the host
 		if !flood {
 			return virtiotest.Request{In: 100}
 		}
@@ -70,7 +70,7 @@ func message(id uint32, event, value uint16) []byte {
 	return le.AppendUint16(le.AppendUint16(le.AppendUint32(nil, id), event), value)
 }
 
-// TestNotice: the driver hears of a size that changes while it is paused.
+// TestNotice: the driver is told of a size that changes while it is paused.
 func TestNotice(t *testing.T) {
 	rows := uint16(24)
 	change := func(d virtio.Device) {

@@ -34,8 +34,8 @@ func TestTerminal(t *testing.T) {
 	h.shows(t, "login: and on it goes")
 }
 
-// TestAwait: a guest gets no input before it prints, and then goes on getting
-// it, over a pause and a restore, but not over a reset.
+// TestAwait: a guest gets no input before it prints. From then on it gets input, across
+// a pause and a restore, but not across a reset.
 func TestAwait(t *testing.T) {
 	h := newHost()
 	g := boot(t, NewTerminal(Stream{In: h, Out: h, Await: true}))
@@ -51,11 +51,11 @@ func TestAwait(t *testing.T) {
 	g.board.Pause()
 	g.restore()
 	g.board.Resume()
-	g.dev.Type('!') // what is typed now the old device may still read
+	g.dev.Type('!') // the old device may still read what is typed now
 	g.reads(0, "!")
 }
 
-// TestAwaitReset: after a reset it begins anew.
+// TestAwaitReset: after a reset the wait begins anew.
 func TestAwaitReset(t *testing.T) {
 	h := newHost()
 	g := boot(t, NewTerminal(Stream{In: h, Out: h, Await: true}))
@@ -79,15 +79,14 @@ func TestAwaitReset(t *testing.T) {
 	g.reads(0, "typed while it restarts")
 }
 
-// random returns n bytes that no fault leaves as they are.
+// random returns n random bytes, so that any fault changes them.
 func random(n int) []byte {
 	b := make([]byte, n)
 	rand.NewChaCha8([32]byte{7}).Read(b)
 	return b
 }
 
-// TestBulk: a MiB each way at once, with a host that is slow now and then, and
-// none is lost.
+// TestBulk: a MiB each way at once, with a host that is slow at times. Nothing is lost.
 func TestBulk(t *testing.T) {
 	const n = 1 << 20
 	in, out := random(n), random(n)
@@ -119,8 +118,8 @@ func TestBulk(t *testing.T) {
 	}
 }
 
-// TestSlowHost: what the host does not take stays with the guest, a part of one
-// write too, over a pause as well, and over a restore.
+// TestSlowHost: output that the host does not take stays with the guest, even a part of
+// one write, and across a pause and a restore.
 func TestSlowHost(t *testing.T) {
 	for _, restore := range []bool{false, true} {
 		h := newHost()
@@ -149,7 +148,7 @@ func TestSlowHost(t *testing.T) {
 			before := g.dev
 			g.restore()
 			h.set(func() { h.held = false })
-			if err := before.Close(t.Context()); err != nil { // as what is sent before another process begins
+			if err := before.Close(t.Context()); err != nil { // output is sent before another process begins
 				t.Fatal(err)
 			}
 		}
@@ -167,7 +166,7 @@ func TestSlowHost(t *testing.T) {
 	}
 }
 
-// TestResetInWrite: a reset in the middle of a write costs nothing of the next.
+// TestResetInWrite: a reset in the middle of a write takes nothing from the next write.
 func TestResetInWrite(t *testing.T) {
 	h := newHost()
 	g := boot(t, NewTerminal(Stream{Out: h}))
@@ -190,7 +189,7 @@ func TestResetInWrite(t *testing.T) {
 	h.wait(t, "the next write", func() bool { return strings.HasSuffix(h.screen.String(), "xxthe next") })
 }
 
-// TestQueueReset: what was taken of a chain is not held against another queue.
+// TestQueueReset: the part that was taken of a chain does not count for another queue.
 func TestQueueReset(t *testing.T) {
 	m := mem.New(mem.Region{Base: 0, Bytes: make([]byte, 4*mem.PageSize)})
 	p := NewTerminal(Stream{Out: newHost()}).ports[0]
@@ -219,7 +218,7 @@ func TestQueueReset(t *testing.T) {
 	}
 }
 
-// TestHostGone: a guest outlives the reader of its output.
+// TestHostGone: a guest continues when the reader of its output is gone.
 func TestHostGone(t *testing.T) {
 	h := newHost()
 	g := boot(t, NewTerminal(Stream{Out: h}))
@@ -237,8 +236,7 @@ func TestHostGone(t *testing.T) {
 	}
 }
 
-// TestClose: the last output is delivered, as long as the caller's patience
-// lasts.
+// TestClose: the last output is delivered, as long as the caller waits for it.
 func TestClose(t *testing.T) {
 	h := newHost()
 	g := boot(t, NewTerminal(Stream{Out: h}))
@@ -292,8 +290,8 @@ func TestSize(t *testing.T) {
 	}
 }
 
-// TestSizeAwait: a guest is told of the size, which it may not have read at its
-// start, once it has written, and not before; again after a pause.
+// TestSizeAwait: a guest may not have read the size at its start. It is told of the size
+// once it has written, and not before; and again after a pause.
 func TestSizeAwait(t *testing.T) {
 	dev := NewTerminal(Stream{Await: true})
 	dev.SetSize(80, 25)
@@ -318,7 +316,7 @@ func TestSizeAwait(t *testing.T) {
 	g.until("a change over a pause", func() bool { return c.Count() > before+2 })
 }
 
-// TestEmergency: a byte without a driver.
+// TestEmergency: the guest writes bytes without a driver.
 func TestEmergency(t *testing.T) {
 	h := newHost()
 	g := boot(t, NewTerminal(Stream{Out: h}))
@@ -326,12 +324,12 @@ func TestEmergency(t *testing.T) {
 	g.WriteConfig(configEmergency, []byte{'a', 'x', 'x', 'x'})
 	g.WriteConfig(configEmergency, []byte{'b'})
 	g.WriteConfig(configPorts, []byte{0, 0, 0, 0, 'c'})
-	for _, off := range []uint64{0, 7, 9, 12} { // past it
+	for _, off := range []uint64{0, 7, 9, 12} { // not where the field begins
 		g.WriteConfig(off, []byte{'?'})
 	}
 	h.shows(t, "abc")
 	h.set(func() { h.held = true })
-	for range 3 * outputSize { // what has no room is lost, and holds nobody
+	for range 3 * outputSize { // bytes without room are lost, and nothing blocks
 		g.dev.WriteConfig(configEmergency, []byte{'z'})
 	}
 	h.set(func() { h.held = false })
@@ -346,7 +344,7 @@ func TestEmergency(t *testing.T) {
 	ports.WriteConfig(configEmergency, []byte{'?'})
 }
 
-// TestType: a byte that is inserted keeps its place behind what was read.
+// TestType: an inserted byte keeps its place behind what was read.
 func TestType(t *testing.T) {
 	h := newHost()
 	g := boot(t, NewTerminal(Stream{In: h}))

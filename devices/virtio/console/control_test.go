@@ -9,7 +9,7 @@ import (
 	"vmm/devices/virtio/virtiotest"
 )
 
-// ports returns a device with so many ports, all of one host each.
+// ports returns a device with n ports, each with its own host.
 func ports(t testing.TB, n int) (*Device, []*host) {
 	t.Helper()
 	var list []Stream
@@ -32,8 +32,8 @@ func (g *guest) queues(port int) (in, out int) {
 	return p.queueIn(), p.queueOut()
 }
 
-// TestPorts: each port is a stream of its own, both ways, once a program in the
-// guest has it open.
+// TestPorts: each port is a separate stream in both directions, once a guest program
+// has it open.
 func TestPorts(t *testing.T) {
 	dev, hosts := ports(t, 3)
 	g := boot(t, dev)
@@ -51,8 +51,8 @@ func TestPorts(t *testing.T) {
 	}
 }
 
-// TestClosedPort: as long as nobody in the guest has the port open nothing is
-// read for it, and what was read waits.
+// TestClosedPort: while no guest program has the port open, nothing is read for it, and
+// what was read waits.
 func TestClosedPort(t *testing.T) {
 	dev, hosts := ports(t, 1)
 	g := boot(t, dev)
@@ -81,8 +81,8 @@ func TestClosedPort(t *testing.T) {
 	g.reads(in, "second")
 }
 
-// TestConnected: the guest is told who comes and goes, but not more often than it
-// listens.
+// TestConnected: the guest is told which hosts connect and disconnect, but no more often
+// than it listens.
 func TestConnected(t *testing.T) {
 	dev, _ := ports(t, 2)
 	dev.SetConnected(1, false) // before there is a guest
@@ -105,8 +105,7 @@ func TestConnected(t *testing.T) {
 	}
 }
 
-// TestControlBad: messages that are none, or come when they must not, change
-// nothing.
+// TestControlBad: messages that are invalid, or come at the wrong time, change nothing.
 func TestControlBad(t *testing.T) {
 	dev, _ := ports(t, 2)
 	g := boot(t, dev)
@@ -136,7 +135,7 @@ func TestControlBad(t *testing.T) {
 	}
 }
 
-// TestControlSmall: a message that finds no room waits for a buffer that has.
+// TestControlSmall: a message that does not fit waits for a large enough buffer.
 func TestControlSmall(t *testing.T) {
 	dev, _ := ports(t, 1)
 	b := virtiotest.NewBoard(t, nil)
@@ -182,7 +181,7 @@ func TestControlSmall(t *testing.T) {
 	}
 }
 
-// TestPortsAlone: a driver that knows of one port only has the first.
+// TestPortsAlone: a driver that knows only one port has only the first.
 func TestPortsAlone(t *testing.T) {
 	dev, hosts := ports(t, 2)
 	g := boot(t, dev)
@@ -198,8 +197,8 @@ func TestPortsAlone(t *testing.T) {
 	}
 }
 
-// TestRestorePorts: a guest that goes on elsewhere has its ports as they were,
-// and what had been read for it.
+// TestRestorePorts: a guest that continues elsewhere has its ports as they were, and
+// the input that had been read for it.
 func TestRestorePorts(t *testing.T) {
 	dev, hosts := ports(t, 2)
 	g := boot(t, dev)

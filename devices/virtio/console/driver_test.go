@@ -9,18 +9,18 @@ import (
 	"vmm/devices/virtio/virtiotest"
 )
 
-// guest is a driver of a console, as Linux has one: buffers for input in every
-// queue, and what came in them.
+// guest is a console driver like Linux's: it keeps input buffers in every queue, and
+// what arrived in them.
 type guest struct {
 	*virtiotest.Driver
 	t     testing.TB
 	dev   *Device
 	board *virtiotest.Board
 	setup virtiotest.Setup
-	given map[int][]*virtiotest.Ticket // buffers for input, by queue
+	given map[int][]*virtiotest.Ticket // input buffers, by queue
 	got   map[int]*bytes.Buffer
-	says  [][]byte // control messages that came
-	room  int      // bytes of a buffer for input
+	says  [][]byte // control messages that arrived
+	room  int      // bytes of an input buffer
 }
 
 // boot starts the driver of a device, with ports if it has any.
@@ -55,7 +55,7 @@ func (g *guest) start() {
 	}
 }
 
-// fill gives the device buffers for input.
+// fill gives the device input buffers.
 func (g *guest) fill(queue int) {
 	q := g.Queues[queue]
 	for len(g.given[queue]) < 8 {
@@ -72,7 +72,7 @@ func (g *guest) fill(queue int) {
 	q.Kick()
 }
 
-// collect takes what came, and gives new buffers for it.
+// collect takes what arrived, and gives new buffers for it.
 func (g *guest) collect(queue int) {
 	if g.Queues[queue].Collect() == 0 {
 		return
@@ -87,7 +87,7 @@ func (g *guest) collect(queue int) {
 	g.fill(queue)
 }
 
-// until polls.
+// until polls until cond is true.
 func (g *guest) until(what string, cond func() bool) {
 	g.t.Helper()
 	for end := time.Now().Add(virtiotest.Deadline); !cond(); runtime.Gosched() {
@@ -119,7 +119,7 @@ func (g *guest) hears(want []byte) {
 	g.until("a control message", find)
 }
 
-// write has the guest write, and waits until the device has taken it.
+// write makes the guest write, and waits until the device has taken it.
 func (g *guest) write(queue int, s string) {
 	g.t.Helper()
 	q := g.Queues[queue]
@@ -141,8 +141,8 @@ func (g *guest) reads(queue int, want string) {
 	g.got[queue].Reset()
 }
 
-// restore has the driver of a paused device go on with another that has its
-// state and its host.
+// restore makes the driver of a paused device continue with another device that has the
+// same state and host.
 func (g *guest) restore() {
 	g.t.Helper()
 	state, err := g.board.Slots[0].Save()

@@ -10,7 +10,7 @@ import (
 	"vmm/devices/virtio/virtiotest"
 )
 
-// constant gives one byte for ever.
+// constant is a source that always gives the same byte.
 type constant byte
 
 func (c constant) Read(p []byte) (int, error) {
@@ -20,13 +20,13 @@ func (c constant) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// host is the host's end of a port: what a test types, in pieces, and a screen
-// that may be blocked.
+// host is the host's end of a port: what a test types, in pieces, and a screen that may
+// be blocked.
 type host struct {
 	mu     sync.Mutex
 	change sync.Cond
 	typed  bytes.Buffer // guarded by mu, as is all below
-	ended  bool         // after typed comes io.EOF
+	ended  bool         // io.EOF follows typed
 	reads  int
 	screen bytes.Buffer
 	held   bool // Write blocks
@@ -92,7 +92,7 @@ func (h *host) wait(t testing.TB, what string, cond func() bool) {
 	}
 }
 
-// shows waits until the screen has just this.
+// shows waits until the screen shows exactly want.
 func (h *host) shows(t testing.TB, want string) {
 	t.Helper()
 	h.wait(t, "the screen", func() bool { return h.screen.Len() >= len(want) })

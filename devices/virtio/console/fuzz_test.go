@@ -7,7 +7,7 @@ import (
 	"vmm/devices/virtio"
 )
 
-// deaf is a transport that nobody listens to.
+// deaf is a transport without a listener.
 type deaf struct{}
 
 func (deaf) Wake(int)       {}
@@ -15,9 +15,9 @@ func (deaf) ConfigChanged() {}
 
 var _ virtio.Host = deaf{}
 
-// FuzzControl lets the fuzzer send control messages, with resets, pauses and
-// changes of the host's between them. What is due for the driver must stay
-// bounded and be such as a driver understands.
+// FuzzControl lets the fuzzer send control messages, with resets, pauses and changes by
+// the host between them. The messages due for the driver must stay bounded, and the
+// driver must understand them.
 func FuzzControl(f *testing.F) {
 	good := bytes.Join([][]byte{message(0, eventDeviceReady, 1), message(0, eventPortReady, 1), message(1, eventPortReady, 1), message(1, eventPortOpen, 1)}, nil)
 	f.Add(good)
@@ -52,7 +52,7 @@ func FuzzControl(f *testing.F) {
 				d.obey(id, event, value)
 			}
 			if value%3 == 0 {
-				continue // the driver takes its time
+				continue // the driver is slow
 			}
 			said := 0
 			for ; d.due(); said++ {
@@ -79,7 +79,7 @@ func FuzzControl(f *testing.F) {
 	})
 }
 
-// FuzzLoad: a state that is accepted is one that can be saved.
+// FuzzLoad: a state that is accepted can be saved.
 func FuzzLoad(f *testing.F) {
 	f.Add([]byte(`{"Ready":true,"Ports":[{"Added":true,"Ready":true,"Open":true,"Pending":6,"Input":"aGVsbG8=","Skip":7},{}]}`))
 	f.Add([]byte(`{"Cols":80,"Rows":25,"Ports":[{},{"Pending":255}]}`))

@@ -9,7 +9,7 @@ import (
 	"vmm/devices/virtio/virtq"
 )
 
-// policy is that of the calling thread.
+// policy returns the scheduling policy of the calling thread.
 func policy(t *testing.T) uint32 {
 	t.Helper()
 	a, err := unix.SchedGetAttr(0, 0)
@@ -19,13 +19,13 @@ func policy(t *testing.T) uint32 {
 	return a.Policy
 }
 
-// TestPace: a thread waits for its turn during a stream, and only then; the next
-// goroutine begins anew.
+// TestPace: a thread waits for its turn during a stream, and only then. The next
+// goroutine starts afresh.
 func TestPace(t *testing.T) {
 	if p := policy(t); p != unix.SCHED_NORMAL {
 		t.Skipf("the test itself runs with policy %d", p)
 	}
-	runtime.LockOSThread() // or another thread is looked at
+	runtime.LockOSThread() // else the test looks at another thread
 	defer runtime.UnlockOSThread()
 	var p pace
 	q := new(virtq.Queue)
@@ -59,7 +59,7 @@ func TestPace(t *testing.T) {
 		p.moved(new(virtq.Queue), 100)
 	}
 	see("for another goroutine, whose thread it is not,", unix.SCHED_BATCH)
-	p.moved(q, bulk) // by somebody else's policy
+	p.moved(q, bulk) // under a policy that it did not set
 	if p.attr != nil || !p.fixed {
 		t.Error("a policy that it found was taken for its own")
 	}
@@ -68,10 +68,10 @@ func TestPace(t *testing.T) {
 	}
 	see("that somebody else has set", unix.SCHED_BATCH)
 	unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL}, 0)
-	runtime.UnlockOSThread() // moved's, which was forgotten with its goroutine
+	runtime.UnlockOSThread() // undoes moved's lock, which was forgotten with its goroutine
 }
 
-// TestPaceAllocates nothing while a stream goes on.
+// TestPaceAllocates nothing during a stream.
 func TestPaceAllocates(t *testing.T) {
 	var p pace
 	q := new(virtq.Queue)

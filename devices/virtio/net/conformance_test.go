@@ -14,7 +14,7 @@ var testMAC = ethernet.MAC{0x52, 0x54, 0, 1, 2, 3}
 
 const testOffload = ethernet.Checksum | ethernet.TSO4 | ethernet.TSO6 | ethernet.ECN
 
-// testFrame is a frame of n bytes to everybody.
+// testFrame is a broadcast frame of n bytes.
 func testFrame(n, seed int) []byte {
 	f := make([]byte, n)
 	copy(f, ethernet.Broadcast[:])
@@ -25,7 +25,7 @@ func testFrame(n, seed int) []byte {
 	return f
 }
 
-// TestConformance: on a silent network, and on one that never ends.
+// TestConformance: on a silent network, and on one that never stops sending.
 func TestConformance(t *testing.T) {
 	for _, test := range []struct {
 		name  string
@@ -93,7 +93,7 @@ func testRequest(w *wire, queue, i int) virtiotest.Request {
 	}}
 }
 
-// TestNotice: the driver hears of a cable that is plugged in or out while it is
+// TestNotice: the driver is told of a cable that is plugged in or out while it is
 // paused.
 func TestNotice(t *testing.T) {
 	virtiotest.Notice(t, func() virtio.Device {

@@ -7,8 +7,7 @@ import (
 	"vmm/ethernet"
 )
 
-// wire is a link of tests. Like a tap it calls Readable on a goroutine of its
-// own.
+// wire is a test link. Like a tap it calls Readable on a goroutine of its own.
 type wire struct {
 	info ethernet.Info
 
@@ -16,12 +15,12 @@ type wire struct {
 	cond    sync.Cond
 	guest   ethernet.Guest // guarded by mu, as is all below; nil: stopped
 	frames  []frame        // for the guest
-	flood   []byte         // a frame that there is always one more of
+	flood   []byte         // a frame that comes without end
 	sent    []frame        // by the guest
-	busy    int            // how often Send still returns ErrAgain
-	keep    bool           // what is sent
+	busy    int            // how many more times Send returns ErrAgain
+	keep    bool           // the sent frames
 	asleep  bool           // Readable returned false
-	calling bool           // Readable
+	calling bool           // a call of Readable is running
 	mode    ethernet.Mode
 	refuse  error // of Configure
 	again   int   // Sends that were refused
@@ -80,7 +79,7 @@ func (w *wire) Resume(int) {
 	w.poll()
 }
 
-// poll has Readable called if there is reason to. The caller holds mu.
+// poll starts a call of Readable if there is reason to. The caller holds mu.
 func (w *wire) poll() {
 	if w.guest == nil || w.asleep || w.calling || len(w.frames) == 0 && w.flood == nil {
 		return

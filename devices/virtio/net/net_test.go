@@ -21,12 +21,12 @@ type card struct {
 	wire   *wire
 	dev    *Device
 	d      *virtiotest.Driver
-	pieces [][]byte // what the receive queue's buffers were filled with
+	pieces [][]byte // the content of the used receive buffers
 }
 
 const allRings = virtio.FeatureEventIdx | virtio.FeatureIndirectDesc
 
-// newCard starts a card with all features but those in without.
+// newCard starts a card with all features except those in without.
 func newCard(t testing.TB, without, with uint64) *card {
 	t.Helper()
 	w := newWire(ethernet.Info{Pairs: 1, MTU: 1500, Offload: testOffload})
@@ -43,7 +43,7 @@ func newCard(t testing.TB, without, with uint64) *card {
 	return c
 }
 
-// room gives the card n buffers of the given size.
+// room gives the card n receive buffers of the given size.
 func (c *card) room(n, size int) {
 	c.Helper()
 	for range n {
@@ -55,8 +55,8 @@ func (c *card) room(n, size int) {
 	c.d.Queues[0].Kick()
 }
 
-// next waits for a frame, and returns it with its header and the number of
-// buffers that it is in.
+// next waits for a frame, and returns it with its header and the number of buffers that
+// it fills.
 func (c *card) next() (h ethernet.Header, f []byte, buffers int) {
 	c.Helper()
 	complete := func() bool {
@@ -77,8 +77,8 @@ func (c *card) next() (h ethernet.Header, f []byte, buffers int) {
 	return ethernet.Header(all), all[ethernet.HeaderSize:], buffers
 }
 
-// TestReceive: frames of many lengths arrive whole, in order, whatever the size
-// of the buffers; small ones after large ones and the other way round.
+// TestReceive: frames of many lengths arrive whole and in order, whatever the size of
+// the buffers: small frames after large ones and the other way round.
 func TestReceive(t *testing.T) {
 	for _, with := range []uint64{allRings, allRings | virtio.FeatureRingPacked, virtio.FeatureRingPacked} {
 		for _, size := range []int{20, 256, 1526} {
@@ -93,7 +93,7 @@ func TestReceive(t *testing.T) {
 					f.header.Set(NeedsChecksum, ethernet.GSOTCPv4|ethernet.GSOECN, 54, 1448, 34, 16)
 					c.room(1+n/size, size)
 					c.wire.put(f)
-					c.wire.put(frame{bytes: testFrame(64, i)}) // waits for room, perhaps
+					c.wire.put(frame{bytes: testFrame(64, i)}) // may wait for room
 					h, got, _ := c.next()
 					f.header.SetBuffers(le.Uint16(h[10:]))
 					if !bytes.Equal(got, f.bytes) || h != f.header {
@@ -112,11 +112,11 @@ func TestReceive(t *testing.T) {
 	}
 }
 
-// NeedsChecksum is short for ethernet's.
+// NeedsChecksum is short for ethernet.NeedsChecksum.
 const NeedsChecksum = ethernet.NeedsChecksum
 
-// TestUnmerged: a driver that does not merge buffers gets a frame in one, and
-// none that does not fit.
+// TestUnmerged: a driver that does not merge buffers gets each frame in one buffer, and
+// no frame that does not fit.
 func TestUnmerged(t *testing.T) {
 	c := newCard(t, featureMergeable, 0)
 	c.room(3, 1526)
@@ -133,8 +133,8 @@ func TestUnmerged(t *testing.T) {
 	}
 }
 
-// TestSend: what the guest sends arrives, with its header, unless the guest had
-// no right to that.
+// TestSend: what the guest sends arrives with its header, unless the guest was not
+// allowed to send it.
 func TestSend(t *testing.T) {
 	set := func(flags, gso byte, size uint16) (h ethernet.Header) {
 		h.Set(flags, gso, 54, size, 34, 16)
@@ -205,7 +205,7 @@ func TestSendLater(t *testing.T) {
 	}
 }
 
-// TestDown: without a cable nothing comes through, and the driver is told.
+// TestDown: without a cable no frame passes, and the driver is told.
 func TestDown(t *testing.T) {
 	c := newCard(t, 0, allRings)
 	status := func() byte {
@@ -215,7 +215,7 @@ func TestDown(t *testing.T) {
 	}
 	before := c.d.ConfigSignals().Count()
 	c.dev.SetUp(false)
-	c.dev.SetUp(false) // no news
+	c.dev.SetUp(false) // no change
 	if n := c.d.ConfigSignals().Count() - before; n != 1 || status() != 0 {
 		t.Errorf("%d interrupts, status %d", n, status())
 	}
@@ -238,7 +238,7 @@ func TestDown(t *testing.T) {
 	}
 }
 
-// command has the card obey, and returns its ack.
+// command sends the card a command, and returns its ack.
 func (c *card) command(b ...byte) (ack byte) {
 	c.Helper()
 	q := c.d.Queues[2]
@@ -251,7 +251,7 @@ func (c *card) command(b ...byte) (ack byte) {
 	return ack
 }
 
-// TestFilter: the driver gets what it asked for.
+// TestFilter: the driver gets the frames that it asked for.
 func TestFilter(t *testing.T) {
 	var (
 		own    = testMAC
@@ -308,7 +308,7 @@ func TestFilter(t *testing.T) {
 	}
 }
 
-// restores sees that a card with the state of c has its filter.
+// restores checks that a card with the state of c has its filter.
 func (c *card) restores(t *testing.T) {
 	t.Helper()
 	state, err := c.dev.Save()
@@ -321,7 +321,7 @@ func (c *card) restores(t *testing.T) {
 	}
 }
 
-// TestBadCommands: each is refused, and changes nothing.
+// TestBadCommands: each is refused and changes nothing.
 func TestBadCommands(t *testing.T) {
 	c := newCard(t, featureControlMAC, allRings)
 	before, _ := c.dev.Save()
@@ -343,8 +343,8 @@ func TestBadCommands(t *testing.T) {
 	}
 }
 
-// TestMode: the link learns what the driver takes, at the start, when it changes
-// its mind, and after a pause; a link that refuses is a command that fails.
+// TestMode: the link learns what the driver takes: at the start, on each change, and
+// after a pause. If the link refuses, the command fails.
 func TestMode(t *testing.T) {
 	c := newCard(t, featureGuestTSO6, allRings)
 	const all = ethernet.Checksum | ethernet.TSO4 | ethernet.ECN
@@ -368,8 +368,8 @@ func TestMode(t *testing.T) {
 	}
 }
 
-// TestPairs: a driver that knows several pairs says how many it uses; one that
-// does not has its commands in queue 2.
+// TestPairs: a driver that knows several queue pairs says how many it uses. One that
+// does not sends its commands in queue 2.
 func TestPairs(t *testing.T) {
 	w := newWire(ethernet.Info{Pairs: 4, Offload: testOffload})
 	for _, without := range []uint64{0, featureMultiQueue} {
@@ -402,7 +402,7 @@ func TestPairs(t *testing.T) {
 	}
 }
 
-// TestLoad: a state of something else is refused.
+// TestLoad: a foreign state is refused.
 func TestLoad(t *testing.T) {
 	w := newWire(ethernet.Info{Pairs: 2, Offload: ethernet.Checksum})
 	for _, s := range []string{

@@ -60,7 +60,7 @@ func (r *ring) add(i, n int) {
 	r.availIdx.Store(r.seen)
 }
 
-// used returns the next used buffer, and how many bytes are in it.
+// used returns the next used buffer, and how many bytes it holds.
 func (r *ring) used() (i, n int, ok bool) {
 	if r.usedIdx.Load() == r.got {
 		return 0, 0, false
@@ -116,8 +116,8 @@ func TestLargest(t *testing.T) {
 	}
 }
 
-// TestFull: a frame for which there is no room waits, and is not lost, over a pause
-// either.
+// TestFull: a frame for which there is no room waits and is not lost, even across a
+// pause.
 func TestFull(t *testing.T) {
 	d, w := bare(t)
 	r := newRing(t, 1024, true)
@@ -142,7 +142,7 @@ func TestFull(t *testing.T) {
 	}
 }
 
-// TestTooLong: no link gets a frame that is longer than any.
+// TestTooLong: a link never gets a frame that is longer than the maximum.
 func TestTooLong(t *testing.T) {
 	d, w := bare(t)
 	w.keep = true
@@ -156,8 +156,8 @@ func TestTooLong(t *testing.T) {
 	}
 }
 
-// BenchmarkReceive and BenchmarkSend move frames between a ring and a link that
-// costs nothing.
+// BenchmarkReceive and BenchmarkSend move frames between a ring and a link that costs
+// nothing.
 func BenchmarkReceive(b *testing.B) {
 	for _, n := range []int{60, 1514, 65226} {
 		b.Run(name(n), func(b *testing.B) {
@@ -172,7 +172,7 @@ func BenchmarkReceive(b *testing.B) {
 			b.SetBytes(int64(n))
 			b.ReportAllocs()
 			for done := uint64(0); b.Loop(); {
-				d.Serve(0, r.q) // all that there is room for
+				d.Serve(0, r.q) // as many as there is room for
 				for i, _, ok := r.used(); ok; i, _, ok = r.used() {
 					r.add(i, r.size)
 				}
@@ -209,7 +209,7 @@ func BenchmarkSend(b *testing.B) {
 
 func name(n int) string { return map[int]string{60: "60", 1514: "1514", 65226: "64K"}[n] }
 
-// TestNoAllocation: neither way allocates.
+// TestNoAllocation: neither direction allocates.
 func TestNoAllocation(t *testing.T) {
 	d, w := bare(t)
 	rx, tx := newRing(t, 4096, true), newRing(t, 4096, false)
@@ -233,7 +233,7 @@ func TestNoAllocation(t *testing.T) {
 	}
 }
 
-// stepper is a link whose goroutine is the test's: it calls nobody by itself.
+// stepper is a link whose goroutine is the test's: it makes no calls by itself.
 type stepper struct {
 	*wire
 	resumed atomic.Bool
@@ -243,7 +243,7 @@ func (s *stepper) Start(g ethernet.Guest) error { s.guest = g; return nil }
 func (s *stepper) Stop()                        {}
 func (s *stepper) Resume(int)                   { s.resumed.Store(true) }
 
-// spin waits until v is n, without sleeping unless the other needs the processor.
+// spin waits until v is n. It sleeps only if the other side needs the processor.
 func spin(v *atomic.Int32, n int32) {
 	for i := 1; v.Load() < n; i++ {
 		if i%1000 == 0 {
@@ -252,10 +252,10 @@ func spin(v *atomic.Int32, n int32) {
 	}
 }
 
-// TestStarvedBetween: the link takes the guest's last buffer and waits for Resume
-// while the queue is served for a kick of before, which finds the next buffer. The
-// link must hear of it, or no frame ever comes again. There is one moment in Serve
-// at which it matters, so it is hit by trying.
+// TestStarvedBetween: the link takes the guest's last buffer and waits for Resume.
+// Meanwhile the queue is served for an earlier kick, and finds the next buffer. The link
+// must be told, or no frame ever comes again. It matters at only one moment in Serve,
+// which the test hits by trying.
 func TestStarvedBetween(t *testing.T) {
 	w := &stepper{wire: newWire(ethernet.Info{Pairs: 1, Offload: testOffload})}
 	d, err := New(w, testMAC)
@@ -290,7 +290,7 @@ func TestStarvedBetween(t *testing.T) {
 		parked := !w.guest.Readable(0)
 		r.add(int(i)%ringSize, r.size)
 		spin(&done, i)
-		d.Serve(0, r.q) // the kick for the buffer, if there has to be one
+		d.Serve(0, r.q) // the kick for the buffer, if one is needed
 		r.used()
 		if parked {
 			hits++

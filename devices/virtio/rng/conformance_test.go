@@ -9,7 +9,7 @@ import (
 	"vmm/devices/virtio/virtiotest"
 )
 
-// constant gives one byte for ever, however it is asked for.
+// constant is a source that always gives the same byte.
 type constant byte
 
 func (c constant) Read(p []byte) (int, error) {

@@ -62,8 +62,7 @@ func start(t testing.TB, dev *Device) *driver {
 	return d
 }
 
-// submit makes a chain of writable buffers of these lengths available, all of
-// them at dataAt.
+// submit makes a chain of writable buffers of these lengths available, all at dataAt.
 func (d *driver) submit(lengths ...int) {
 	head := int(d.avail) % 4 * 16
 	for i, n := range lengths {
@@ -104,7 +103,7 @@ func (d *driver) do(lengths ...int) uint32 {
 	return n
 }
 
-// counter gives 1, 2, 3 and so on, and fails after some bytes.
+// counter gives 1, 2, 3 and so on, and fails after most bytes.
 type counter struct{ given, most int }
 
 func (c *counter) Read(p []byte) (int, error) {
@@ -125,7 +124,7 @@ func TestRequests(t *testing.T) {
 	}{
 		{[]int{1}, 1}, {[]int{64}, 64}, {[]int{10, 20, 30}, 60}, {[]int{maxRequest}, maxRequest},
 		{[]int{maxRequest + 1}, maxRequest}, {[]int{maxRequest, maxRequest}, maxRequest},
-		{[]int{512 << 10, 512 << 10, 512 << 10}, maxRequest}, // more than there is, by overlap
+		{[]int{512 << 10, 512 << 10, 512 << 10}, maxRequest}, // more than the RAM, by overlap
 		{[]int{0}, 0},
 	} {
 		c := &counter{most: 1 << 30}
@@ -167,8 +166,8 @@ type failing struct{}
 
 func (failing) Read([]byte) (int, error) { return 0, errors.New("none") }
 
-// TestRate: a guest gets its rate and no more, whether it waits, asks on or
-// resets the device.
+// TestRate: a guest gets its rate and no more, whether it waits, keeps asking or resets
+// the device.
 func TestRate(t *testing.T) {
 	for _, reset := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -202,7 +201,7 @@ func TestRate(t *testing.T) {
 	}
 }
 
-// TestStopped: a stopped device wakes nobody.
+// TestStopped: a stopped device does not call Wake.
 func TestStopped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dev := New(&counter{most: 1 << 30}, 10)
@@ -243,7 +242,7 @@ func TestNoAllocation(t *testing.T) {
 	}
 }
 
-// BenchmarkRequest is 64 bytes of the host's kernel.
+// BenchmarkRequest requests 64 bytes from the host's kernel.
 func BenchmarkRequest(b *testing.B) {
 	d := start(b, New(nil, 0))
 	b.ReportAllocs()
@@ -252,7 +251,7 @@ func BenchmarkRequest(b *testing.B) {
 	}
 }
 
-// TestLog: a source that fails is a line in the log that the device was given.
+// TestLog: a source that fails causes a line in the device's log.
 func TestLog(t *testing.T) {
 	var log bytes.Buffer
 	dev := New(failing{}, 0)
