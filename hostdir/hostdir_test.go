@@ -339,7 +339,7 @@ func TestBounds(t *testing.T) {
 	}
 
 	g.Reset()
-	g.closing.Wait() // open files still count
+	g.closing.Wait() // files that are not closed yet count
 	g.readDirAll(g.openDir(root), 0, true, 4096)
 	if nodes, _ := g.count(); nodes != 5 { // the root and 4 others: 5 descriptors with the directory's
 		t.Errorf("a directory that was read has %d nodes", nodes)

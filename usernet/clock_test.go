@@ -122,8 +122,8 @@ func TestClockForward(t *testing.T) {
 	readers.Wait()
 }
 
-// TestTimeStands: nothing that waits for a paused guest times out, and everything
-// does when the guest resumes and does nothing.
+// TestTimeStands: nothing that waits for a paused guest times out, and it does once the
+// guest resumes and does nothing.
 func TestTimeStands(t *testing.T) {
 	const limit = 100 * time.Millisecond // for all timeouts
 	g := newGuest(t, Config{HostLoopback: true, Forwards: []Forward{{false, netip.MustParseAddrPort("127.0.0.1:0"), 7}}}, allOffloads, func(s *settings) {
