@@ -46,7 +46,7 @@ func silentMain(dir string) {
 	bufio.NewReader(os.Stdin).ReadByte()
 }
 
-// silent starts such a process, which then is stopped or only does not answer.
+// silent runs silentMain in a process that is then stopped, or only does not answer.
 func silent(t *testing.T, stopped bool) (g *Guest, ended <-chan error) {
 	t.Helper()
 	r := newRoster(t)
