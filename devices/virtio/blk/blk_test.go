@@ -46,12 +46,12 @@ const ro = true
 
 func data(n int) []byte { return bytes.Repeat([]byte{0xab}, n) }
 
-// requests says what the device makes of each, and what it asks of the image
-// for it.
+// requests says how the device answers each request, and what it asks of the image for
+// it.
 var requests = []struct {
 	name     string
 	out      []byte
-	room     int // with the status
+	room     int // including the status
 	want     status
 	ops      string
 	readOnly bool
@@ -125,7 +125,7 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// checkRoom: nothing that the device says it wrote is left as it was.
+// checkRoom checks that the device overwrote all that it says it wrote.
 func checkRoom(t *testing.T, m *memory, out, in []byte, s status) {
 	want := make([]byte, len(in))
 	if s == statusOK {
@@ -145,7 +145,7 @@ func checkRoom(t *testing.T, m *memory, out, in []byte, s status) {
 	}
 }
 
-// TestFraming: how a request is cut into buffers means nothing, §2.7.4.1.
+// TestFraming: how a request is cut into buffers does not matter, §2.7.4.1.
 func TestFraming(t *testing.T) {
 	m := newMemory(t, diskSectors*512)
 	d := start(t, newDevice(t, m), allFeatures)
@@ -235,8 +235,8 @@ func TestNew(t *testing.T) {
 	}
 }
 
-// TestLog: a host that fails is a line in the log that the device was given, however
-// often the guest tries, and starts the device anew.
+// TestLog: a host that fails causes one line in the device's log, however often the
+// guest tries or starts the device anew.
 func TestLog(t *testing.T) {
 	var log bytes.Buffer
 	m := newMemory(t, diskSectors*512)

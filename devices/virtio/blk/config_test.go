@@ -29,7 +29,7 @@ func TestConfig(t *testing.T) {
 		}
 	}
 	whole := append(b, make([]byte, 16)...)
-	d.WriteConfig(0, bytes.Repeat([]byte{0xff}, configSize)) // is dropped
+	d.WriteConfig(0, bytes.Repeat([]byte{0xff}, configSize)) // dropped
 	for off := range uint64(configSize + 8) {
 		for _, n := range []int{1, 2, 4, 8} {
 			p := make([]byte, n)
@@ -67,7 +67,7 @@ func TestFeatures(t *testing.T) {
 	}
 }
 
-// TestBound: a conforming driver never meets maxBytes.
+// TestBound: a conforming driver never reaches maxBytes.
 func TestBound(t *testing.T) {
 	if segMax*sizeMax > maxBytes {
 		t.Errorf("%d segments of %d bytes are more than %d", segMax, sizeMax, maxBytes)

@@ -11,10 +11,10 @@ import (
 	"vmm/devices/virtio/virtiotest"
 )
 
-// gate holds the operations of an image back, as a slow host would.
+// gate holds back the operations of an image, as a slow host would.
 type gate struct {
 	mu   sync.Mutex
-	shut chan struct{} // guarded by mu; nil is open
+	shut chan struct{} // guarded by mu; nil: open
 	busy atomic.Int32  // operations that wait
 }
 
@@ -48,8 +48,8 @@ func (g *gate) open() {
 	}
 }
 
-// TestConformance: with an image that answers at once, and with one for which
-// workers wait.
+// TestConformance: with an image that answers at once, and with one that needs workers
+// to wait.
 func TestConformance(t *testing.T) {
 	for _, slow := range []bool{false, true} {
 		t.Run(fmt.Sprintf("slow=%v", slow), func(t *testing.T) { virtiotest.Run(t, target(t, slow)) })

@@ -8,17 +8,16 @@ import (
 	"testing"
 )
 
-// A volatile is an Image with a cache that a crash loses: writes since the last
-// Flush may or may not be on the medium, sector by sector. It looks at what
-// would be left at every point where it changes (check), which is where a crash
-// can be told from one at another point.
+// A volatile is an Image with a cache that a crash loses: writes since the last Flush
+// may or may not be on the medium, sector by sector. It calls check at every change,
+// because only a change makes a difference to what a crash leaves.
 type volatile struct {
 	*memory
 	t     *testing.T
 	lies  bool // Flush does nothing
 	check func(v *volatile)
 
-	// Guarded by memory.mu, as is what the driver knows.
+	// Guarded by memory.mu, which guards the driver's claim too.
 	medium  []byte
 	pending []cachedSector
 }
@@ -45,7 +44,7 @@ func (v *volatile) WritevAt(b [][]byte, off int64) error {
 	return nil
 }
 
-// Flush writes back what there is when it is called, oldest first.
+// Flush writes back what is pending when it is called, oldest first.
 func (v *volatile) Flush() error {
 	if v.lies {
 		return nil
@@ -65,8 +64,8 @@ func (v *volatile) Flush() error {
 	return nil
 }
 
-// crash returns what a crash leaves: the medium with a random part of what was
-// pending. The worst case, nothing, is among them.
+// crash returns what a crash leaves: the medium with a random part of the pending
+// writes. The worst case, none of them, may occur.
 func (v *volatile) crash(r *rand.Rand) []byte {
 	left := bytes.Clone(v.medium)
 	odds := r.IntN(5)
@@ -80,8 +79,8 @@ func (v *volatile) crash(r *rand.Rand) []byte {
 
 const crashSectors = 48
 
-// A claim is what the driver may rely on, of each sector: its version is at
-// least the one that a flush covered, at most the one last written.
+// A claim is what the driver may rely on for each sector: its version is at least the
+// one that a flush covered, and at most the one last written.
 type claim struct{ written, acked, durable [crashSectors]uint64 }
 
 func (c *claim) check(left []byte) error {
@@ -98,7 +97,7 @@ func (c *claim) check(left []byte) error {
 	return nil
 }
 
-// version returns what a sector holds in its version v.
+// version returns the content of a sector in version v.
 func version(s int, v uint64) []byte {
 	b := bytes.Repeat([]byte{byte(s)}, 512)
 	le.PutUint64(b, v)
@@ -106,8 +105,8 @@ func version(s int, v uint64) []byte {
 	return b
 }
 
-// TestCrash: what was flushed is there after a crash at any point. A device or
-// an image that does not flush is found out.
+// TestCrash: flushed data survives a crash at any point. The test detects a device or an
+// image that does not flush.
 func TestCrash(t *testing.T) {
 	for _, test := range []struct {
 		name     string
@@ -138,8 +137,8 @@ func TestCrash(t *testing.T) {
 	}
 }
 
-// crashes runs random writes and flushes, several in flight, and returns at how
-// many points it looked, at how many something was lost, and what.
+// crashes runs random writes and flushes, several in flight. It returns at how many
+// points it looked, at how many something was lost, and what.
 func crashes(t *testing.T, v *volatile, features uint64, requests int) (cuts, bad int, err error) {
 	var c claim
 	r := rand.New(rand.NewPCG(3, 4))
@@ -183,11 +182,11 @@ func crashes(t *testing.T, v *volatile, features uint64, requests int) (cuts, ba
 	return cuts, bad, err
 }
 
-// A crashDriver writes and flushes at random. Like a file system it has one
-// write of a sector in flight at most.
+// A crashDriver writes and flushes at random. Like a file system it has at most one
+// write of a sector in flight.
 type crashDriver struct {
 	*driver
-	v       *volatile // its lock guards the claim, too
+	v       *volatile // its lock guards the claim too
 	claim   *claim
 	r       *rand.Rand
 	through bool // no flushes: writes are durable when they complete

@@ -12,8 +12,8 @@ import (
 
 var deadline = allow.Time(20 * time.Second)
 
-// Where the driver puts things. Each of its slots holds one request: so many
-// descriptors, a piece of RAM.
+// Where the driver puts things. Each slot holds one request, and has its own
+// descriptors and its own piece of RAM.
 const (
 	descAt, availAt, usedAt = 0x1000, 0x3000, 0x4000
 	slotsAt, slotSize       = 0x10000, 128 << 10
@@ -57,7 +57,7 @@ func start(t testing.TB, dev *Device, features uint64) *driver {
 	return d
 }
 
-// stop does what the transport does.
+// stop stops the device as the transport does.
 func (d *driver) stop() {
 	if d.stopped {
 		return
@@ -72,8 +72,8 @@ func (d *driver) stop() {
 	d.dev.Stop()
 }
 
-// A request as the driver makes it: what the device reads and how much room
-// there is for what it writes, cut into buffers of these lengths; 0 is the rest.
+// An ask is a request as the driver makes it: what the device reads and how much room it
+// has to write to, cut into buffers of these lengths; 0 is the rest.
 type ask struct {
 	out     []byte
 	outCuts []int
@@ -130,7 +130,7 @@ func (d *driver) submit(s int, a ask) []byte {
 	return d.ram[in : in+a.room]
 }
 
-// wait returns the slot that is next to be used, and the used length.
+// wait returns the next used slot, and the used length.
 func (d *driver) wait() (slot int, n uint32) {
 	d.t.Helper()
 	idx, _ := d.m.U16(usedAt + 2)

@@ -6,9 +6,9 @@ import (
 	"vmm/devices/virtio/virtq"
 )
 
-// FuzzRequest lets the fuzzer choose the header, what follows it, how both are
-// cut into descriptors, and what the disk is. The image fails the test if it is
-// asked for what is not on the disk.
+// FuzzRequest lets the fuzzer choose the header, what follows it, how both are cut into
+// descriptors, and what the disk is. The image fails the test on an access beyond the
+// disk.
 func FuzzRequest(f *testing.F) {
 	f.Add(header(typeIn, 8), uint16(513), []byte{16}, []byte{255, 1}, false, true)
 	f.Add(header(typeOut, 8, make([]byte, 512)...), uint16(1), []byte{15, 2}, []byte{}, false, false)
@@ -29,7 +29,7 @@ func FuzzRequest(f *testing.F) {
 		d := start(t, dev, allFeatures)
 		a := ask{out: out[:min(len(out), slotSize/2)], room: int(room), outCuts: cuts(outCuts), inCuts: cuts(inCuts)}
 		if len(a.out)+a.room == 0 {
-			a.room = 1 // the driver cannot make a chain of nothing
+			a.room = 1 // the driver cannot make an empty chain
 		}
 		before := len(m.bytes)
 		_, n, s := d.do(a)
@@ -47,8 +47,8 @@ func FuzzRequest(f *testing.F) {
 	})
 }
 
-// FuzzChain lets the fuzzer be the guest altogether: its input is the RAM with
-// the descriptors, the header and everything else in it.
+// FuzzChain lets the fuzzer be the whole guest: its input is the RAM with the
+// descriptors, the header and everything else.
 func FuzzChain(f *testing.F) {
 	ram := make([]byte, 512)
 	copy(ram[256:], header(typeIn, 1))

@@ -28,7 +28,7 @@ func (g *gated) ReadvAt(b [][]byte, off int64) error {
 	return g.memory.ReadvAt(b, off)
 }
 
-// enter returns the sector of a read that the image was asked for.
+// enter returns the sector of a read that reached the image.
 func (g *gated) enter() int64 {
 	g.t.Helper()
 	select {
@@ -40,8 +40,8 @@ func (g *gated) enter() int64 {
 	}
 }
 
-// TestOrder: as many requests as there are workers wait for the host at once,
-// Serve waits for none, and they complete in the order in which the host does.
+// TestOrder: as many requests as there are workers wait for the host at once. Serve
+// waits for none of them, and they complete in the host's order.
 func TestOrder(t *testing.T) {
 	g := newGated(t)
 	dev := newWith(t, g, Config{Workers: 4})
@@ -72,7 +72,7 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-// TestOvertake: what can be answered at once does not wait for the host.
+// TestOvertake: a request that can be answered at once does not wait for the host.
 func TestOvertake(t *testing.T) {
 	g := newGated(t)
 	dev := newWith(t, g, Config{Workers: 1})
@@ -87,8 +87,8 @@ func TestOvertake(t *testing.T) {
 	d.wait()
 }
 
-// TestStop: a stopped queue drains, with requests that wait for the host, and
-// the device starts again.
+// TestStop: a stopped queue drains while requests wait for the host, and the device
+// starts again.
 func TestStop(t *testing.T) {
 	g := newGated(t)
 	dev := newWith(t, g, Config{Workers: 1})
@@ -116,8 +116,8 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// TestOverlap: buffers that name the same RAM again and again are refused
-// before the host is asked, and not written either.
+// TestOverlap: a request whose buffers name the same RAM again and again is refused
+// before it reaches the host, and the RAM is not written.
 func TestOverlap(t *testing.T) {
 	m := newMemory(t, 1<<20)
 	d := start(t, newDevice(t, m), allFeatures)
@@ -149,7 +149,7 @@ func TestOverlap(t *testing.T) {
 	}
 }
 
-// TestNoAllocation: neither at once nor by way of a worker.
+// TestNoAllocation: neither an immediate answer nor a worker allocates.
 func TestNoAllocation(t *testing.T) {
 	m := newMemory(t, 1<<20)
 	m.keep = false
@@ -164,8 +164,8 @@ func TestNoAllocation(t *testing.T) {
 	}
 }
 
-// again returns a function that makes the same request once more, and does
-// nothing else that takes time.
+// again returns a function that repeats the same request, and does nothing else that
+// takes time.
 func (d *driver) again(a ask) func() {
 	d.submit(0, a)
 	d.dev.Serve(0, d.q)

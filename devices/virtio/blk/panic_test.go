@@ -7,8 +7,8 @@ import (
 	"vmm/task"
 )
 
-// TestPanic: whoever owns the device is told of a bug in one of its workers; the
-// others end with the device.
+// TestPanic: the owner of the device is told of a panic in one of its workers. The other
+// workers end with the device.
 func TestPanic(t *testing.T) {
 	told := make(chan any, 1)
 	image := newMemory(t, 1<<20)
@@ -28,7 +28,7 @@ func TestPanic(t *testing.T) {
 	case <-time.After(deadline):
 		t.Fatal("nobody is told")
 	}
-	d.stopped = true // for its queue never drains
+	d.stopped = true // because its queue never drains
 	d.q.Stop()
 	ended := make(chan struct{})
 	go func() {

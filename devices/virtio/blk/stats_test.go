@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// TestStats: each answer counts once, as what it was.
+// TestStats: each answer counts once, under its kind.
 func TestStats(t *testing.T) {
 	d, err := New(newMemory(t, 1<<20), Config{})
 	if err != nil {

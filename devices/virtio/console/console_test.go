@@ -316,7 +316,7 @@ func TestSizeAwait(t *testing.T) {
 	g.until("a change over a pause", func() bool { return c.Count() > before+2 })
 }
 
-// TestEmergency: the guest writes bytes without a driver.
+// TestEmergency: the guest writes bytes to emerg_wr, which needs no driver.
 func TestEmergency(t *testing.T) {
 	h := newHost()
 	g := boot(t, NewTerminal(Stream{Out: h}))

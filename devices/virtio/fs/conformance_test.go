@@ -8,8 +8,8 @@ import (
 	"vmm/devices/virtio/virtiotest"
 )
 
-// TestConformance: with a file system that answers at once, and with one for
-// which workers wait.
+// TestConformance: with a file system that answers at once, and with one that needs
+// workers to wait.
 func TestConformance(t *testing.T) {
 	for _, slow := range []bool{false, true} {
 		t.Run(fmt.Sprintf("slow=%v", slow), func(t *testing.T) { virtiotest.Run(t, target(slow)) })

@@ -65,7 +65,7 @@ func start(t testing.TB, dev *Device) *driver {
 	return d
 }
 
-// stop does what the transport does.
+// stop stops the device as the transport does.
 func (d *driver) stop() {
 	if d.stopped {
 		return
@@ -80,8 +80,8 @@ func (d *driver) stop() {
 	d.dev.Stop()
 }
 
-// chain describes out, and room for an answer, in buffers of these lengths; what
-// is left is one more. It makes that available.
+// chain makes a chain available: out, and room for an answer, in buffers of these
+// lengths. The rest is one more buffer.
 func (d *driver) chain(out []byte, outCuts []int, room int, inCuts []int) {
 	copy(d.ram[outAt:], out)
 	next := 0
@@ -130,7 +130,7 @@ func (d *driver) wait() uint32 {
 	return le.Uint32(e[4:])
 }
 
-// do makes a request and returns what was written of the answer.
+// do makes a request and returns the written part of the answer.
 func (d *driver) do(out []byte, outCuts []int, room int, inCuts []int) []byte {
 	d.t.Helper()
 	for i := range d.ram[inAt:][:room] {
@@ -143,7 +143,7 @@ func (d *driver) do(out []byte, outCuts []int, room int, inCuts []int) []byte {
 		d.t.Fatalf("%d bytes were written to %d", n, room)
 	}
 	for _, b := range d.ram[inAt+n:][:room-n] {
-		if b != 0xee && le.Uint32(out[4:]) != opRead { // where a read was cut short there may be more
+		if b != 0xee && le.Uint32(out[4:]) != opRead { // a read that was cut short may have written more
 			d.t.Error("more was written than the device says")
 			break
 		}
@@ -151,7 +151,7 @@ func (d *driver) do(out []byte, outCuts []int, room int, inCuts []int) []byte {
 	return bytes.Clone(d.ram[inAt:][:n])
 }
 
-// ask returns a whole request.
+// ask returns a complete request.
 func ask(opcode uint32, unique, node uint64, body ...byte) []byte {
 	b := make([]byte, headerIn, headerIn+len(body))
 	le.PutUint32(b[0:], uint32(headerIn+len(body)))

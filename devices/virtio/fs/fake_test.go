@@ -8,8 +8,8 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// fake is a FileSystem with one file, whose attributes tell the node's number and
-// whose content is its offsets. What is not here is ENOSYS.
+// fake is a FileSystem with one file. Its attributes give the node's number, and its
+// content is its offsets. Operations that are not here return ENOSYS.
 type fake struct {
 	fuse.RawFileSystem
 	gate gate
@@ -19,9 +19,9 @@ type fake struct {
 	mu      sync.Mutex
 	forgot  map[uint64]uint64 // guarded by mu
 	written []byte            // guarded by mu
-	killed  bool              // guarded by mu; the last write was to take special bits away
-	made    fuse.Owner        // guarded by mu; who made the last directory
-	names   []string          // guarded by mu; that were asked for
+	killed  bool              // guarded by mu; the last write was to clear special bits
+	made    fuse.Owner        // guarded by mu; owner of the last new directory
+	names   []string          // guarded by mu; requested names
 	resets  int               // guarded by mu
 	bell    chan struct{}     // guarded by mu; closed by Interrupt
 	synced  int               // guarded by mu
@@ -93,7 +93,7 @@ func (f *fake) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryLis
 	return fuse.OK
 }
 
-// ReadDirPlus is a bug.
+// ReadDirPlus panics, as a bug would.
 func (f *fake) ReadDirPlus(<-chan struct{}, *fuse.ReadIn, *fuse.DirEntryList) fuse.Status {
 	panic("of the test")
 }
@@ -123,7 +123,7 @@ func (f *fake) Continue() {
 	}
 }
 
-// wait is what takes long.
+// wait blocks a long operation until it is interrupted.
 func (f *fake) wait() {
 	f.mu.Lock()
 	bell := f.bell
@@ -192,10 +192,10 @@ func (f *fake) Load(b []byte) error {
 	return json.Unmarshal(b, &v)
 }
 
-// gate holds requests back, as a slow host would.
+// gate holds back requests, as a slow host would.
 type gate struct {
 	mu   sync.Mutex
-	shut chan struct{} // guarded by mu; nil is open
+	shut chan struct{} // guarded by mu; nil: open
 	busy atomic.Int32  // requests that wait
 }
 

@@ -20,7 +20,7 @@ var (
 	_ virtio.Saver    = (*Device)(nil)
 )
 
-// TestSizes: the table of requests says what go-fuse's structures do.
+// TestSizes: the table of requests agrees with go-fuse's structures.
 func TestSizes(t *testing.T) {
 	size := func(v any) int { return int(reflect.TypeOf(v).Size()) }
 	for _, test := range []struct {
@@ -59,7 +59,7 @@ func initBody(major, minor uint32, n int) []byte {
 	return b[:n]
 }
 
-// TestContent: what the file system is given, and gives.
+// TestContent: what the file system gets and returns.
 func TestContent(t *testing.T) {
 	f := newFake()
 	d := start(t, newDevice(t, f))
@@ -87,8 +87,8 @@ func TestContent(t *testing.T) {
 	}
 }
 
-// TestCaller: the file system is told who makes what, and who writes without
-// privilege.
+// TestCaller: the file system is told which user creates a file, and which writes are
+// unprivileged.
 func TestCaller(t *testing.T) {
 	f := newFake()
 	d := start(t, newDevice(t, f))
@@ -107,8 +107,8 @@ func TestCaller(t *testing.T) {
 	}
 }
 
-// TestLong: what has to be counted or waited for is left to a worker, and ends when
-// the device is interrupted.
+// TestLong: an operation that must be metered or waited for is left to a worker. It ends
+// when the device is interrupted.
 func TestLong(t *testing.T) {
 	f := newFake()
 	f.long = true
@@ -125,8 +125,8 @@ func TestLong(t *testing.T) {
 	dev.Continue()
 }
 
-// TestUnanswered: what has no answer, or no room for one, is used with a length
-// of 0.
+// TestUnanswered: a request without an answer, or without room for one, is used with
+// length 0.
 func TestUnanswered(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -160,7 +160,7 @@ func TestUnanswered(t *testing.T) {
 	}
 }
 
-// TestLength: a header that does not say how long the request is.
+// TestLength: the header has the wrong length of the request.
 func TestLength(t *testing.T) {
 	d := start(t, newDevice(t, newFake()))
 	for _, n := range []uint32{0, 39, 40, 55, 57, 1<<32 - 1} {
@@ -175,7 +175,8 @@ func TestLength(t *testing.T) {
 	}
 }
 
-// TestSession: INIT says what is used, and with DESTROY and a reset forgets.
+// TestSession: INIT returns the features in use. INIT, DESTROY and a reset each forget
+// the session.
 func TestSession(t *testing.T) {
 	f := newFake()
 	dev := newDevice(t, f)
@@ -202,7 +203,7 @@ func TestSession(t *testing.T) {
 	}
 }
 
-// TestState: a session goes on in another device.
+// TestState: a session continues in another device.
 func TestState(t *testing.T) {
 	f := newFake()
 	dev := newDevice(t, f)
@@ -254,8 +255,8 @@ func TestNew(t *testing.T) {
 	}
 }
 
-// TestLog: a bug is a line in the log that the device was given, however often the
-// guest meets it, and an error.
+// TestLog: a bug causes one line in the device's log, however often the guest meets it,
+// and an error.
 func TestLog(t *testing.T) {
 	var log bytes.Buffer
 	d, err := New(newFake(), Config{Tag: "t", Log: slog.New(slog.NewTextHandler(&log, nil))})

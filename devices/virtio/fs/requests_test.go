@@ -12,7 +12,7 @@ import (
 func str(s string) []byte         { return []byte(s + "\x00") }
 func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 
-// rw is what READ, WRITE and READDIR begin with.
+// rw is the beginning of READ, WRITE and READDIR.
 func rw(handle, off uint64, size uint32) []byte {
 	return join(numbers(handle, off), le.AppendUint32(nil, size), make([]byte, 20))
 }
@@ -20,7 +20,7 @@ func rw(handle, off uint64, size uint32) []byte {
 // sized is struct fuse_getxattr_in, or fuse_setxattr_in.
 func sized(n uint32) []byte { return join(le.AppendUint32(nil, n), make([]byte, 4)) }
 
-// requests are what a guest may ask, and what it must be told.
+// requests are the guest's possible requests, with the expected answers.
 var requests = []struct {
 	name  string
 	op    uint32
@@ -100,7 +100,7 @@ var requests = []struct {
 	{"2^32-1", 1<<32 - 1, 1, nil, 16, fuse.ENOSYS, 0},
 }
 
-// TestRequests: what comes back, however request and answer are cut into buffers.
+// TestRequests: the answers, however request and answer are cut into buffers.
 func TestRequests(t *testing.T) {
 	for i, test := range requests {
 		for _, cuts := range [][]int{nil, {40}, {16}, {1, 2, 3, 50}, {16, 8}} {

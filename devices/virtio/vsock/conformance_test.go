@@ -8,8 +8,8 @@ import (
 	"vmm/devices/virtio/virtiotest"
 )
 
-// TestConformance: packets that nobody answers, and packets that are answered by
-// a reset once the guest has a buffer.
+// TestConformance: packets without an answer, and packets that are answered by a reset
+// once the guest has a buffer.
 func TestConformance(t *testing.T) {
 	sent := func(_ []byte, n uint32) error {
 		if n != 0 {

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestSlowGuest: no more bytes are sent than the guest has room for, and the rest
-// as it reads. Another connection does not wait.
+// TestSlowGuest: the device sends no more bytes than the guest has room for, and the
+// rest as the guest reads. Another connection does not wait.
 func TestSlowGuest(t *testing.T) {
 	both(t, func(t *testing.T, d *driver, s *socket) {
 		s.alloc = 5000
@@ -43,8 +43,8 @@ func TestSlowGuest(t *testing.T) {
 	})
 }
 
-// TestSlowHost: what the host does not read stays here, up to what was granted,
-// and the guest is told when there is room. Another connection does not wait.
+// TestSlowHost: data that the host does not read stays in the device, up to the granted
+// credit. The guest is told when there is room. Another connection does not wait.
 func TestSlowHost(t *testing.T) {
 	both(t, func(t *testing.T, d *driver, s *socket) {
 		s.pipe.change(func() { s.pipe.room = 1000 }, 0)
@@ -53,7 +53,7 @@ func TestSlowHost(t *testing.T) {
 			n := min(len(all)-sent, 60_000)
 			s.put(opData, 0, all[sent:sent+n])
 			sent += n
-			d.quiet() // no credit while nothing goes on
+			d.quiet() // no credit while nothing is read
 			other := d.dial()
 			other.put(opData, 0, []byte("not stalled"))
 			if got := other.pipe.state().out; got != "not stalled" {
@@ -83,7 +83,7 @@ func TestSlowHost(t *testing.T) {
 	})
 }
 
-// TestTooMuch: a guest that sends more than it was granted is cut off.
+// TestTooMuch: a guest that sends more than its credit is cut off.
 func TestTooMuch(t *testing.T) {
 	both(t, func(t *testing.T, d *driver, s *socket) {
 		s.pipe.change(func() { s.pipe.room = 0 }, 0)
@@ -97,7 +97,7 @@ func TestTooMuch(t *testing.T) {
 	})
 }
 
-// TestDrain: a guest that is done is let go at once, and the host still gets all.
+// TestDrain: a guest that is done is released at once, and the host still gets all data.
 func TestDrain(t *testing.T) {
 	both(t, func(t *testing.T, d *driver, s *socket) {
 		s.pipe.change(func() { s.pipe.room = 10 }, 0)
@@ -122,13 +122,13 @@ func TestDrain(t *testing.T) {
 	})
 }
 
-// TestDrainImpatient: a guest that is done, has no buffer for our word of it and
-// resets the connection at last, takes nothing from the host.
+// TestDrainImpatient: a guest is done, has no buffer for the answer, and resets the
+// connection. The host still gets all data.
 func TestDrainImpatient(t *testing.T) {
 	d := newDriver(t, 1)
 	s := d.dial()
 	s.pipe.change(func() { s.pipe.room = 10 }, 0)
-	s.put(opCreditRequest, 0, nil) // whose answer takes the only buffer
+	s.put(opCreditRequest, 0, nil) // its answer takes the only buffer
 	s.put(opData, 0, pattern(1000))
 	s.put(opShutdown, shutBoth, nil)
 	s.put(opReset, 0, nil)
@@ -139,7 +139,7 @@ func TestDrainImpatient(t *testing.T) {
 	d.over()
 }
 
-// TestFewBuffers: all goes on with one buffer at a time, of any size.
+// TestFewBuffers: everything works with one buffer at a time, of any size.
 func TestFewBuffers(t *testing.T) {
 	for _, size := range []int{headerSize + 1, headerSize + 1000, bufferSize} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
@@ -186,8 +186,7 @@ func TestFewBuffers(t *testing.T) {
 	}
 }
 
-// TestShortBuffers: buffers without room for a packet come back, and break
-// nothing.
+// TestShortBuffers: buffers without room for a packet are returned, and break nothing.
 func TestShortBuffers(t *testing.T) {
 	d := newDriver(t, 0)
 	for i := range 3 * ringSize {
@@ -206,7 +205,7 @@ func TestShortBuffers(t *testing.T) {
 	s := d.dialShort()
 	s.pipe.put([]byte("x"))
 	for range 3 {
-		d.rx.add(headerSize) // fine for all but data
+		d.rx.add(headerSize) // large enough for all but data
 	}
 	d.Wake(queueReceive)
 	d.run()

@@ -12,11 +12,11 @@ import (
 
 const (
 	guestCID    = 42
-	strangerCID = 43 // whom the guest may call, and nobody is
+	strangerCID = 43 // the guest may call it, but it does not exist
 )
 
-// driver is a guest's driver with a device and no transport. All happens on the
-// test's goroutine: Wake only notes, and run serves.
+// driver is a guest's driver with a device and no transport. Everything happens on the
+// test's goroutine: Wake only takes a note, and run serves.
 type driver struct {
 	t     testing.TB
 	d     *Device
@@ -25,13 +25,13 @@ type driver struct {
 	tx    *ring
 	event *ring
 	woken [3]atomic.Bool
-	next  uint32 // port of the guest's
+	next  uint32 // the guest's next port
 
-	interrupt func() // of any queue, if not nil: the driver's, amidst the device's work
+	interrupt func() // of any queue, if not nil: called in the middle of the device's work
 }
 
-// Where the rings are: each has a page for descriptors, a page for the two
-// rings, and buffers of 68 KiB behind all of them.
+// The layout of the rings: each has a page for descriptors, a page for the two rings,
+// and buffers of 68 KiB behind all of them.
 const (
 	ringSize    = 64
 	ringPages   = 0x3000
@@ -45,8 +45,7 @@ const (
 func (d *driver) Wake(queue int) { d.woken[queue].Store(true) }
 func (*driver) ConfigChanged()   {}
 
-// newDriver returns a driver whose device is started; it has n buffers to receive
-// with.
+// newDriver returns a driver with a started device and n receive buffers.
 func newDriver(t testing.TB, n int) *driver {
 	t.Helper()
 	d := &driver{t: t, h: &town{listen: map[uint32]bool{}}, next: 1000}
@@ -75,7 +74,7 @@ func (d *driver) start() {
 	}
 }
 
-// run serves what was woken.
+// run serves the queues that were woken.
 func (d *driver) run() {
 	for again := true; again; {
 		again = false
@@ -126,7 +125,7 @@ func newRing(t testing.TB, ram []byte, i, data, size int, interrupt func()) *rin
 	return r
 }
 
-// rams are used again, or a fuzz target would do little but clear memory.
+// rams are reused, or a fuzz target would do little but clear memory.
 var rams = sync.Pool{New: func() any { return new([ramSize]byte) }}
 
 // newRings returns the three rings of a device.
@@ -167,7 +166,7 @@ func (r *ring) addPacket(p packet, data []byte) {
 	r.add(len(b))
 }
 
-// room says how many buffers the ring has room for.
+// room returns how many buffers the ring has room for.
 func (r *ring) room() int { return ringSize - int(r.seen-r.got) }
 
 // used returns the next used buffer.
@@ -224,7 +223,7 @@ func (d *driver) give(n int) {
 	d.run()
 }
 
-// expect returns the next packet, which must be of an operation.
+// expect returns the next packet. It must have operation op.
 func (d *driver) expect(op uint16) (packet, []byte) {
 	d.t.Helper()
 	p, data, ok := d.take()
@@ -238,7 +237,7 @@ func (d *driver) expect(op uint16) (packet, []byte) {
 	return p, data
 }
 
-// quiet sees that there is no packet.
+// quiet checks that there is no packet.
 func (d *driver) quiet() {
 	d.t.Helper()
 	if p, _, ok := d.take(); ok {
@@ -254,7 +253,7 @@ type socket struct {
 	pipe        *pipe
 }
 
-// header is that of a packet of the socket's.
+// header returns the header of a packet from the socket.
 func (s *socket) header(op uint16, flags uint32, n int) packet {
 	return packet{
 		srcCID: guestCID, dstCID: hostCID, srcPort: s.guest, dstPort: s.host, len: uint32(n),
@@ -280,7 +279,7 @@ func (d *driver) dial() *socket {
 	return s
 }
 
-// listen has the host connect to the guest.
+// listen makes the host connect to the guest.
 func (d *driver) listen() *socket {
 	d.t.Helper()
 	const port = 22
@@ -318,7 +317,7 @@ func (s *socket) receive() (all []byte) {
 	}
 }
 
-// pattern returns n bytes of which no two stretches are alike.
+// pattern returns n bytes in which no two stretches are alike.
 func pattern(n int) []byte {
 	b := make([]byte, n)
 	for i := range b {
@@ -336,7 +335,7 @@ func (d *driver) counts(conns, alive int) error {
 	return nil
 }
 
-// over sees that nothing is left of all connections.
+// over checks that nothing is left of any connection.
 func (d *driver) over() {
 	d.t.Helper()
 	if err := d.counts(0, 0); err != nil {

@@ -10,13 +10,13 @@ import (
 
 var errRefused = errors.New("nobody there")
 
-// town is a host of tests. A pipe is its end of a connection, and all happens on
-// the goroutine of the test, or in a transport of whoever calls.
+// town is a test host. A pipe is its end of a connection. Everything happens on the
+// test's goroutine, or in a transport on the caller's.
 type town struct {
 	guest stream.Guest
 
 	mu     sync.Mutex
-	listen map[uint32]bool // guarded by mu; the ports at which somebody is
+	listen map[uint32]bool // guarded by mu; the ports with a listener
 	pipes  []*pipe         // guarded by mu; in the order of their calls
 	alive  int             // guarded by mu; pipes that are not closed
 }
@@ -32,7 +32,7 @@ func (h *town) Dial(port uint32, w stream.Watcher) (stream.Conn, error) {
 	return h.pipe(w), nil
 }
 
-// pipe returns a new one; the caller holds mu.
+// pipe returns a new pipe. The caller holds mu.
 func (h *town) pipe(w stream.Watcher) *pipe {
 	p := &pipe{town: h, watcher: w, room: 1 << 20}
 	h.pipes = append(h.pipes, p)
@@ -40,7 +40,7 @@ func (h *town) pipe(w stream.Watcher) *pipe {
 	return p
 }
 
-// call calls the guest; nil if it refuses.
+// call calls the guest. It returns nil if the guest refuses.
 func (h *town) call(port uint32) *pipe {
 	h.mu.Lock()
 	p := h.pipe(nil)
@@ -67,7 +67,7 @@ type pipe struct {
 	eof      bool
 	failed   error  // what Read and Write return
 	out      []byte // from the guest
-	keep     bool   // out, and not only its length
+	keep     bool   // keep out, not only its length
 	length   int
 	room     int // how much more Write takes
 	full     bool
@@ -128,7 +128,7 @@ func (p *pipe) Write(bufs [][]byte) (n int, err error) {
 	return n, nil
 }
 
-// use is called by all methods: there are none after Close.
+// use is called by all methods, to check that none is called after Close.
 func (p *pipe) use() {
 	if p.closed {
 		panic("a call after Close")
@@ -169,7 +169,7 @@ func (p *pipe) Close() {
 	}
 }
 
-// change lets f change the pipe, and tells of it.
+// change lets f change the pipe, and reports the change.
 func (p *pipe) change(f func(), e stream.Event) {
 	p.mu.Lock()
 	f()
@@ -180,7 +180,7 @@ func (p *pipe) change(f func(), e stream.Event) {
 	}
 }
 
-// put writes what the guest is to read.
+// put writes data for the guest to read.
 func (p *pipe) put(b []byte) {
 	p.change(func() { p.in = append(p.in, b...) }, stream.Readable)
 }
@@ -193,12 +193,12 @@ func (p *pipe) leave() {
 	p.change(func() { p.eof, p.room = true, 0 }, stream.Readable|stream.Gone)
 }
 
-// read makes room for n more bytes of the guest's.
+// read makes room for n more bytes from the guest.
 func (p *pipe) read(n int) {
 	p.change(func() { p.room, p.full = p.room+n, false }, stream.Writable)
 }
 
-// state returns what is known of the pipe.
+// state returns the state of the pipe.
 func (p *pipe) state() (s struct {
 	out                    string
 	length                 int

@@ -7,7 +7,7 @@ import (
 	"vmm/stream"
 )
 
-// TestBadPackets: what makes no sense costs the connection, or nothing.
+// TestBadPackets: an invalid packet costs the connection, or nothing.
 func TestBadPackets(t *testing.T) {
 	const drop, reset, fine = "dropped", "reset", "fine"
 	for _, test := range []struct {
@@ -50,7 +50,7 @@ func TestBadPackets(t *testing.T) {
 	}
 }
 
-// TestShortPackets: what is shorter than a header is no packet.
+// TestShortPackets: a packet shorter than a header is ignored.
 func TestShortPackets(t *testing.T) {
 	d := newDriver(t, ringSize)
 	for n := range headerSize {
@@ -65,8 +65,8 @@ func TestShortPackets(t *testing.T) {
 	d.over()
 }
 
-// TestEnded: behind the end of a connection there is nothing but a reset; data
-// behind the end of a direction is a mistake.
+// TestEnded: after the end of a connection only a reset follows. Data after the end of a
+// direction is an error.
 func TestEnded(t *testing.T) {
 	both(t, func(t *testing.T, d *driver, s *socket) {
 		s.put(opShutdown, shutSend, nil)
@@ -79,7 +79,7 @@ func TestEnded(t *testing.T) {
 		d.quiet()
 	})
 	d := newDriver(t, ringSize)
-	for _, op := range []uint16{opRequest, opShutdown, opData, opCreditUpdate, opCreditRequest, 0, 99} { // in place of an answer
+	for _, op := range []uint16{opRequest, opShutdown, opData, opCreditUpdate, opCreditRequest, 0, 99} { // instead of an answer
 		p := d.h.call(22)
 		request, _ := d.expect(opRequest)
 		s := &socket{d: d, host: request.srcPort, guest: 22}
@@ -92,7 +92,7 @@ func TestEnded(t *testing.T) {
 	d.over()
 }
 
-// TestReplies: a guest that gives no buffers cannot have us hold any number of
+// TestReplies: a guest that gives no buffers cannot make the device hold any number of
 // answers: the transmit queue waits.
 func TestReplies(t *testing.T) {
 	d := newDriver(t, 0)
@@ -134,8 +134,8 @@ func TestReplies(t *testing.T) {
 	}
 }
 
-// TestMany: no more connections than are allowed, whoever makes them, and room
-// again when some have ended.
+// TestMany: no more connections than allowed, whichever side makes them, and room again
+// when some have ended.
 func TestMany(t *testing.T) {
 	d := newDriver(t, ringSize)
 	var all []*socket
@@ -174,7 +174,7 @@ func TestMany(t *testing.T) {
 	d.over()
 }
 
-// TestFairness: a stream without end does not keep another from its turn.
+// TestFairness: an endless stream does not keep another stream from its turn.
 func TestFairness(t *testing.T) {
 	d := newDriver(t, ringSize)
 	endless, other := d.dial(), d.dial()
@@ -195,8 +195,8 @@ func TestFairness(t *testing.T) {
 	t.Error("the other has no turn")
 }
 
-// FuzzPackets has a guest and the host do anything in any order: nothing panics,
-// no more is sent than was granted, and after a reset nothing is left.
+// FuzzPackets lets a guest and the host do anything in any order. Nothing panics, no
+// more is sent than was granted, and after a reset nothing is left.
 func FuzzPackets(f *testing.F) {
 	f.Add([]byte{0, 1, 0, 0, 0, 3, 0, 0, 0, 4, 0, 5, 0, 10, 0, 8, 0, 0, 0, 0})
 	f.Add([]byte{6, 0, 0, 0, 0, 0, 2, 1, 0, 0, 2, 0, 5, 1, 200, 7, 0, 0, 0, 0, 3, 0, 4, 1, 3})
@@ -220,15 +220,15 @@ func FuzzPackets(f *testing.F) {
 		}
 		d.d.Stop()
 		d.d.Reset()
-		for _, p := range d.h.pipes { // those that drain
+		for _, p := range d.h.pipes { // pipes that still drain
 			p.leave()
 		}
 		d.over()
 	})
 }
 
-// fuzzStep is one thing that happens. What the guest reads it never says, so the
-// most room that it ever has told of is what it may be sent.
+// fuzzStep does one thing. The guest never tells what it reads, so the device may send
+// at most the largest room that the guest has announced.
 func fuzzStep(d *driver, s [5]byte, alloc map[key]uint32) {
 	p := packet{
 		srcCID: guestCID, dstCID: hostCID, srcPort: uint32(s[1] >> 5), dstPort: 80 + uint32(s[1]>>4&1), kind: typeStream,

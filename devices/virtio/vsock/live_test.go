@@ -10,8 +10,8 @@ import (
 	"vmm/hostsock"
 )
 
-// live is a guest with queues that are served as a transport does it, and real
-// sockets behind the device. One goroutine is the guest's driver.
+// live is a guest whose queues are served as a transport does it, with real sockets
+// behind the device. One goroutine is the guest's driver.
 type live struct {
 	t     testing.TB
 	path  string
@@ -22,18 +22,18 @@ type live struct {
 	irq   *eventfd.FD
 	work  sync.WaitGroup
 
-	// Of the driver's goroutine.
+	// Owned by the driver's goroutine.
 	socks map[key]*sock
-	takes func(*sock) // a call of the host's; nil refuses
+	takes func(*sock) // a call from the host; nil refuses
 }
 
-// sock is a guest's socket: what comes goes to receive, what is in out goes out.
+// sock is a guest's socket: arriving data goes to receive, and out is sent.
 type sock struct {
 	k          key
 	out        []byte // to be sent
 	sent       uint32
 	alloc, fwd uint32 // the device's
-	read, told uint32 // of ours: what was read, and what it knows of that
+	read, told uint32 // ours: what was read, and how much of that the device knows
 	last       bool   // nothing follows what is in out
 	shut       bool   // and the device knows it
 	receive    func(*sock, []byte)
@@ -62,7 +62,7 @@ func newLive(t testing.TB) *live {
 	}
 	l.rings = newRings(t, l.irq.Signal)
 	for _, r := range l.rings {
-		r.noIRQ.Store(1) // but in wait
+		r.noIRQ.Store(1) // except in wait
 	}
 	for i := range l.kicks {
 		if l.kicks[i], err = eventfd.New(); err != nil {
@@ -110,7 +110,7 @@ func (l *live) kick(queue int) {
 	}
 }
 
-// wait waits until the device has used something of a ring, or for any interrupt.
+// wait waits until the device has used a buffer of a ring, or for any interrupt.
 func (l *live) wait(r *ring) {
 	r.noIRQ.Store(0)
 	if r.usedIdx.Load() == r.got {
@@ -119,7 +119,7 @@ func (l *live) wait(r *ring) {
 	r.noIRQ.Store(1)
 }
 
-// drive is the driver until done, which it asks whenever something has happened.
+// drive runs the driver until done returns true. It calls done after each event.
 func (l *live) drive(done func() bool) {
 	for !done() {
 		l.wait(l.rings[queueReceive])
@@ -131,7 +131,7 @@ func (l *live) drive(done func() bool) {
 	}
 }
 
-// collect takes the packets that came, and gives their buffers back.
+// collect takes the packets that arrived, and gives their buffers back.
 func (l *live) collect() (n int) {
 	rx := l.rings[queueReceive]
 	for b, ok := rx.used(); ok; b, ok = rx.used() {
@@ -207,7 +207,7 @@ func (l *live) put(s *sock, op uint16, flags uint32, data []byte) {
 	for tx.room() == 0 {
 		if _, ok := tx.used(); !ok {
 			l.wait(tx)
-			defer l.irq.Signal() // it may have been for what was received
+			defer l.irq.Signal() // the interrupt may have been for received packets
 		}
 	}
 	s.told = s.read

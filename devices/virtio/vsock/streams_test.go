@@ -18,7 +18,7 @@ import (
 
 var patience = allow.Time(time.Minute)
 
-// dialHost connects a program of the host's to a port of the guest.
+// dialHost connects a host program to a port of the guest.
 func dialHost(path string, port int) (c *net.UnixConn, r *bufio.Reader, err error) {
 	if c, err = net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"}); err != nil {
 		return nil, nil, err
@@ -33,7 +33,7 @@ func dialHost(path string, port int) (c *net.UnixConn, r *bufio.Reader, err erro
 	return c, r, nil
 }
 
-// listenHost has serve take the guest's calls to a port.
+// listenHost serves the guest's calls to a port with serve.
 func (l *live) listenHost(port int, serve func(*net.UnixConn)) {
 	l.t.Helper()
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: fmt.Sprintf("%s_%d", l.path, port), Net: "unix"})
@@ -52,8 +52,8 @@ func (l *live) listenHost(port int, serve func(*net.UnixConn)) {
 	}()
 }
 
-// TestThousandStreams has a thousand connections open at once, half of them made
-// by the guest, on each of which bytes go there and back, and both ends.
+// TestThousandStreams opens a thousand connections at once, half of them from the guest.
+// On each, bytes go there and back, and both ends close.
 func TestThousandStreams(t *testing.T) {
 	const each, size = 500, 30_000
 	l := newLive(t)
@@ -81,7 +81,7 @@ func TestThousandStreams(t *testing.T) {
 	for range each {
 		go func() {
 			errs <- hostStream(l.path, data, arrived)
-			l.irq.Signal() // drive is to see it
+			l.irq.Signal() // so that drive sees it
 		}()
 	}
 	for i := range each {
@@ -112,7 +112,7 @@ func TestThousandStreams(t *testing.T) {
 	}
 }
 
-// hostStream is one connection of the host's.
+// hostStream is one connection from the host.
 func hostStream(path string, data []byte, arrived func()) error {
 	c, r, err := dialHost(path, 7)
 	if err != nil {
@@ -134,7 +134,7 @@ func hostStream(path string, data []byte, arrived func()) error {
 	return err
 }
 
-// dial is one connection of the guest's.
+// dial is one connection from the guest.
 func (l *live) dial(port uint32, data []byte, errs chan<- error) *sock {
 	s := &sock{k: key{host: 80, guest: port}, out: data, last: true}
 	var back []byte
@@ -153,7 +153,7 @@ func (l *live) dial(port uint32, data []byte, errs chan<- error) *sock {
 	return s
 }
 
-// connect is a connection that serve is the host's end of.
+// connect is a connection whose host end is serve.
 func (l *live) connect(serve func(*net.UnixConn)) *sock {
 	l.listenHost(80, serve)
 	s := &sock{k: key{80, 1}}
@@ -165,8 +165,8 @@ func (l *live) connect(serve func(*net.UnixConn)) *sock {
 
 const benchSize = 64 << 10
 
-// benchmark reports allocations of all goroutines. As in a machine, there are more
-// of Go's processors than goroutines that wait in the kernel: five here.
+// benchmark reports allocations of all goroutines. As in a machine, Go has more
+// processors than goroutines that wait in the kernel: five here.
 func benchmark(b *testing.B, f func()) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(7))
 	var before, after runtime.MemStats
@@ -211,7 +211,7 @@ func BenchmarkToHost(b *testing.B) {
 	})
 }
 
-// BenchmarkFromHost takes what a program sends, in buffers of 4 KiB as Linux has.
+// BenchmarkFromHost receives what a program sends, in buffers of 4 KiB as Linux has.
 func BenchmarkFromHost(b *testing.B) {
 	l := newLive(b)
 	start := make(chan struct{})
@@ -253,7 +253,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 	})
 }
 
-// TestNoAllocation: a packet allocates nothing, whichever way it goes.
+// TestNoAllocation: a packet allocates nothing, in either direction.
 func TestNoAllocation(t *testing.T) {
 	d := newDriver(t, ringSize)
 	s := d.dial()

@@ -17,7 +17,7 @@ var (
 	_ virtio.Saver    = (*Device)(nil)
 )
 
-// both runs f with a connection that the guest has made, and one of the host's.
+// both runs f with a connection from the guest, and with one from the host.
 func both(t *testing.T, f func(t *testing.T, d *driver, s *socket)) {
 	t.Run("dial", func(t *testing.T) {
 		d := newDriver(t, ringSize)
@@ -58,7 +58,7 @@ func TestStream(t *testing.T) {
 	})
 }
 
-// TestHostLeaves: what a program wrote before it left arrives, and then the end.
+// TestHostLeaves: data that a program wrote before it left arrives, and then the end.
 func TestHostLeaves(t *testing.T) {
 	both(t, func(t *testing.T, d *driver, s *socket) {
 		s.pipe.change(func() { s.pipe.in = []byte("last words") }, 0)
@@ -69,14 +69,14 @@ func TestHostLeaves(t *testing.T) {
 		if p, _ := d.expect(opShutdown); p.flags != shutBoth {
 			t.Errorf("%+v", p)
 		}
-		s.put(opData, 0, []byte("too late")) // it was under way
+		s.put(opData, 0, []byte("too late")) // sent before the guest knew
 		s.put(opReset, 0, nil)
 		d.quiet()
 		d.over()
 	})
 }
 
-// TestHalfClose: each direction ends by itself, whoever is first.
+// TestHalfClose: each direction ends by itself, in either order.
 func TestHalfClose(t *testing.T) {
 	both(t, func(t *testing.T, d *driver, s *socket) {
 		s.pipe.end()
@@ -116,7 +116,7 @@ func TestHalfClose(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 		d.quiet()
-		s.put(opShutdown, shutSend, nil) // bits are for ever
+		s.put(opShutdown, shutSend, nil) // the bits stay set
 		d.expect(opReset)
 		d.over()
 	})
@@ -138,7 +138,7 @@ func TestHalfClose(t *testing.T) {
 	})
 }
 
-// TestResets: either side can break a connection, and the other hears of it.
+// TestResets: either side can reset a connection, and the other is told.
 func TestResets(t *testing.T) {
 	both(t, func(t *testing.T, d *driver, s *socket) {
 		s.put(opReset, 0, nil)
@@ -152,7 +152,7 @@ func TestResets(t *testing.T) {
 	})
 }
 
-// TestRefusals: who is not there refuses.
+// TestRefusals: an absent peer refuses.
 func TestRefusals(t *testing.T) {
 	d := newDriver(t, ringSize)
 	s := &socket{d: d, host: 99, guest: 5, alloc: 1000}
@@ -170,8 +170,7 @@ func TestRefusals(t *testing.T) {
 	d.over()
 }
 
-// TestBefore: before there is a driver, and after it has gone, there is nobody to
-// call.
+// TestBefore: before the driver starts, and after it has gone, the host cannot call.
 func TestBefore(t *testing.T) {
 	h := &town{}
 	d := New(guestCID, h)
@@ -194,7 +193,7 @@ func TestBefore(t *testing.T) {
 	}
 }
 
-// TestPause: connections outlive a pause, with what happened meanwhile.
+// TestPause: connections survive a pause, with what happened meanwhile.
 func TestPause(t *testing.T) {
 	d := newDriver(t, ringSize)
 	s := d.dial()
@@ -212,7 +211,7 @@ func TestPause(t *testing.T) {
 	d.expect(opRequest)
 }
 
-// TestRestore: the driver is told that its connections are lost, once.
+// TestRestore: the driver is told once that its connections are lost.
 func TestRestore(t *testing.T) {
 	state, err := newDriver(t, 0).d.Save()
 	if err != nil {
@@ -243,8 +242,8 @@ func TestRestore(t *testing.T) {
 	}
 }
 
-// TestLimits: a guest that does not do its part loses the connection; while it is
-// paused there is no hurry.
+// TestLimits: a guest that does not do its part loses the connection. While it is paused
+// no limit runs.
 func TestLimits(t *testing.T) {
 	for _, test := range []struct {
 		name  string
@@ -267,7 +266,7 @@ func TestLimits(t *testing.T) {
 			d := newDriver(t, ringSize)
 			ended := test.begin(d)
 			time.Sleep(test.limit / 2)
-			// It goes on just before a timer would have been over by the host's time.
+			// It continues just before a timer would have ended by the host's time.
 			for _, pause := range []time.Duration{10 * test.limit, test.limit/2 - 15*time.Millisecond} {
 				d.d.Stop()
 				time.Sleep(pause)
@@ -320,9 +319,9 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
-// TestLateBuffer: the guest adds a buffer just after the device has found none and
-// asked for a kick, and only then looks whether it is to kick. It is, or nobody
-// would move what the connection has.
+// TestLateBuffer: the guest adds a buffer just after the device found none and asked for
+// a kick. Only then does it look whether to kick. It must kick, or the connection's data
+// would never move.
 func TestLateBuffer(t *testing.T) {
 	d := newDriver(t, 0)
 	d.h.listen[80] = true
