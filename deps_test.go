@@ -18,8 +18,7 @@ import (
 	"vmm/test/allow"
 )
 
-// depsHost is a host that lacks iasl, where apt-get does nothing but write down
-// what it is asked.
+// depsHost is a host that lacks iasl, where apt-get only records its arguments.
 func depsHost(t *testing.T) (path, asked string) {
 	path, asked = t.TempDir(), filepath.Join(t.TempDir(), "asked")
 	fakes := map[string]string{"apt-get": `echo "$@" >>` + asked, "id": "echo 0"}
@@ -43,15 +42,15 @@ func depsHost(t *testing.T) (path, asked string) {
 	return path, asked
 }
 
-// TestDeps: `make run` and `make test` say what they will install, and a person
-// is asked.
+// TestDeps: `make run` and `make test` say what they will install, and ask a person at
+// a terminal.
 func TestDeps(t *testing.T) {
 	const question = "[Y/n] "
 	for _, test := range []struct {
 		name     string
 		env      string
 		terminal bool
-		answer   string // "" if none is to be asked for
+		answer   string // "" if no question is expected
 		installs bool
 	}{
 		{"no terminal", "A=", false, "", true},
@@ -89,8 +88,8 @@ func TestDeps(t *testing.T) {
 	}
 }
 
-// runDeps runs cmd, on a terminal if it is to have one, and types the answer once
-// it has asked the question. It returns what cmd has said.
+// runDeps runs cmd, on a terminal if terminal is true, and types the answer once cmd
+// has asked the question. It returns cmd's output.
 func runDeps(cmd *exec.Cmd, terminal bool, question, answer string) (said string, err error) {
 	if !terminal {
 		b, err := cmd.CombinedOutput()
@@ -118,7 +117,7 @@ func runDeps(cmd *exec.Cmd, terminal bool, question, answer string) (said string
 			cmd.Wait()
 			return said, fmt.Errorf("it does not end, after %q", said)
 		}
-		if readErr != nil { // nobody has the terminal any more
+		if readErr != nil { // no process has the terminal open any more
 			return said, cmd.Wait()
 		}
 	}

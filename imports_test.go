@@ -15,12 +15,11 @@ import (
 	"testing"
 )
 
-// arrows says which of our packages a package may import: the picture of
-// docs/design.md. The first rule that matches is the package's; one that
-// matches none may not exist. "*" stands for one element of a path, "**" at
-// the end for any number of them.
+// arrows says which of our packages a package may import: the picture in
+// docs/design.md. The first matching rule applies to a package; a package without a
+// rule may not exist. "*" stands for one path element, "**" at the end for any number.
 var arrows = []struct{ pkg, may string }{
-	// What stands on nothing of ours.
+	// The lowest packages, which import few of ours or none.
 	{"task", ""},
 	{"bus", ""},
 	{"logline", ""},
@@ -70,14 +69,14 @@ var arrows = []struct{ pkg, may string }{
 	{".", ""}, // this file
 }
 
-// below is what everybody may import, because it starts goroutines.
+// below is what every package may import, because it starts goroutines.
 const below = "task"
 
-// testsMay is what tests may import besides their own package and what it may.
+// testsMay is what tests may import besides their own package and its imports.
 const testsMay = "bus client eventfd hostsock mem guest/** test/** devices/virtio/virtiotest"
 
-// The rules of the house about length, and where they do not hold, with the
-// reason: a file, or a file, a colon and a function.
+// The length limits, and in longer the exceptions with their reasons. A key is a file,
+// or a file, a colon and a function.
 const (
 	maxFunction = 60
 	maxFile     = 500
@@ -85,12 +84,12 @@ const (
 
 var longer = map[string]string{}
 
-// dependencies is the table that every module of others must be in.
+// dependencies is the table that must list every third-party module.
 const dependencies = "docs/dependencies.md"
 
-// A source is a file of Go. Files for other systems and build tags count too.
+// A source is a Go file. Files for other systems and build tags count too.
 type source struct {
-	name  string // with slashes, from the root of the module
+	name  string // with slashes, relative to the module's root
 	ast   *ast.File
 	lines func(ast.Node) int
 	size  int // lines
@@ -103,7 +102,7 @@ func (s source) unsafe() bool { return strings.HasSuffix(s.name, "_unsafe.go") }
 // imports calls f for each path that s imports.
 func (s source) imports(f func(imp string)) {
 	for _, spec := range s.ast.Imports {
-		imp, _ := strconv.Unquote(spec.Path.Value) // the parser has seen to it
+		imp, _ := strconv.Unquote(spec.Path.Value) // the parser has checked the syntax
 		f(imp)
 	}
 }
@@ -187,7 +186,7 @@ func match(pattern, pkg string) bool {
 	return ok
 }
 
-// TestUnsafe: unsafe is in files that say so, and such files are about it.
+// TestUnsafe: only files named *_unsafe.go import unsafe, and all of them do.
 func TestUnsafe(t *testing.T) {
 	for _, s := range sources(t) {
 		uses := false
@@ -201,12 +200,12 @@ func TestUnsafe(t *testing.T) {
 	}
 }
 
-// TestGoroutines: goroutines are started by package task, so that a panic on
-// one has an owner.
+// TestGoroutines: package task starts all goroutines, so that a panic on one has an
+// owner.
 func TestGoroutines(t *testing.T) {
 	for _, s := range sources(t) {
 		if s.test() || s.pkg() == below || matchAny("guest/** test/** devices/virtio/virtiotest", s.pkg()) {
-			continue // the last are other programs', and tests'
+			continue // below itself, and other programs and tests
 		}
 		for _, what := range starts(s.ast) {
 			t.Errorf("%s: %s: start it by package task", s.name, what)
@@ -214,7 +213,7 @@ func TestGoroutines(t *testing.T) {
 	}
 }
 
-// starts returns what in f starts a goroutine, or serves to.
+// starts returns what in f starts a goroutine or helps to.
 func starts(f *ast.File) (found []string) {
 	ast.Inspect(f, func(n ast.Node) bool {
 		switch n := n.(type) {
@@ -233,7 +232,7 @@ func starts(f *ast.File) (found []string) {
 	return found
 }
 
-// TestStarts holds starts to what it says.
+// TestStarts checks what starts finds.
 func TestStarts(t *testing.T) {
 	const text = "package p\nfunc f() { go g(); time.AfterFunc(0, g); defer context.AfterFunc(c, g)(); var w sync.WaitGroup; w.Go(g); new(errgroup.Group); o.Go(g) }"
 	f, err := parser.ParseFile(token.NewFileSet(), "p.go", text, 0)
@@ -245,7 +244,7 @@ func TestStarts(t *testing.T) {
 	}
 }
 
-// TestLength: what is too long for one thought is two things.
+// TestLength: files and functions stay within the length limits.
 func TestLength(t *testing.T) {
 	excused := map[string]bool{}
 	check := func(name, what string, lines, most int) {
@@ -259,7 +258,7 @@ func TestLength(t *testing.T) {
 	}
 	for _, s := range sources(t) {
 		if ast.IsGenerated(s.ast) {
-			continue // nobody reads it
+			continue // not meant for readers
 		}
 		check(s.name, "a file", s.size, maxFile)
 		for _, d := range s.ast.Decls {
@@ -275,8 +274,8 @@ func TestLength(t *testing.T) {
 	}
 }
 
-// TestDependencies: what is imported of others, and what go.mod requires for
-// ourselves, is in the table, and what is in the table is required.
+// TestDependencies: the table lists every imported third-party module and every direct
+// requirement of go.mod, and go.mod requires every module in the table.
 func TestDependencies(t *testing.T) {
 	text, err := os.ReadFile(dependencies)
 	if err != nil {
@@ -316,8 +315,8 @@ func within(modules map[string]bool, pkg string) bool {
 	return false
 }
 
-// requirements returns the modules that go.mod requires, and those of them that
-// are not marked as indirect.
+// requirements returns all modules that go.mod requires, and as direct those that are
+// not marked as indirect.
 func requirements(t *testing.T) (direct, all map[string]bool) {
 	t.Helper()
 	text, err := os.ReadFile("go.mod")
@@ -338,8 +337,8 @@ func requirements(t *testing.T) (direct, all map[string]bool) {
 	return direct, all
 }
 
-// TestRival: gokvm is what we are measured and checked against; nothing that a
-// user runs may contain it.
+// TestRival: gokvm is only for benchmarks and checks; nothing that a user runs may
+// contain it.
 func TestRival(t *testing.T) {
 	for _, s := range sources(t) {
 		s.imports(func(imp string) {
@@ -350,7 +349,7 @@ func TestRival(t *testing.T) {
 	}
 }
 
-// TestMatch holds the patterns above to what they say.
+// TestMatch checks the patterns above.
 func TestMatch(t *testing.T) {
 	for _, test := range []struct {
 		pattern, pkg string

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestLogs: what is logged goes to a logger that was given, for that knows the guest,
-// the level and the place. Only the command has a default.
+// TestLogs: log output goes to a given logger, which knows the guest, the level and the
+// destination. Only the command has a default logger.
 func TestLogs(t *testing.T) {
 	defaults := map[string]bool{}
 	for _, name := range []string{"Debug", "Info", "Warn", "Error", "Log", "DebugContext", "InfoContext", "WarnContext", "ErrorContext", "Default", "SetDefault"} {

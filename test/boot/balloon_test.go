@@ -15,8 +15,8 @@ import (
 	"vmm/machine"
 )
 
-// inProcess attempts f with a machine in this process, for what the command has
-// no flag for: g has its console, as of a vmm on pipes.
+// inProcess attempts f with a machine in this process, for features without a command
+// flag. g has its console, like that of a vmm on pipes.
 func inProcess(t *testing.T, c machine.Config, f func(g *guest, m *machine.Machine)) {
 	t.Helper()
 	var m *machine.Machine
@@ -48,8 +48,8 @@ func embedded(t *testing.T, c machine.Config) (*guest, *machine.Machine) {
 	return g, m
 }
 
-// anonymous returns how much of the host's memory this process has, but for what
-// it shares with files, in MiB.
+// anonymous returns how much host memory this process has, except what it shares with
+// files, in MiB.
 func anonymous() int {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
@@ -63,7 +63,7 @@ func anonymous() int {
 	return kib >> 10
 }
 
-// until polls for what the guest does in its own time.
+// until polls for something that the guest does in its own time.
 func until(what string, cond func() bool) {
 	for end := time.Now().Add(patience); !cond(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -87,9 +87,9 @@ func (g *guest) meminfo(name string) int {
 	return kib >> 10
 }
 
-// TestBalloon: memory that the guest has had and does not need goes back to the
-// host: by itself, and when the host asks for it. The guest gets it again, and
-// need not be asked for that when it runs short.
+// TestBalloon: memory that the guest used and no longer needs returns to the host, by
+// itself and when the host asks for it. The guest gets it again, and without the host's
+// request when it runs short.
 func TestBalloon(t *testing.T) {
 	need(t, cloud)
 	c := machine.Config{Kernel: cloud.image(), Initrds: []string{cloud.initrd()}, CPUs: 1, Memory: 512 << 20, Append: []string{"quiet"}}
@@ -103,7 +103,7 @@ func TestBalloon(t *testing.T) {
 
 const fill = 200 // MiB
 
-// use has the guest use memory.
+// use makes the guest use memory.
 func (g *guest) use(mib int) {
 	g.do(fmt.Sprintf("dd if=/dev/zero of=/tmp/fill bs=1048576 count=%d; ls -l /tmp/fill", mib), fmt.Sprint(mib<<20))
 }
@@ -117,8 +117,8 @@ func balloonReports(t *testing.T, g *guest, m *machine.Machine) {
 	}
 	freed := time.Now()
 	g.do("rm /tmp/fill", "")
-	// Linux reports blocks of 2 MiB and more. Of what a test has left on its one
-	// CPU's lists of free pages many a block lacks a page.
+	// Linux reports blocks of 2 MiB and more. After a test, many blocks lack a page,
+	// which is on the free lists of the guest's one CPU.
 	until("memory back", func() bool { return anonymous() < full-fill*2/5 })
 	after, took := anonymous(), time.Since(freed)
 	g.do("echo 1 > /proc/sys/vm/compact_memory", "")
@@ -195,7 +195,7 @@ func balloonOOM(t *testing.T, g *guest, m *machine.Machine) {
 	}
 	actual(m, 320)
 	available := g.meminfo("MemAvailable")
-	need := available + 30 // the driver gives a MiB at a time: more takes the lab minutes
+	need := available + 30 // the driver gives 1 MiB at a time: more takes the lab minutes
 	g.use(need)
 	s, _ := m.BalloonStats()
 	if s.Actual >= s.Target {

@@ -12,20 +12,20 @@ import (
 	"vmm/roster"
 )
 
-// TestPauseClocks: to a guest that was paused for longer than its watchdogs allow no
-// time has passed, whatever it tells the time by. Only its wall clock has to be
-// put right, which its init does within a second.
+// TestPauseClocks: for a guest paused longer than its watchdogs allow, no time has
+// passed, whatever its clock source. Only its wall clock must be corrected, which its
+// init does within a second.
 func TestPauseClocks(t *testing.T) {
 	need(t, cloud, cpu)
 	for name, test := range map[string]struct {
 		kernel kernel
 		append string
 		slow   time.Duration // how much worse it may be in the lab
-		cpus   int           // the one number of CPUs that there is time for in the lab
+		cpus   int           // the only number of CPUs for which the lab has time
 	}{
 		"kvmclock": {cloud, "", 3 * time.Second, 2},
 		"tsc":      {cloud, "clocksource=tsc tsc=reliable", 3 * time.Second, 2},
-		// They have ticks only, and lose some where the host is busy.
+		// Such guests have only ticks, and lose some on a busy host.
 		"neither": {cloud, "no-kvmclock notsc clocksource=jiffies lapic=notscdeadline", 5 * time.Second, 1},
 		"cpu":     {cpu, "", 5 * time.Second, 2},
 	} {
@@ -46,18 +46,18 @@ func TestPauseClocks(t *testing.T) {
 	}
 }
 
-// A reading is what the guest's clocks say, and when that came here.
+// A reading is what the guest's clocks say, and when it arrived.
 type reading struct {
 	mono, real time.Duration
 	came       time.Time
 }
 
-// behind is how far the guest's wall clock is behind; it seems to be by as long as
-// its words took to here.
+// behind is how far the guest's wall clock is behind, including the time its output
+// took to arrive.
 func (r reading) behind() time.Duration { return time.Duration(r.came.UnixNano()) - r.real }
 
-// complaints returns how often the kernel's watchdogs have barked. In the lab they may
-// while it boots.
+// complaints returns how often the kernel's watchdogs have fired. In the lab they may
+// fire during boot.
 func (g *guest) complaints() (n int) {
 	g.send("/tool complaints\n")
 	g.expect("COMPLAINTS ")
@@ -77,7 +77,7 @@ func (g *guest) line() string {
 	return string(g.output.Bytes()[from:g.seen])
 }
 
-// clock returns the next that the guest says.
+// clock returns the guest's next reading.
 func (g *guest) clock() (r reading) {
 	g.expect("CLOCK ")
 	if n, err := fmt.Sscan(g.line(), &r.mono, &r.real); n != 2 {
@@ -87,7 +87,7 @@ func (g *guest) clock() (r reading) {
 	return r
 }
 
-// How long a guest is paused, how far its wall clock may be off, and for how long.
+// How long a guest is paused, and how far and for how long its wall clock may be off.
 const (
 	longPause = 22 * time.Second // soft lockups are found after 20 s, stalls of RCU after 21
 	off       = time.Second
@@ -101,7 +101,7 @@ func pauseClocks(g *guest, dir string, slow time.Duration) {
 	complaints := g.complaints()
 	g.send("/tool clocks\n")
 	g.expect("CLOCKSOURCE ")
-	for range 20 { // a second for init, whose clock may have begun by a second wrong
+	for range 20 { // a second for init, whose clock may start one second off
 		g.clock()
 	}
 	before := g.clock()
@@ -123,7 +123,7 @@ func pauseClocks(g *guest, dir string, slow time.Duration) {
 		after = g.clock()
 	}
 	passed := after.mono - before.mono - after.came.Sub(resumed)
-	if passed > off+slow { // less is no fault of the pause: ticks can be lost, where there are no more than ticks
+	if passed > off+slow { // less is not due to the pause: a guest with only ticks can lose some
 		fail(false, "%v have passed in a guest that was paused for %v", passed, longPause)
 	}
 	fmt.Printf("a pause of %v was %v to the guest, whose wall clock was right %v later, to %v\n", longPause, passed, took, right.behind())
@@ -136,8 +136,8 @@ func pauseClocks(g *guest, dir string, slow time.Duration) {
 	g.status(0)
 }
 
-// pauseFor pauses the guest for so long and returns the last reading from before,
-// which is last or a later one.
+// pauseFor pauses the guest for the given time. It returns the last reading before the
+// pause, which is last or a later one.
 func (g *guest) pauseFor(dir, name string, pause time.Duration, last reading) reading {
 	r, err := roster.Open(dir)
 	if err != nil {
@@ -164,7 +164,7 @@ func (g *guest) pauseFor(dir, name string, pause time.Duration, last reading) re
 	return last
 }
 
-// unseen returns what the console shows behind what was expected before.
+// unseen returns the console output after the text that was last expected.
 func (g *guest) unseen() string {
 	g.mu.Lock()
 	defer g.mu.Unlock()

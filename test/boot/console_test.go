@@ -14,8 +14,8 @@ import (
 	"vmm/test/boot/pattern"
 )
 
-// TestConsoleVirtioPipe is a script: what was typed before there is a console
-// waits for it.
+// TestConsoleVirtioPipe is a script: input sent before the console exists waits for
+// it.
 func TestConsoleVirtioPipe(t *testing.T) {
 	need(t, cloud)
 	for _, transport := range []string{"pci", "mmio"} {
@@ -31,8 +31,7 @@ func TestConsoleVirtioPipe(t *testing.T) {
 	}
 }
 
-// TestConsolePrint has the guest print much at once on hvc0, to a reader that is
-// slower.
+// TestConsolePrint makes the guest print much at once on hvc0, to a slower reader.
 func TestConsolePrint(t *testing.T) {
 	need(t, cloud)
 	const n = 64 << 10
@@ -50,8 +49,8 @@ func TestConsolePrint(t *testing.T) {
 	})
 }
 
-// TestConsolePort: a program in the guest and one on the host have a stream
-// between them by its name, both ways, and each notices that the other is there.
+// TestConsolePort: a guest program and a host program share a named stream, in both
+// directions, and each notices when the other is present.
 func TestConsolePort(t *testing.T) {
 	need(t, cloud)
 	path, file := filepath.Join(t.TempDir(), "s"), filepath.Join(t.TempDir(), "f")
@@ -64,7 +63,7 @@ func TestConsolePort(t *testing.T) {
 		g.do("ls /dev/virtio-ports", "org.test.0")
 		g.do("echo to a file > /dev/virtio-ports/log", "")
 		g.send(fmt.Sprintf("/tool port /dev/virtio-ports/org.test.0 %d\n", n))
-		for range 2 { // the second comes when the first has left, and its echo is complete
+		for range 2 { // the second connects after the first has left, and its echo is complete
 			conn, err := net.Dial("unix", path)
 			if err != nil {
 				fail(false, "%v", err)

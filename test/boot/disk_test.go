@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// image makes a disk image of n bytes that begins with text.
+// image creates a disk image of n bytes that begins with text.
 func image(t *testing.T, n int, text string) string {
 	path := filepath.Join(t.TempDir(), "disk.img")
 	if err := os.WriteFile(path, append([]byte(text), make([]byte, n-len(text))...), 0o600); err != nil {
@@ -17,13 +17,13 @@ func image(t *testing.T, n int, text string) string {
 	return path
 }
 
-// TestDisks: a stock kernel finds two disks and the entropy device over each
-// transport, with every way of interrupts, and what it writes is in the image.
+// TestDisks: a stock kernel finds two disks and the entropy device over each transport,
+// with every kind of interrupt, and its writes reach the image.
 func TestDisks(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		flags []string
-		see   string // of the kernel's interrupts
+		see   string // expected in the kernel's interrupts
 	}{
 		{"pci", nil, "virtio1-req.0"},
 		{"pci=nomsi", []string{"-a", "pci=nomsi"}, "fasteoi   virtio1"},
@@ -54,7 +54,7 @@ func TestDisks(t *testing.T) {
 	}
 }
 
-// TestDiskInUse: no second writer, and a guest that restarts keeps its disk.
+// TestDiskInUse: a disk has no second writer, and a restarting guest keeps its disk.
 func TestDiskInUse(t *testing.T) {
 	need(t, cloud)
 	disk := image(t, 1<<20, "")

@@ -14,7 +14,7 @@ import (
 	"testing"
 )
 
-// distro is a folder with a Debian that 'go run ./test/distro' makes.
+// distro returns the folder with the Debian that 'go run ./test/distro' makes.
 func distro(t *testing.T) (dir string) {
 	dir = filepath.Join(cache, "distro")
 	if _, err := os.Stat(filepath.Join(dir, "VERSION")); err != nil {
@@ -23,15 +23,15 @@ func distro(t *testing.T) (dir string) {
 	return dir
 }
 
-// TestDistro boots a whole Debian from a disk, uses it, presses the power
-// button, and then looks at the disk: all that was written is there, and the
-// file system was closed.
+// TestDistro boots a full Debian from a disk, uses it, and presses the power button.
+// Then it checks the disk: all writes are there, and the file system was unmounted
+// cleanly.
 func TestDistro(t *testing.T) {
 	need(t)
 	dir := distro(t)
 	transports := []string{"pci"}
 	if soak {
-		transports = append(transports, "mmio") // a minute, and three where the host is busy
+		transports = append(transports, "mmio") // takes a minute, or three on a busy host
 	}
 	for _, transport := range transports {
 		t.Run(transport, func(t *testing.T) {
@@ -39,7 +39,7 @@ func TestDistro(t *testing.T) {
 			guests := t.TempDir()
 			s := newServices(t, dir)
 			attempt(t, func() *guest {
-				// Each attempt has a fresh one: the first may have died with it half written.
+				// Each attempt has a fresh disk: the first may have died in mid-write.
 				if err := copySparse(disk, filepath.Join(dir, "root.img")); err != nil {
 					t.Fatal(err)
 				}
@@ -58,25 +58,26 @@ type step struct{ command, shows string }
 
 const debianPrompt = ":~# "
 
-// steps takes steps at Debian's prompt.
+// steps runs the steps at Debian's prompt.
 func (g *guest) steps(list []step) {
 	for _, step := range list {
 		g.send(step.command + "\n")
-		g.expect("\r\n") // of what was typed
+		g.expect("\r\n") // ends the echo of the command
 		g.patiently(func() { g.expect(step.shows) })
 		g.expect(debianPrompt)
 	}
 }
 
-// useDistro logs in, looks whether all is well, uses the network, pauses the guest,
-// writes a file, and ends it by its power button. guests is its runtime directory.
+// useDistro logs in, checks that all is well, uses the network, pauses the guest,
+// writes a file, and ends the guest with its power button. guests is the runtime
+// directory.
 func useDistro(g *guest, s *services, guests string) {
 	g.patiently(func() { g.expect("debian login: ") })
 	g.send("root\n")
 	g.patiently(func() { g.expect(debianPrompt) })
 	first := []step{
-		// A unit that has yet to start has not failed yet. Neither does one that
-		// was degraded end this wait with status 0.
+		// A unit that has yet to start has not failed yet. A degraded system does not
+		// end this wait with status 0 either.
 		{"systemctl is-system-running --wait", "running\r\n"},
 		{"systemctl --failed --no-pager", "0 loaded units listed"},
 		{"lsblk --noheadings --output NAME,TYPE,MOUNTPOINT", "vda  disk /\r\n"},
@@ -93,8 +94,8 @@ func useDistro(g *guest, s *services, guests string) {
 	g.patiently(func() { g.status(0) })
 }
 
-// patiently is a wait with three times the patience: a distribution takes five
-// times as long as our own guest.
+// patiently runs wait with three times the patience: a distribution takes five times
+// as long as our own guest.
 func (g *guest) patiently(wait func()) {
 	for range 2 {
 		failed := caught(wait)
@@ -113,7 +114,7 @@ func (g *guest) patiently(wait func()) {
 	wait()
 }
 
-// caught returns what f fails with, or nil.
+// caught returns the failure of f, or nil.
 func caught(f func()) (failed *failure) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -128,11 +129,11 @@ func caught(f func()) (failed *failure) {
 	return nil
 }
 
-// checkDisk looks at a guest's root file system after its end, as the next boot
+// checkDisk checks a guest's root file system after the guest ended, as the next boot
 // would find it.
 func checkDisk(t *testing.T, disk string) {
 	os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
-	// -f although it says that it is clean; -n, or it would mend what we look for.
+	// -f checks even if marked clean; without -n it would repair what we look for.
 	if out, err := exec.Command("e2fsck", "-fn", disk).CombinedOutput(); err != nil {
 		t.Errorf("e2fsck: %v: %s", err, out)
 	}
@@ -158,8 +159,8 @@ func checkDisk(t *testing.T, disk string) {
 	}
 }
 
-// copySparse copies a file, the zeros as holes: there is little room in the
-// lab's memory, and its host's files do not tell their holes.
+// copySparse copies a file, with zeros as holes: the lab has little memory, and its
+// host's files do not report their holes.
 func copySparse(to, from string) error {
 	in, err := os.Open(from)
 	if err != nil {
@@ -189,7 +190,7 @@ func copySparse(to, from string) error {
 	}
 }
 
-// TestCopySparse: what is copied is the same to the last byte.
+// TestCopySparse: the copy is identical to the last byte.
 func TestCopySparse(t *testing.T) {
 	dir := t.TempDir()
 	from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")

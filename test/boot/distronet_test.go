@@ -14,10 +14,10 @@ import (
 	"time"
 )
 
-// services are what a Debian finds in the network, and where it is found.
+// services are what a Debian finds in the network, and how to reach the Debian.
 type services struct {
-	web, proxy, iperf int // ports of the host's loopback
-	ssh               int // that leads to the guest's
+	web, proxy, iperf int // ports on the host's loopback
+	ssh               int // host port forwarded to the guest's
 	key               string
 }
 
@@ -52,8 +52,7 @@ func newServices(t *testing.T, distro string) *services {
 	return s
 }
 
-// proxied is an HTTP proxy behind which there is one repository with one
-// package.
+// proxied is an HTTP proxy for one repository with one package.
 func proxied(w http.ResponseWriter, r *http.Request) {
 	name := filepath.Base(r.URL.Path)
 	switch {
@@ -67,7 +66,7 @@ func proxied(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// steps are what the guest does in its network.
+// steps returns what the guest does in its network.
 func (s *services) steps() []step {
 	apt := fmt.Sprintf("apt-get -q -o Acquire::http::Proxy=http://10.0.2.2:%d -o Dir::Etc::SourceParts=/dev/null -o Dir::Etc::SourceList=/tmp/list", s.proxy)
 	return []step{
@@ -80,7 +79,7 @@ func (s *services) steps() []step {
 	}
 }
 
-// login logs in from outside.
+// login logs in to the guest from outside.
 func (s *services) login() {
 	ssh := s.sshCommand("hostname; head -c 1000000 /dev/zero | wc -c")
 	timer := time.AfterFunc(3*patience, func() { ssh.Process.Kill() })

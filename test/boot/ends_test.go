@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestEnds: every way in which a guest ends, and the exit status that tells it.
+// TestEnds: every way in which a guest ends, and the exit status that reports it.
 func TestEnds(t *testing.T) {
 	for _, test := range []struct {
 		name, cmdline, command string
@@ -66,9 +66,9 @@ func TestRestart(t *testing.T) {
 	})
 }
 
-// TestSignals: the first signal presses the power button, which the guest's
-// init handles, when it can hear it: while it boots and when it sleeps, too; the
-// second stops the guest at once.
+// TestSignals: the first signal presses the power button. The guest's init handles it
+// as soon as it can, also during boot and in sleep. The second signal stops the guest
+// at once.
 func TestSignals(t *testing.T) {
 	need(t, cloud)
 	boot := func(more ...string) func() *guest {
@@ -88,7 +88,7 @@ func TestSignals(t *testing.T) {
 	t.Run("twice", func(t *testing.T) {
 		attempt(t, boot(), func(g *guest) {
 			g.expect("vmm-init: up")
-			g.signal(syscall.SIGSTOP) // so that both are there when it goes on
+			g.signal(syscall.SIGSTOP) // so that both are pending when it continues
 			g.signal(syscall.SIGINT)
 			g.signal(syscall.SIGTERM)
 			g.signal(syscall.SIGCONT)
@@ -112,26 +112,26 @@ func TestSignals(t *testing.T) {
 		})
 	})
 	t.Run("timeout", func(t *testing.T) {
-		// Without its modules the guest is deaf to the button.
+		// Without its modules the guest ignores the button.
 		attempt(t, func() *guest {
 			return onPipes("run", "-k", cpu.image(), "-m", "256M", "--stop-timeout", "1s", "-a", "quiet panic=0")
 		}, func(g *guest) {
-			g.expect("Kernel panic - not syncing") // and there it hangs
+			g.expect("Kernel panic - not syncing") // then it hangs
 			g.signal(syscall.SIGTERM)
 			g.status(128 + int(syscall.SIGTERM))
 		})
 	})
 }
 
-// TestPiped is the README's one-liner: a shell that reads its commands from a
-// pipe, and ends with it.
+// TestPiped is the README's one-liner: a shell that reads its commands from a pipe and
+// ends with it.
 func TestPiped(t *testing.T) {
 	need(t, cloud)
 	attempt(t, func() *guest {
 		return onPipes(cloud.args("-m", "256M", "-a", "quiet")...)
 	}, func(g *guest) {
-		g.send("uname -a\n") // long before there is a shell
-		g.input.Close()      // which ends with its input, and the guest with it
+		g.send("uname -a\n") // long before the shell exists
+		g.input.Close()      // ends the shell, and the guest with it
 		g.status(0)
 		if out := g.tail(1 << 20); !strings.Contains(out, "Debian") {
 			fail(false, "uname did not run")

@@ -1,6 +1,6 @@
-// Package boot boots real kernels in the vmm binary and drives their consoles
-// as a person would. It needs hardware virtualization, bin/vmm and what
-// 'make guest kernels' brings; 'make test' runs it in the lab where the host has none.
+// Package boot boots real kernels in the vmm binary and drives their consoles as a
+// person would. It needs hardware virtualization, bin/vmm and the output of
+// 'make guest kernels'. Without hardware virtualization 'make test' runs it in the lab.
 package boot
 
 import (
@@ -32,7 +32,7 @@ var (
 	cache = filepath.Join(root, ".cache")
 )
 
-// findRoot returns the folder of go.mod.
+// findRoot returns the directory that contains go.mod.
 func findRoot() string {
 	dir, _ := os.Getwd()
 	for ; dir != "/"; dir = filepath.Dir(dir) {
@@ -44,26 +44,26 @@ func findRoot() string {
 }
 
 func TestMain(m *testing.M) {
-	// The cache of unpacked kernels must not be the user's. It stays, for the
-	// tests run one by one: a lab that unpacks and boots at once stalls more.
+	// The cache of unpacked kernels must not be the user's. It persists, as the tests
+	// run one by one: a lab that unpacks and boots at once stalls more often.
 	os.Setenv("XDG_CACHE_HOME", filepath.Join(os.TempDir(), "vmm-boot-test"))
 	os.Exit(m.Run())
 }
 
-// kernel is one that 'make kernels' fetches.
+// kernel names a kernel that 'make kernels' fetches.
 type kernel string
 
 const (
 	cloud   kernel = "cloud"
 	generic kernel = "generic"
-	cpu     kernel = "cpu" // of u-root/cpu: no kvmclock, no modules
+	cpu     kernel = "cpu" // from u-root/cpu: no kvmclock, no modules
 )
 
 func (k kernel) image() string  { return filepath.Join(cache, "kernels", string(k), "vmlinuz") }
 func (k kernel) initrd() string { return filepath.Join(cache, "guest", "initrd-"+string(k)+".cpio") }
 
-// args returns the arguments that boot k, without a network unless there is one
-// in them: it takes the guest time to come up.
+// args returns the arguments that boot k. There is no network unless more has one, as
+// it slows down the guest's boot.
 func (k kernel) args(more ...string) []string {
 	args := []string{"run", "--kernel", k.image(), "--initrd", k.initrd()}
 	if !slices.Contains(more, "--net") {
@@ -72,7 +72,7 @@ func (k kernel) args(more ...string) []string {
 	return append(args, more...)
 }
 
-// tool returns an initrd with the program that the guest runs for a test.
+// tool returns an initrd with the test program that the guest runs.
 func tool(t *testing.T) string {
 	program, err := os.ReadFile(filepath.Join(root, "bin", "guesttool"))
 	if err != nil {
@@ -85,7 +85,7 @@ func tool(t *testing.T) string {
 	return path
 }
 
-// need lets t run beside others, and skips it where no guest can run.
+// need lets t run in parallel, and skips it where no guest can run.
 func need(t *testing.T, kernels ...kernel) {
 	t.Parallel()
 	if flag, err := machine.HardwareFlag(machine.CPUInfo); err != nil || flag == "" {
@@ -102,26 +102,26 @@ func need(t *testing.T, kernels ...kernel) {
 	}
 }
 
-// guest is a running vmm and what is known of its console.
+// guest is a running vmm and the known state of its console.
 type guest struct {
 	cmd    *exec.Cmd
 	input  io.WriteCloser
 	tty    *os.File      // input and output of a guest on a terminal
 	exited chan struct{} // closed once vmm has ended
-	err    error         // of its Wait; set before exited is closed
-	died   bool          // as err: a machine in this process ended by no wish of its guest
+	err    error         // of vmm's Wait; set before exited is closed
+	died   bool          // set like err; a machine in this process ended unasked by its guest
 	kill   func()        // ends it at once
 
 	mu     sync.Mutex
-	output bytes.Buffer // guarded by mu; all that vmm wrote
-	seen   int          // guarded by mu; expect goes on from here
+	output bytes.Buffer // guarded by mu; everything that vmm wrote
+	seen   int          // guarded by mu; expect continues from here
 	news   chan struct{}
 }
 
 // failure is what ends an attempt.
 type failure struct {
-	// stalled: a deadline passed or the guest died of itself, which the lab's
-	// emulated processor brings about in one boot of some dozens.
+	// stalled: a deadline passed or the guest died by itself. The lab's emulated
+	// processor causes this about once in some dozens of boots.
 	stalled bool
 	text    string
 }
@@ -130,14 +130,14 @@ func fail(stalled bool, format string, args ...any) {
 	panic(failure{stalled, fmt.Sprintf(format, args...)})
 }
 
-// inLab says that the processor is an emulated one.
+// inLab says that the processor is emulated.
 var inLab = os.Getenv("VMM_LAB") != ""
 
 // soak says that there is time for all cases.
 var soak = os.Getenv("VMM_SOAK") != ""
 
-// attempt runs f with a guest; in the lab once more, saying so, if the guest
-// stalled. What a guest says wrong is never forgiven.
+// attempt runs f with a guest. If the guest stalled in the lab, it says so and runs f
+// once more. Wrong guest output always fails the test.
 func attempt(t *testing.T, start func() *guest, f func(g *guest)) {
 	t.Helper()
 	first := try(start, f)
@@ -187,9 +187,9 @@ func piped(cmd *exec.Cmd) *guest {
 	return g
 }
 
-// unhurried lets a guest take its time to power off where a test does not say how
-// much it may: on a slow host that is more than vmm's half a minute, and what is too
-// long for a test is its own patience.
+// unhurried gives a guest ample time to power off if a test does not set a limit. On a
+// slow host it needs more than vmm's half minute, and the test's own patience limits
+// the wait.
 func unhurried(args []string) []string {
 	if args[0] != "run" || slices.Contains(args, "--stop-timeout") {
 		return args
@@ -197,7 +197,7 @@ func unhurried(args []string) []string {
 	return append(slices.Clone(args), "--stop-timeout", "30m")
 }
 
-// onTerminal starts vmm on a terminal of its own.
+// onTerminal starts vmm on its own terminal.
 func onTerminal(args ...string) *guest {
 	g := &guest{cmd: exec.Command(vmm, unhurried(args)...), exited: make(chan struct{}), news: make(chan struct{}, 1)}
 	terminal, err := pty.Start(g.cmd)
@@ -224,7 +224,7 @@ func (g *guest) wait() {
 	close(g.exited)
 }
 
-// Write takes vmm's output.
+// Write receives vmm's output.
 func (g *guest) Write(p []byte) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -243,10 +243,10 @@ func (g *guest) tail(n int) string {
 	return string(b[max(0, len(b)-n):])
 }
 
-// expect waits until the console shows text, behind what was expected before.
+// expect waits until the console shows text, after the text that was last expected.
 func (g *guest) expect(text string) { g.expectWithin(text, patience) }
 
-// expectWithin is expect with a deadline of its own.
+// expectWithin is expect with its own deadline.
 func (g *guest) expectWithin(text string, limit time.Duration) {
 	deadline := time.After(limit)
 	for {
@@ -263,7 +263,7 @@ func (g *guest) expectWithin(text string, limit time.Duration) {
 		case <-g.news:
 		case <-g.exited:
 			if g.shows(text) {
-				continue // it came with the end
+				continue // the text came with the end
 			}
 			fail(g.crashed(), "vmm ended (%v) and the console never showed %q", g.err, text)
 		case <-deadline:
@@ -272,7 +272,7 @@ func (g *guest) expectWithin(text string, limit time.Duration) {
 	}
 }
 
-// shows says whether text is there, behind what was expected before.
+// shows reports whether the console shows text, after the text that was last expected.
 func (g *guest) shows(text string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -290,7 +290,7 @@ func (g *guest) send(text string) {
 	}
 }
 
-// do types a command at the prompt and waits for text in what it prints.
+// do types a command at the prompt and waits for text in its output.
 func (g *guest) do(command, text string) {
 	g.send(command + "\n")
 	g.expect(command)
@@ -310,7 +310,7 @@ func (g *guest) status(want ...int) {
 	}
 }
 
-// crashed says that the guest ended as one does whose processor misbehaves.
+// crashed reports whether the guest ended as if its processor had misbehaved.
 func (g *guest) crashed() bool {
 	status := g.cmd.ProcessState.ExitCode()
 	return g.died || status == 10 || status == 11 || status == 13
@@ -322,8 +322,8 @@ func (g *guest) signal(s syscall.Signal) {
 	}
 }
 
-// execution returns the word for the command line that makes the guest run a
-// command and end with its status, which becomes vmm's plus 64.
+// execution returns the kernel parameters that make the guest run a command and end
+// with its status. vmm's exit status is that plus 64.
 func execution(command string) string {
 	return fmt.Sprintf(`vmm.exit=0x501 vmm.exec="%s"`, strings.ReplaceAll(command, `"`, ""))
 }

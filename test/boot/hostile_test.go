@@ -16,21 +16,21 @@ import (
 	"vmm/test/boot/pattern"
 )
 
-// What package attack takes for granted: two disks of this size, what is in
-// them, and which bytes of the victim its writes may change.
+// What package attack assumes: the size of the two disks, their content, and which
+// bytes of the victim its writes may change.
 const (
 	hostileDisk = 8 << 20
 	zoneStart   = 8192 * 512
 	zoneEnd     = 12288 * 512
 )
 
-// TestHostile: root in a guest abuses a disk, or a network card, by hundreds of
-// cases. The device works after each, other devices all the time, no sector changes that was not
-// written, and vmm neither dies, nor grows, nor fills its log.
+// TestHostile: root in a guest abuses a disk or a network card in hundreds of cases.
+// The device works after each case, and other devices work all the time. Only written
+// sectors change, and vmm neither dies, nor grows, nor fills its log.
 func TestHostile(t *testing.T) {
 	for _, test := range []struct {
 		transport, victim string
-		every             int // the lab runs one of so many cases; 0 in soak only
+		every             int // the lab runs one case of this many; 0: only in soak
 		cases             int // at least
 	}{{"pci", "disk", 3, 400}, {"mmio", "disk", 4, 250}, {"pci", "nic", 6, 200}, {"mmio", "nic", 0, 0}} {
 		t.Run(test.transport+"/"+test.victim, func(t *testing.T) {
@@ -49,8 +49,7 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// workload is how much the lab's processor gets: one of every cases, and of the
-// storms a part.
+// workload limits the work in the lab: one case of every, and a part of the storms.
 func workload(every int) string {
 	if inLab && !soak {
 		return fmt.Sprintf(" -scale 10 -every %d", every)
@@ -103,12 +102,12 @@ func (h *hostile) run(g *guest, cases int) {
 	fmt.Printf("vmm had %d MiB, at most %d\n", first>>20, most>>20)
 }
 
-// attackLines are those for people.
+// attackLines returns the lines of out that are meant for people.
 func attackLines(out string) string {
 	return strings.Join(regexp.MustCompile(`ATTACK-(GROUP|FAIL|CASES)[^\r\n]*`).FindAllString(out, 100), "\n")
 }
 
-// checkOutput looks at what the guest and vmm printed.
+// checkOutput checks what the guest and vmm printed.
 func (h *hostile) checkOutput(out string, cases int) {
 	n, passed, failed := 0, 0, 0
 	_, after, _ := strings.Cut(out, "ATTACK-CASES ")
@@ -121,8 +120,8 @@ func (h *hostile) checkOutput(out string, cases int) {
 			fail(false, "%s", out[max(0, i-200):min(len(out), i+2000)])
 		}
 	}
-	// Every line of the log is due to something that the guest did, which it can
-	// do as often as it likes.
+	// Every log line is due to an action of the guest, which it can repeat as often as
+	// it likes.
 	log := regexp.MustCompile(`(?m)^time=\S+ level=.*$`).FindAllString(out, -1)
 	const most = 2000
 	if len(log) > most {
@@ -163,7 +162,7 @@ func difference(a, b []byte) int {
 	return min(len(a), len(b))
 }
 
-// memoryWatch looks how the memory of a process grows, but for the guest's.
+// memoryWatch watches how a process's memory grows, except the guest's.
 type memoryWatch struct {
 	end         chan struct{}
 	done        sync.WaitGroup
@@ -195,9 +194,9 @@ func (m *memoryWatch) stop() (first, most int) {
 	return m.first, m.most
 }
 
-// ownMemory sums up what is resident of a process but for most of the guest's RAM,
-// which is its largest piece of address space without a gap. (The rest of RAM, and
-// the kernel's image, stay as large as they are after the boot.)
+// ownMemory returns a process's resident memory in bytes, without most of the guest's
+// RAM, which is the largest gapless piece of address space. (The rest of RAM and the
+// kernel image keep their size after the boot.)
 func ownMemory(pid int) int {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
 	if err != nil {

@@ -15,12 +15,12 @@ import (
 	"vmm/guest/payload"
 )
 
-// TestKernels boots every kernel in every way that it offers.
+// TestKernels boots every kernel in every way that it supports.
 func TestKernels(t *testing.T) {
 	for _, test := range []struct {
 		kernel kernel
 		mode   string
-		log    string // what vmm says of how it started the kernel
+		log    string // what vmm logs about how it started the kernel
 	}{
 		{cloud, "auto", "mode=direct"},
 		{cloud, "bzimage", "mode=bzimage"},
@@ -47,7 +47,7 @@ func TestKernels(t *testing.T) {
 	}
 }
 
-// TestVmlinux boots the ELF that is inside of a bzImage.
+// TestVmlinux boots the ELF inside a bzImage.
 func TestVmlinux(t *testing.T) {
 	need(t, cloud)
 	path := unpack(t, cloud)
@@ -89,7 +89,7 @@ func unpack(t *testing.T, k kernel) string {
 	return path
 }
 
-// TestCache: the second start maps the kernel that the first has unpacked.
+// TestCache: the second start maps the kernel that the first unpacked.
 func TestCache(t *testing.T) {
 	need(t, cloud)
 	dir := t.TempDir()
@@ -124,8 +124,7 @@ func TestCPUs(t *testing.T) {
 	}
 }
 
-// TestSmall: 64 MiB are enough for a kernel and a small init, though not for our
-// initramfs.
+// TestSmall: 64 MiB is enough for a kernel and a small init, but not for our initramfs.
 func TestSmall(t *testing.T) {
 	need(t, cpu)
 	initrd := filepath.Join(t.TempDir(), "init.cpio")
@@ -157,11 +156,11 @@ func smallInit(text string) []byte {
 		0xeb, 0xfe, // JMP to itself
 	}
 	le.PutUint32(code[18:], uint32(len(text)))
-	text = strings.Repeat("\x00", 49-len(code)) + text // where LEA has it: 17 + 32
+	text = strings.Repeat("\x00", 49-len(code)) + text // where LEA expects it: 17 + 32
 	return append(code, text...)
 }
 
-// TestLarge has memory on both sides of the hole below 4 GiB.
+// TestLarge uses memory on both sides of the hole below 4 GiB.
 func TestLarge(t *testing.T) {
 	need(t, cloud)
 	attempt(t, func() *guest {
@@ -177,7 +176,7 @@ func TestLarge(t *testing.T) {
 	})
 }
 
-// TestInitrds: two initrds are one file system.
+// TestInitrds: two initrds form one file system.
 func TestInitrds(t *testing.T) {
 	need(t, cpu)
 	extra := filepath.Join(t.TempDir(), "extra.cpio")
@@ -192,7 +191,7 @@ func TestInitrds(t *testing.T) {
 	})
 }
 
-// newc is a cpio archive of one file.
+// newc returns a cpio archive of one file.
 func newc(name, data string) []byte {
 	entry := func(mode, nlink int, name, data string) string {
 		pad := func(s string) string { return s + strings.Repeat("\x00", -len(s)&3) }

@@ -30,7 +30,7 @@ func fileServer(t *testing.T, content string) (port int) {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// freePort returns a port of the loopback that nobody listens on.
+// freePort returns an unused loopback port.
 func freePort(t *testing.T) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -41,8 +41,8 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// nameServer is the host's resolver in the lab, which has none: it knows one
-// name, which is the gateway's.
+// nameServer acts as the host's resolver in the lab, which has none. It knows one
+// name, the gateway's.
 func nameServer(t *testing.T, name string) {
 	t.Helper()
 	c, err := net.ListenPacket("udp", "127.0.0.1:53")
@@ -77,11 +77,11 @@ func nameServer(t *testing.T, name string) {
 	}()
 }
 
-// neighbourAddress is of another host, as far as the guest can tell.
+// neighbourAddress belongs to another host, as far as the guest can tell.
 const neighbourAddress = "192.0.2.1"
 
-// neighbour has the host answer for another one, of a network that no one has
-// (RFC 5737).
+// neighbour makes the host answer for another host, in a network reserved for
+// documentation (RFC 5737).
 func neighbour(t *testing.T) {
 	t.Helper()
 	os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
@@ -97,8 +97,8 @@ func (g *guest) online() {
 	g.do("while ! grep -q nameserver /etc/resolv.conf; do sleep 0.2; done; echo on''line", "online\r\n")
 }
 
-// TestNetUser: a guest has a network without privilege and without a word about
-// it: an address, names, the host's services, and who comes from outside finds it.
+// TestNetUser: a guest has a network without privilege: an address, names, the host's
+// services, and connections from outside.
 func TestNetUser(t *testing.T) {
 	need(t, cloud)
 	web, telnet := fileServer(t, "a file of the host"), freePort(t)
@@ -129,8 +129,8 @@ func TestNetUser(t *testing.T) {
 	})
 }
 
-// connect connects to a port that leads to the guest, where somebody may not listen
-// yet: then the connection ends.
+// connect connects to a port forwarded to the guest. If no program listens there yet,
+// the connection ends.
 func connect(port int) net.Conn {
 	for end := time.Now().Add(patience); ; time.Sleep(200 * time.Millisecond) {
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
@@ -148,8 +148,8 @@ func connect(port int) net.Conn {
 	}
 }
 
-// namespace makes a network namespace with a bridge at 10.9.0.1 that has taps,
-// for vmm to run in.
+// namespace makes a network namespace for vmm, with a bridge at 10.9.0.1 that has the
+// taps.
 func namespace(t *testing.T, taps ...string) (name string) {
 	t.Helper()
 	name = fmt.Sprintf("vmm-%d", os.Getpid())
@@ -171,8 +171,8 @@ func namespace(t *testing.T, taps ...string) (name string) {
 	return name
 }
 
-// TestNetTaps: two guests on two taps of one bridge reach the host and each
-// other, with all that taps offload, over several queues and over one.
+// TestNetTaps: two guests on two taps of one bridge reach the host and each other, with
+// all tap offloads, over several queues and over one.
 func TestNetTaps(t *testing.T) {
 	need(t, cloud)
 	ns := namespace(t, "tap0", "tap1")

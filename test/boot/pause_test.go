@@ -17,7 +17,7 @@ import (
 	"vmm/roster"
 )
 
-// mirrors sends back what comes to a listener, on every connection.
+// mirrors echoes what arrives on each connection to a listener.
 func mirrors(t *testing.T, l net.Listener, err error) {
 	t.Helper()
 	if err != nil {
@@ -38,9 +38,8 @@ func mirrors(t *testing.T, l net.Listener, err error) {
 	}()
 }
 
-// TestPauseWork: a guest that uses all its devices is paused and goes on, a
-// thousand times. It notices nothing but that time passes: nothing is lost,
-// doubled or changed.
+// TestPauseWork: a guest that uses all its devices is paused and resumed a thousand
+// times. It only notices that time passes: nothing is lost, duplicated or changed.
 func TestPauseWork(t *testing.T) {
 	need(t, cloud)
 	times := 1000
@@ -81,8 +80,8 @@ func TestPauseWork(t *testing.T) {
 	})
 }
 
-// pauses pauses the guest and has it go on, so often, and returns how long each
-// took, sorted.
+// pauses pauses and resumes the guest the given number of times. It returns how long
+// each pause call took, sorted.
 func pauses(g *guest, dir string, times int) (took []time.Duration) {
 	r, err := roster.Open(dir)
 	if err != nil {
@@ -105,7 +104,7 @@ func pauses(g *guest, dir string, times int) (took []time.Duration) {
 		call("pause", i, worker.Pause)
 		took = append(took, time.Since(began))
 		if i%100 == 0 {
-			time.Sleep(100 * time.Millisecond) // a long one
+			time.Sleep(100 * time.Millisecond) // a long pause
 		}
 		call("resume", i, worker.Resume)
 		time.Sleep(time.Duration(i%10) * time.Millisecond)
@@ -114,8 +113,8 @@ func pauses(g *guest, dir string, times int) (took []time.Duration) {
 	return took
 }
 
-// checkWork sees that every line is there, once and in order, and that every
-// device had something to do.
+// checkWork checks that every line is there, once and in order, and that every device
+// had work.
 func checkWork(out string) {
 	next := 0
 	for _, m := range regexp.MustCompile(`WORK-LINE (\d+)\r?\n`).FindAllStringSubmatch(out, -1) {

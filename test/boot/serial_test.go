@@ -17,10 +17,9 @@ import (
 	"vmm/test/boot/pattern"
 )
 
-// bulk is how many bytes go over the serial port: 1 MiB, but for the lab,
-// where each costs some exits of 50 µs, and where some hundred thousand exits are
-// what its processor gets wrong once. (The device's own tests move the MiB in any
-// case.)
+// bulk is how many bytes go over the serial port: 1 MiB, except in the lab. There each
+// byte costs some exits of 50 µs, and the processor makes a mistake once in some
+// hundred thousand exits. (The device's own tests always move 1 MiB.)
 func bulk() int {
 	if inLab && !soak {
 		return 4 << 10
@@ -28,7 +27,7 @@ func bulk() int {
 	return 1 << 20
 }
 
-// slow is the deadline for bulk: in the lab 4 KiB take some seconds.
+// slow is the deadline for bulk: in the lab 4 KiB takes some seconds.
 func slow() time.Duration {
 	if bulk() > 4<<10 {
 		return 10 * patience
@@ -36,7 +35,7 @@ func slow() time.Duration {
 	return patience
 }
 
-// TestPrint has the guest print much at once.
+// TestPrint makes the guest print much at once.
 func TestPrint(t *testing.T) {
 	need(t, cloud)
 	n := bulk()
@@ -55,7 +54,7 @@ func TestPrint(t *testing.T) {
 	})
 }
 
-// TestPaste pastes as much into the guest.
+// TestPaste pastes the same amount into the guest.
 func TestPaste(t *testing.T) {
 	need(t, cloud)
 	n := bulk()
@@ -76,8 +75,8 @@ func TestPaste(t *testing.T) {
 	})
 }
 
-// TestTerminal is a person at a terminal: job control, Ctrl-c, the help and the
-// way out; and the terminal is as before afterwards.
+// TestTerminal acts as a person at a terminal: job control, Ctrl-c, the help and the
+// exit. Afterwards the terminal is as before.
 func TestTerminal(t *testing.T) {
 	need(t, cloud)
 	attempt(t, func() *guest { return onTerminal(cloud.args("-m", "256M", "-a", "quiet")...) }, func(g *guest) {
@@ -88,7 +87,7 @@ func TestTerminal(t *testing.T) {
 		g.send("sleep 1000\n")
 		g.expect("sleep 1000")
 		time.Sleep(500 * time.Millisecond)
-		g.send("\x03") // Ctrl-c is the guest's
+		g.send("\x03") // Ctrl-c goes to the guest
 		g.prompt()
 		g.do("echo still $((40+2))", "still 42")
 		g.send("\x01?")
@@ -101,7 +100,7 @@ func TestTerminal(t *testing.T) {
 	})
 }
 
-// TestTerminalRestored: whatever ends the guest.
+// TestTerminalRestored: the terminal is restored, whatever ends the guest.
 func TestTerminalRestored(t *testing.T) {
 	need(t, cloud)
 	for name, end := range map[string]func(g *guest){
@@ -166,7 +165,7 @@ func TestSerialSocket(t *testing.T) {
 	})
 }
 
-// dial connects to a Unix socket, nil if nobody listens.
+// dial connects to a Unix socket; it returns nil if no program listens.
 func dial(path string) *os.File {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

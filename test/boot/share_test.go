@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// folders makes two directories to share, and beside them a secret.
+// folders makes two directories to share, and a secret beside them.
 func folders(t *testing.T) (dir, readOnly string) {
 	t.Helper()
 	top := t.TempDir()
@@ -35,8 +35,8 @@ func store(t *testing.T, path, text string) {
 	}
 }
 
-// TestShare: a guest's init mounts what -v names; files go both ways, changes of
-// the host are seen, links lead nowhere, and all that a program can do works.
+// TestShare: a guest's init mounts what -v names. Files go both ways, the guest sees
+// host changes, links lead nowhere, and everything that a program can do works.
 func TestShare(t *testing.T) {
 	for _, test := range []struct {
 		name  string
@@ -78,7 +78,7 @@ func TestShare(t *testing.T) {
 	}
 }
 
-// TestShareRestart: a guest that resets finds its shares again.
+// TestShareRestart: a guest finds its shares again after a reset.
 func TestShareRestart(t *testing.T) {
 	need(t, cloud)
 	dir, _ := folders(t)
@@ -96,8 +96,8 @@ func TestShareRestart(t *testing.T) {
 	})
 }
 
-// TestShareKernels: the generic kernel has the driver too; one without it says so
-// and goes on.
+// TestShareKernels: the generic kernel has the driver too. A guest without it says so
+// and continues.
 func TestShareKernels(t *testing.T) {
 	for _, k := range []kernel{generic, cpu} {
 		t.Run(string(k), func(t *testing.T) {

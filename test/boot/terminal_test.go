@@ -8,25 +8,24 @@ import (
 	"github.com/creack/pty"
 )
 
-// resize gives the terminal another size, as a person does who pulls at a
-// window's edge.
+// resize changes the terminal's size, as a person does by dragging a window's edge.
 func (g *guest) resize(cols, rows uint16) {
 	if err := pty.Setsize(g.tty, &pty.Winsize{Cols: cols, Rows: rows}); err != nil {
 		fail(false, "resize: %v", err)
 	}
 }
 
-// TestConsoleVirtio is a person at a terminal that is the guest's hvc0: what is
-// seen before its driver is there, keys, job control, and the terminal's size,
-// which a program in the guest follows.
+// TestConsoleVirtio acts as a person at a terminal that is the guest's hvc0. It tests
+// the output before the driver exists, keys, job control, and the terminal's size,
+// which a guest program follows.
 func TestConsoleVirtio(t *testing.T) {
 	need(t, cloud)
 	attempt(t, func() *guest {
 		return onTerminal(cloud.args("-m", "256M", "--console", "virtio", "--initrd", tool(t))...)
 	}, func(g *guest) {
 		g.resize(132, 43)
-		g.expect("Linux version") // by the serial port
-		g.prompt()                // by hvc0
+		g.expect("Linux version") // on the serial port
+		g.prompt()                // on hvc0
 		g.do("cat /sys/class/tty/console/active", "ttyS0 hvc0")
 		g.send("/tool size 2\n")
 		g.expect("SIZE 132 x 43")
@@ -42,7 +41,7 @@ func TestConsoleVirtio(t *testing.T) {
 		g.prompt()
 		g.do("echo still $((40+2))", "still 42")
 		g.do("echo 1 > /proc/sys/kernel/sysrq", "")
-		g.send("\x01bh") // a break, and the SysRq for help
+		g.send("\x01bh") // a break, and the SysRq key for help
 		g.expect("sysrq: HELP")
 		g.send("\n")
 		g.prompt()
@@ -54,8 +53,8 @@ func TestConsoleVirtio(t *testing.T) {
 	})
 }
 
-// TestDistroConsole: a whole Debian has hvc0 as its console, and a login there
-// that follows the terminal.
+// TestDistroConsole: a full Debian has hvc0 as its console, with a login that follows
+// the terminal's size.
 func TestDistroConsole(t *testing.T) {
 	need(t)
 	dir := distro(t)

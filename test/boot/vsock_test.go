@@ -18,7 +18,7 @@ import (
 	"vmm/test/boot/pattern"
 )
 
-// vsockPath returns where a guest's socket can be: such a path must be short.
+// vsockPath returns a path for a guest's socket, which must be short.
 func vsockPath(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "vs")
@@ -29,7 +29,7 @@ func vsockPath(t *testing.T) string {
 	return filepath.Join(dir, "s")
 }
 
-// call connects to a port of the guest. What comes is read from r.
+// call connects to a guest port. Incoming data is read from r.
 func call(path string, port int) (c *net.UnixConn, r *bufio.Reader, err error) {
 	c, err = net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
@@ -49,7 +49,7 @@ func call(path string, port int) (c *net.UnixConn, r *bufio.Reader, err error) {
 	return c, r, nil
 }
 
-// there sends data to the guest, ends that direction, and takes it back.
+// there sends data to the guest, closes that direction, and reads the data back.
 func there(c *net.UnixConn, r io.Reader, data []byte) error {
 	sent := make(chan error, 1)
 	go func() {
@@ -63,8 +63,8 @@ func there(c *net.UnixConn, r io.Reader, data []byte) error {
 	return errors.Join(err, <-sent)
 }
 
-// calls has n connections with a port of the guest at once, all open before the
-// first byte, and size bytes go there and back on each.
+// calls opens n simultaneous connections to a guest port, all before the first byte.
+// size bytes go there and back on each.
 func calls(path string, port, n, size int) error {
 	conns := make([]*net.UnixConn, n)
 	readers := make([]*bufio.Reader, n)
@@ -95,7 +95,7 @@ func each(n int, f func(int)) {
 	all.Wait()
 }
 
-// answer takes the guest's calls to a port, and sends back what comes.
+// answer accepts the guest's calls to a port, and echoes what it receives.
 func answer(t *testing.T, path string, port int) {
 	t.Helper()
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: fmt.Sprintf("%s_%d", path, port), Net: "unix"})
@@ -119,25 +119,25 @@ func answer(t *testing.T, path string, port int) {
 	}()
 }
 
-// must fails for an error of the guest's.
+// must fails the attempt if err is not nil.
 func must(what string, err error) {
 	if err != nil {
 		fail(false, "%s: %v", what, err)
 	}
 }
 
-// streams is how many connections there are at once.
+// streams is the number of simultaneous connections.
 const streams = 1000
 
-// useVsock goes through all that vsock is for, with the tool of a guest at its
-// prompt. The port of a shell is taken already.
+// useVsock tries every use of vsock, with the guest's tool at its prompt. The shell's
+// port is already taken.
 func useVsock(g *guest, path string, do func(command, shows string)) {
 	_, _, err := call(path, 99)
 	if err == nil {
 		fail(false, "somebody listens at a port where nobody does")
 	}
 	g.send("/tool vsock-echo 7 &\n")
-	g.patiently(func() { g.expect("VSOCK-READY") }) // which comes before or behind the prompt
+	g.patiently(func() { g.expect("VSOCK-READY") }) // appears before or after the prompt
 	do("echo re''ady", "ready")
 	must("one call", calls(path, 7, 1, 4<<20))
 	must("calls", calls(path, 7, streams, 10_000))
@@ -154,7 +154,7 @@ func useVsock(g *guest, path string, do func(command, shows string)) {
 	}
 }
 
-// TestVsock: streams both ways with a real driver and a real client, many at
+// TestVsock: streams in both directions with a real driver and a real client: many at
 // once, half closed, refused, and a shell.
 func TestVsock(t *testing.T) {
 	need(t, cloud)
@@ -177,8 +177,8 @@ func TestVsock(t *testing.T) {
 	}
 }
 
-// TestVsockDistro is the same in a Debian, with its driver and its shell. The
-// programs come by a shared folder, which is written to from both sides.
+// TestVsockDistro is the same in a Debian, with its driver and its shell. The programs
+// come through a shared folder, which both sides write to.
 func TestVsockDistro(t *testing.T) {
 	need(t)
 	dir := distro(t)
@@ -208,7 +208,7 @@ func TestVsockDistro(t *testing.T) {
 		g.patiently(func() { g.expect(shell) })
 		do := func(command, shows string) {
 			g.send(command + "\n")
-			g.expect("\r\n") // of what was typed
+			g.expect("\r\n") // ends the echo of the command
 			g.patiently(func() { g.expect(shows) })
 			g.patiently(func() { g.expect(shell) })
 		}

@@ -6,19 +6,19 @@ import (
 	"time"
 )
 
-// How often units of systemd have to give a sign of life, and for how long a guest is
-// paused that has such: three times as long, as ten minutes are to the three that
-// Debian's units have.
+// How often systemd units must notify their watchdog, and how long a guest with such
+// units is paused: over three times as long, like ten minutes to the three of Debian's
+// units.
 const (
 	unitWatchdog = 15 * time.Second
 	distroPause  = 50 * time.Second
 )
 
-// watched are units of Debian that give signs of life.
+// watched are Debian units that notify their watchdog.
 var watched = []string{"systemd-journald", "systemd-udevd", "systemd-networkd", "systemd-logind"}
 
-// pauseWatched pauses a Debian, at whose shell's prompt it is: none of its units is
-// killed for having been silent.
+// pauseWatched pauses a Debian that is at a shell prompt: none of its units is killed
+// for having been silent.
 func pauseWatched(g *guest, dir, name string) {
 	units, seconds := strings.Join(watched, " "), int(unitWatchdog.Seconds())
 	property := "systemctl show --value --property "
@@ -29,7 +29,7 @@ func pauseWatched(g *guest, dir, name string) {
 	})
 	g.pauseFor(dir, name, distroPause, reading{})
 	g.steps([]step{
-		{fmt.Sprintf("sleep %d; echo sl''ept", seconds+1), "slept\r\n"}, // until each had to give another
+		{fmt.Sprintf("sleep %d; echo sl''ept", seconds+1), "slept\r\n"}, // until each unit had to notify again
 		{`echo timeouts=$(journalctl -b --no-pager | grep -c "Watchdog timeout")`, "timeouts=0\r\n"},
 		{"echo restarts=$(" + property + "NRestarts " + units + " | tr -d '\\n')", "restarts=" + strings.Repeat("0", len(watched)) + "\r\n"},
 	})
