@@ -7,7 +7,7 @@ import (
 	"vmm/devices/pc"
 )
 
-// host is the clock of the tests.
+// host is the tests' clock.
 type host struct{ time.Time }
 
 func (h *host) now() time.Time { return h.Time }
@@ -47,7 +47,7 @@ func TestRTC(t *testing.T) {
 		if v := get(c, 2); v != 0x59 && v != 59 {
 			t.Errorf("B %#x: the next minute is %#x", test.b, v)
 		}
-		// What is shown, set again, is the same time.
+		// Setting the shown time again gives the same time.
 		shown := date(c)
 		put(c, 0x0b, test.b|0x80)
 		h.Time = h.Add(100 * time.Hour)

@@ -15,14 +15,14 @@ func (e *edges) Set(high bool) {
 	}
 }
 
-// TestI8042Wake: a guest that wants to hear of keys is interrupted, and no other;
-// and no answer that it waits for is lost by that.
+// TestI8042Wake: only a guest that wants key interrupts is interrupted. No answer that
+// it waits for is lost by that.
 func TestI8042Wake(t *testing.T) {
 	for _, test := range []struct {
 		name       string
 		writes     [][2]byte // offset, value
 		interrupts edges
-		data       int // what there is to read then, -1 is nothing
+		data       int // what can be read then, -1: nothing
 	}{
 		{"nobody listens", nil, 0, -1},
 		{"as Linux has it", [][2]byte{{4, 0x60}, {0, 0x65}}, 1, 0},
@@ -83,7 +83,7 @@ func TestI8042ResetUnlocked(t *testing.T) {
 	}
 }
 
-// TestI8042Probe asks as Linux's i8042 driver does.
+// TestI8042Probe probes as Linux's i8042 driver does.
 func TestI8042Probe(t *testing.T) {
 	c := pc.NewI8042(new(edges), nil)
 	ask := func(cmd byte, operand ...byte) (status, data byte) {
@@ -109,7 +109,7 @@ func TestI8042Probe(t *testing.T) {
 	}{
 		{0xaa, nil, 0x55},
 		{0x20, nil, 0x74},
-		{0xd3, []byte{0x5a}, 0x5a}, // and no auxiliary bit: no such port
+		{0xd3, []byte{0x5a}, 0x5a}, // and no auxiliary bit: the port does not exist
 		{0xa9, nil, 0x01},
 		{0xab, nil, 0x01},
 		{0xd0, nil, 0x03},

@@ -9,7 +9,7 @@ import (
 	"vmm/devices/pci"
 )
 
-// TestSizing is what Linux and firmware do to learn the size of a BAR.
+// TestSizing learns the size of a BAR as Linux and firmware do.
 func TestSizing(t *testing.T) {
 	h := newHost(t)
 	_, v := vectors(200)
@@ -36,7 +36,7 @@ func TestSizing(t *testing.T) {
 	}
 }
 
-// A move is a write to configuration space, and what is where after it.
+// A move is a write to configuration space, and what answers where after it.
 type move struct {
 	what string // "slot register width value"
 	want string // "address=name ..."
@@ -109,7 +109,7 @@ func TestPortMoves(t *testing.T) {
 	t.Logf("%d moves", n)
 }
 
-// move does what a list says. Its addresses are of what who looks at.
+// move makes the moves of a list. who tells what answers at an address.
 func (h *host) move(name string, list []move, who func(uint64) byte) {
 	h.t.Helper()
 	for _, m := range list {
@@ -130,7 +130,7 @@ func (h *host) move(name string, list []move, who func(uint64) byte) {
 	}
 }
 
-// portMoves are of two devices that have 4 ports (1c) and 256 (20) each.
+// portMoves are for two devices that have 4 ports (1c) and 256 (20) each.
 var portMoves = map[string][]move{
 	"decoding": {
 		{"1 4 2 0", "1000=- 1100=-"}, {"1 4 2 2", "1000=- 1100=-"}, {"1 4 2 1", "fff=- 1000=a 1003=a 1004=- 10ff=- 1100=b 11ff=b 1200=-"}, {"1 4 1 3", "1000=a"},
@@ -153,7 +153,7 @@ var portMoves = map[string][]move{
 	},
 }
 
-// TestPortBARs: sizes, Command, and what the device hears.
+// TestPortBARs: sizes, Command, and what the device is told.
 func TestPortBARs(t *testing.T) {
 	h := newHost(t)
 	d := ported('A')
@@ -194,8 +194,7 @@ func TestPortBARs(t *testing.T) {
 	}
 }
 
-// TestAssignPorts: they are taken from windows of ports alone, one behind the
-// other.
+// TestAssignPorts: ports are assigned only from port windows, one range after the other.
 func TestAssignPorts(t *testing.T) {
 	h := newHost(t)
 	four := func() *device {
@@ -235,7 +234,7 @@ func TestMoved(t *testing.T) {
 	h.setConfig(1, 0x18, 4, 0xc100_0000)
 	h.setConfig(1, 0x18, 4, fixedBase)
 	h.setConfig(1, 0x18, 4, 0xc200_0000)
-	h.setConfig(1, 0x1c, 4, 0xc300_0000) // of MSI-X
+	h.setConfig(1, 0x1c, 4, 0xc300_0000) // the MSI-X BAR
 	h.bus.Reset()
 	want := []string{
 		"0 0x4000000000 true", "2 0xc0000000 true",

@@ -64,8 +64,7 @@ func TestMasks(t *testing.T) {
 	t.Logf("%d registers, %d of them not read-only", 0x1000, len(writable))
 }
 
-// TestErrorBits: they are cleared by writing 1. Nothing here sets them, but a
-// state may.
+// TestErrorBits: writing 1 clears them. Nothing here sets them, but a loaded state may.
 func TestErrorBits(t *testing.T) {
 	h := newHost(t)
 	h.add(example('A'), nil)
@@ -89,8 +88,8 @@ type counter struct{ reads, writes int }
 func (c *counter) Read(_ uint64, p []byte)  { c.reads += len(p) }
 func (c *counter) Write(_ uint64, p []byte) { c.writes += len(p) }
 
-// TestBeside: what is narrower than CONFIG_ADDRESS goes to the device that shares
-// its ports.
+// TestBeside: an access narrower than CONFIG_ADDRESS goes to the device that shares its
+// ports.
 func TestBeside(t *testing.T) {
 	h, beside := newHost(t), &counter{}
 	d := h.bus.Ports(beside)
@@ -123,7 +122,7 @@ func TestPorts(t *testing.T) {
 		{dev1, 4, 4, 0x10411af4}, {dev1, 4, 1, 0xf4}, {dev1, 5, 1, 0x1a}, {dev1, 6, 1, 0x41}, {dev1, 7, 1, 0x10}, {dev1, 4, 2, 0x1af4}, {dev1, 6, 2, 0x1041}, {dev1, 5, 2, 0x411a},
 		{dev1 | 8, 4, 4, 0x01000001}, {dev1 | 0xfc, 4, 4, 0},
 		{dev1, 2, 4, 0x1af4_ffff}, {dev1, 3, 2, 0xf4ff}, {dev1, 1, 4, 0xf4ff_ffff}, {dev1, 0, 8, 0x10411af4_8000_0800}, // over the boundary
-		{dev1, 6, 4, 0xffff_1041}, {dev1, 7, 8, 0xffff_ffff_ffff_ff10}, {dev1, 8, 4, 0xffff_ffff}, // beyond
+		{dev1, 6, 4, 0xffff_1041}, {dev1, 7, 8, 0xffff_ffff_ffff_ff10}, {dev1, 8, 4, 0xffff_ffff}, // beyond the ports
 		{dev1 &^ (1 << 31), 4, 4, 0xffff_ffff},  // not enabled
 		{dev1 | 0x1_0000, 4, 4, 0xffff_ffff},    // bus 1
 		{dev1 | 0x100, 4, 4, 0xffff_ffff},       // function 1
@@ -160,9 +159,9 @@ func TestPorts(t *testing.T) {
 	t.Logf("%d reads, %d writes", len(tests), len(writes))
 }
 
-// pciCfg is virtio's window to BARs (virtio 1.2, §4.1.4.9), built out of a
-// capability. Its body is cap_len, cfg_type, bar, id, 2 bytes of padding,
-// offset, length, and 4 bytes of data.
+// pciCfg is virtio's window to BARs (virtio 1.2, §4.1.4.9), built from a capability. Its
+// body is cap_len, cfg_type, bar, id, 2 bytes of padding, offset, length, and 4 bytes of
+// data.
 func pciCfg(bar func(i int) (bus.Device, uint64), log *[]string) pci.Capability {
 	access := func(body []byte, do func(d bus.Device, off uint64, p []byte)) {
 		d, size := bar(int(body[2]))
@@ -190,7 +189,7 @@ func pciCfg(bar func(i int) (bus.Device, uint64), log *[]string) pci.Capability 
 	}
 }
 
-// TestPCICfg uses it as a driver does.
+// TestPCICfg uses the window as a driver does.
 func TestPCICfg(t *testing.T) {
 	h := newHost(t)
 	var f *pci.Function
@@ -213,7 +212,7 @@ func TestPCICfg(t *testing.T) {
 		log         string
 	}{
 		{0, 8, 4, 16, 4, 0x41414141, "[r8 4]"}, {2, 8, 4, 16, 4, 0x42424242, "[r8 4]"}, {2, 2, 2, 16, 2, 0x4242, "[r2 2]"},
-		{0, 8, 1, 19, 1, 0x42, "[r8 1]"}, // what was there stays
+		{0, 8, 1, 19, 1, 0x42, "[r8 1]"}, // the other bytes stay
 		{0, 8, 4, 12, 4, 4, "[]"},        // not live
 		{0, 8, 4, 20, 1, 0x11, "[]"},     // behind it: MSI-X
 		{0, 8, 4, 12, 8, 0x41414141_0000_0004, "[r8 4]"}, {0, 8, 3, 16, 4, 0x41414141, "[]"}, {1, 8, 4, 16, 4, 0x41414141, "[]"}, {9, 0, 4, 16, 4, 0x41414141, "[]"},

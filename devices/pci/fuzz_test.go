@@ -9,7 +9,7 @@ import (
 	"vmm/devices/pci"
 )
 
-// A script is what a fuzzer has a guest do.
+// A script is the fuzzer's input: what a guest does.
 type script []byte
 
 func (s *script) next() uint64 {
@@ -23,7 +23,7 @@ func (s *script) next() uint64 {
 
 func (s *script) word() uint64 { return s.next() | s.next()<<8 }
 
-// value is 8 bytes, most often an address that hits something.
+// value returns 8 bytes, most often an address that hits something.
 func (s *script) value() uint64 {
 	kind, x := s.next(), s.word()
 	switch kind % 8 {
@@ -94,9 +94,9 @@ func (s *script) step(h *host, f [2]*pci.Function) {
 
 var pendingVectors = regexp.MustCompile(`,"pending":\[[^]]*\]`)
 
-// reload saves and loads. What was saved is what is there afterwards, but for
-// interrupts that could be sent by now: a guest that gives a vector a good address
-// without masking it is not followed until then.
+// reload saves and loads. The state afterwards is the saved one, except for interrupts
+// that can be sent by now: if a guest gives a vector a good address without masking it,
+// they stay pending until then.
 func (h *host) reload() {
 	saved := h.save()
 	if err := h.bus.Load(saved); err != nil {
@@ -114,9 +114,9 @@ func (h *host) reload() {
 	}
 }
 
-// FuzzConfig runs scripts against two devices. Nothing panics, BARs overlap
-// nothing and stay in the windows, devices know where they are, identities stay,
-// and reads have no effect.
+// FuzzConfig runs scripts against two devices. Nothing panics, BARs overlap nothing and
+// stay in the windows, devices know their addresses, identities stay, and reads have no
+// effect.
 func FuzzConfig(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) > 4096 {

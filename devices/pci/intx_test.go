@@ -66,7 +66,7 @@ func TestINTx(t *testing.T) {
 	t.Logf("%d steps", len(steps))
 }
 
-// TestNoLines: devices have no pin then, and Set does no harm.
+// TestNoLines: without lines a device has no pin, and Set does no harm.
 func TestNoLines(t *testing.T) {
 	h := newHost(t)
 	b := pci.NewBus(h.memory, h.io, bridgeIdent, windows, nil)

@@ -20,7 +20,7 @@ type msixGuest struct {
 	control, table, pba uint64
 }
 
-// An action is one of a msixGuest's.
+// An action is one step of a msixGuest.
 type action = func(g *msixGuest)
 
 func ctl(c uint64) action    { return func(g *msixGuest) { g.setConfig(1, g.control, 2, c) } }
@@ -98,8 +98,7 @@ var msixSteps = []struct {
 	{"with MSI-X off, on again", both(ctl(0), conf(command, memoryOn|masterOn), ctl(enabled)), "[9 2 1]", "[2 2 3]", 0},
 }
 
-// TestMSIX is a driver's walk through masks and pending bits, one step after
-// another.
+// TestMSIX takes a driver through masks and pending bits, one step after another.
 func TestMSIX(t *testing.T) {
 	h := newHost(t)
 	v, p := vectors(3)
@@ -123,7 +122,7 @@ func TestMSIX(t *testing.T) {
 	t.Logf("%d steps", len(msixSteps))
 }
 
-// TestTable is hostile accesses to the table and the pending bits.
+// TestTable makes hostile accesses to the table and the pending bits.
 func TestTable(t *testing.T) {
 	h := newHost(t)
 	_, p := vectors(2)
@@ -199,7 +198,7 @@ func TestVectors(t *testing.T) {
 	}
 }
 
-// TestNoVectors: MSIX of a function without.
+// TestNoVectors: MSIX of a function without vectors.
 func TestNoVectors(t *testing.T) {
 	h := newHost(t)
 	f := h.add(example('A'), nil)

@@ -14,7 +14,7 @@ import (
 
 var le = binary.LittleEndian
 
-// Where things are in these tests. What is at fixedBase was there first.
+// The addresses in these tests. The device at fixedBase was there first.
 const (
 	lowBase, lowEnd   = 0xc000_0000, 0xd000_0000
 	highBase, highEnd = 0x40_0000_0000, 0x41_0000_0000
@@ -48,7 +48,7 @@ func (m *memory) Read(off uint64, p []byte) {
 }
 func (m *memory) Write(off uint64, p []byte) { m.writes.Add(1) }
 
-// A device is made of what the test wants, and keeps a log of its moves.
+// A device has what the test wants, and logs its moves.
 type device struct {
 	ident pci.Ident
 	bars  []pci.BAR
@@ -84,7 +84,7 @@ func (d *device) Moved(bar int, addr uint64, on bool) {
 	}
 }
 
-// A vector counts, and refuses addresses outside of the local APICs.
+// A vector counts its signals, and refuses addresses outside the local APICs.
 type vector struct {
 	signals, routes atomic.Int32
 	addr            atomic.Uint64
@@ -112,7 +112,7 @@ func vectors(n int) (v []*vector, p []pci.Vector) {
 	return v, p
 }
 
-// A level remembers, and counts changes; and calls, each of which is an ioctl.
+// A level keeps its value, and counts changes and calls. Each call is an ioctl.
 type level struct {
 	mu      sync.Mutex
 	high    bool
@@ -135,7 +135,7 @@ func (l *level) is() bool {
 	return l.high
 }
 
-// An access is a device and what a CPU does with it.
+// in reads from a device as a CPU does; out writes to it.
 func in(d bus.Device, off uint64, n int) uint64 {
 	b := [8]byte{}
 	p := b[:n]
@@ -152,7 +152,7 @@ func out(d bus.Device, off uint64, n int, v uint64) {
 	d.Write(off, b[:n])
 }
 
-// A host is a bus with all around it.
+// A host is a bus with its surroundings.
 type host struct {
 	t           testing.TB
 	memory, io  *bus.Bus
@@ -185,7 +185,7 @@ func (h *host) add(d *device, v []pci.Vector) *pci.Function {
 	return f
 }
 
-// config accesses a register of the device in a slot by ECAM.
+// config reads a register of the device in a slot, by ECAM.
 func (h *host) config(slot int, reg uint64, n int) uint64 {
 	return in(h.ecam, uint64(slot)<<15|reg, n)
 }
@@ -193,7 +193,7 @@ func (h *host) setConfig(slot int, reg uint64, n int, v uint64) {
 	out(h.ecam, uint64(slot)<<15|reg, n, v)
 }
 
-// who returns the name of what is at an address, or '-'; whoPort, at a port.
+// who returns the name of the device at an address, or '-'; whoPort, at a port.
 func (h *host) who(addr uint64) byte     { return who(h.memory, addr) }
 func (h *host) whoPort(addr uint64) byte { return who(h.io, addr) }
 
@@ -207,8 +207,8 @@ func who(b *bus.Bus, addr uint64) byte {
 
 func barReg(i int) uint64 { return 0x10 + 4*uint64(i) }
 
-// example is a device with a bit of everything: BAR 0 of 64 bits, BAR 2 of 32,
-// and the MSI-X table in BAR 3 if it has vectors.
+// example returns a device with a bit of everything: BAR 0 of 64 bits, BAR 2 of 32, and
+// the MSI-X table in BAR 3 if it has vectors.
 func example(name byte) *device {
 	return &device{
 		ident: pci.Ident{Vendor: 0x1af4, Device: 0x1040 + uint16(name&15), Class: 0x010000, Revision: 1, Subvendor: 0x1af4, Subdevice: uint16(name)},
@@ -223,8 +223,8 @@ func example(name byte) *device {
 	}
 }
 
-// ported is an example that has ports as well, and the MSI-X table in BAR 5.
-// Their names are a, b; c, d; and so on.
+// ported returns an example that also has ports, and the MSI-X table in BAR 5. Their
+// names are a, b; c, d; and so on.
 func ported(name byte) *device {
 	d := example(name)
 	const lower = 'a' - 'A'
@@ -234,7 +234,7 @@ func ported(name byte) *device {
 	return d
 }
 
-// findCap returns where a capability is, as a driver searches for it.
+// findCap returns the offset of a capability, which it searches for as a driver does.
 func (h *host) findCap(slot int, id uint64) uint64 {
 	h.t.Helper()
 	at := h.config(slot, 0x34, 1)
@@ -277,7 +277,7 @@ func mustPanic(t *testing.T, name string, f func()) {
 	f()
 }
 
-// TestBusMaster: a device hears of each change of the bit, and of nothing else.
+// TestBusMaster: a device is told of each change of the bit, and of nothing else.
 func TestBusMaster(t *testing.T) {
 	h := newHost(t)
 	d := example('A')

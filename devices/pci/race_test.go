@@ -12,7 +12,7 @@ import (
 	"vmm/test/allow"
 )
 
-// deadline is what no test needs. A test that is not done by then hangs.
+// deadline is longer than any test needs. A test that is not done by then hangs.
 var deadline = allow.Time(time.Minute)
 
 func wait(t *testing.T, w *sync.WaitGroup) {
@@ -26,7 +26,7 @@ func wait(t *testing.T, w *sync.WaitGroup) {
 	}
 }
 
-// A handler is a vector whose interrupt handler takes all work that there is.
+// A handler is a vector whose interrupt handler takes all pending work.
 type handler struct {
 	vector
 	work atomic.Int64
@@ -41,8 +41,8 @@ func (h *handler) Signal() {
 	h.seen = h.work.Load()
 }
 
-// TestSignalRace signals while the guest masks, unmasks, disables and re-routes
-// all the time. The last work that was signalled must be seen, or it is lost.
+// TestSignalRace signals while the guest masks, unmasks, disables and re-routes all the
+// time. The handler must see the last signalled work, or it is lost.
 func TestSignalRace(t *testing.T) {
 	for _, guest := range []struct {
 		name     string
@@ -94,8 +94,8 @@ func TestSignalRace(t *testing.T) {
 	}
 }
 
-// TestOneSignal is one signal against one unmask, very often: between the two
-// halves of Signal, and of unmasking, nothing fits.
+// TestOneSignal races one signal against one unmask, very often: nothing may come
+// between the two halves of Signal, or between those of unmasking.
 func TestOneSignal(t *testing.T) {
 	h := newHost(t)
 	v, p := vectors(1)
@@ -158,9 +158,9 @@ func (h *host) random(r *rand.Rand, slot int) {
 	}
 }
 
-// TestLocks has several vCPUs move BARs about, through both mechanisms, while
-// devices raise interrupts with their own lock held. Moved takes that lock,
-// raises interrupts, and changes the memory bus.
+// TestLocks lets several vCPUs move BARs, through both mechanisms, while devices raise
+// interrupts with their own lock held. Moved takes that lock, raises interrupts, and
+// changes the memory bus.
 func TestLocks(t *testing.T) {
 	const slots, steps = 3, 400
 	h := newHost(t)
@@ -220,8 +220,8 @@ func TestLocks(t *testing.T) {
 	check(t, h, device[:])
 }
 
-// check compares what devices heard with what answers, and sees that nothing
-// overlaps or lies outside of the windows.
+// check compares the addresses that devices were told with those that answer. It checks
+// that nothing overlaps or lies outside the windows.
 func check(t testing.TB, h *host, devices []*device) {
 	t.Helper()
 	type span struct {

@@ -34,7 +34,7 @@ func (h *host) load(s pci.State) {
 	}
 }
 
-// pair is two hosts with the same two devices.
+// pair returns two hosts with the same two devices.
 func pair(t testing.TB) (h [2]*host, f [2]*pci.Function, v [2][]*vector) {
 	for i := range h {
 		h[i] = newHost(t)
@@ -98,13 +98,13 @@ func TestSaveLoad(t *testing.T) {
 	if got := b.save(); !bytes.Equal(got, fresh) || b.who(highBase) != '-' || f[1].MSIX().Enabled() {
 		t.Errorf("after reset\n%s, want\n%s", got, fresh)
 	}
-	a.load(pci.State{}) // the zero value is reset
+	a.load(pci.State{}) // the zero value is the reset state
 	if got := a.save(); !bytes.Equal(got, fresh) {
 		t.Errorf("from zero\n%s, want\n%s", got, fresh)
 	}
 }
 
-// TestLoadPorts: who has the ports that two want.
+// TestLoadPorts: which device gets the ports that two want.
 func TestLoadPorts(t *testing.T) {
 	var h [2]*host
 	for i := range h {
@@ -132,7 +132,7 @@ func TestLoadPorts(t *testing.T) {
 	}
 }
 
-// TestLoadINTx: a level that a device has set, and whether it is let through.
+// TestLoadINTx: the level that a device has set, and whether it is let through.
 func TestLoadINTx(t *testing.T) {
 	h, f, _ := pair(t)
 	f[0].INTx().Set(true)

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// BenchmarkPrint is what one printed byte costs the vCPU beside its exit.
+// BenchmarkPrint measures what one printed byte costs the vCPU besides its exit.
 func BenchmarkPrint(b *testing.B) {
 	d, _ := start(b, nil, io.Discard)
 	p := []byte{'x'}
@@ -26,7 +26,7 @@ func BenchmarkReadLSR(b *testing.B) {
 	d.Close(b.Context())
 }
 
-// BenchmarkPaste is the rate from the host to an interrupt-driven guest.
+// BenchmarkPaste measures the rate from the host to an interrupt-driven guest.
 func BenchmarkPaste(b *testing.B) {
 	want := noise(64 << 10)
 	b.SetBytes(int64(len(want)))

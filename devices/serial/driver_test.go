@@ -28,15 +28,15 @@ func (p *pin) Set(high bool) {
 	}
 }
 
-// driver is the guest's side: it does what Linux's 8250 driver does, and like
-// it trusts the rising edges of the interrupt.
+// driver is the guest's side. It does what Linux's 8250 driver does, and like it trusts
+// the rising edges of the interrupt.
 type driver struct {
 	t     testing.TB
 	d     *Device
 	irq   *pin
 	ier   byte
 	tx    []byte // to print
-	xmit  []byte // of that, what the interrupt handler sends
+	xmit  []byte // the part that the interrupt handler sends
 	rx    []byte // received
 	brks  int
 	limit time.Duration
@@ -93,7 +93,7 @@ func (g *driver) open() {
 	g.out(regMCR, mcrDTR|mcrRTS|mcrOUT2)
 }
 
-// late takes an interrupt that came while interrupts were off.
+// late takes an interrupt that arrived while interrupts were off.
 func (g *driver) late() {
 	select {
 	case <-g.irq.edge:
@@ -102,7 +102,7 @@ func (g *driver) late() {
 	}
 }
 
-// print is uart_write and start_tx; until goes on with what did not fit.
+// print is uart_write and start_tx; until continues with what did not fit.
 func (g *driver) print(p []byte) {
 	g.tx = append(g.tx, p...)
 	g.refill()
@@ -119,7 +119,7 @@ func (g *driver) refill() {
 
 func (g *driver) printed() bool { return len(g.tx)+len(g.xmit) == 0 }
 
-// isr is serial8250_interrupt, too much work included.
+// isr is serial8250_interrupt, including "too much work".
 func (g *driver) isr() {
 	for range 512 {
 		iir := g.in(regIIR)
@@ -167,7 +167,7 @@ func (g *driver) transmit() {
 	}
 }
 
-// until takes interrupts until done.
+// until takes interrupts until done returns true.
 func (g *driver) until(done func() bool) {
 	g.t.Helper()
 	deadline := time.NewTimer(g.limit)
@@ -183,8 +183,8 @@ func (g *driver) until(done func() bool) {
 	}
 }
 
-// poll is the driver of a console without interrupts (printk): it waits only
-// so long for an empty transmitter, and then writes anyway.
+// poll is a console driver without interrupts (printk): it waits for an empty
+// transmitter only for a limited time, and then writes anyway.
 func (g *driver) poll(p []byte) {
 	for _, v := range p {
 		for try := 0; g.in(regLSR)&lsrTHRE == 0 && try < 3; try++ {

@@ -41,8 +41,8 @@ func FuzzRegisters(f *testing.F) {
 	})
 }
 
-// still returns a device on which nothing happens by itself: its timer runs
-// out without a call.
+// still returns a device on which nothing happens by itself: its timer expires without a
+// call.
 func still(t *testing.T) (*Device, *pin) {
 	irq := newPin(t)
 	d := New(irq, nil, discard{})

@@ -48,8 +48,8 @@ func equal(t testing.TB, got, want []byte) {
 	t.Errorf("%d bytes, want %d; they differ from byte %d on", len(got), len(want), i)
 }
 
-// TestPaste pipes a MiB into a guest that prints it again. The input is there
-// long before the driver opens the port.
+// TestPaste pipes a MiB into a guest that prints it again. The input is available long
+// before the driver opens the port.
 func TestPaste(t *testing.T) {
 	want := noise(1 << 20)
 	var printed bytes.Buffer
@@ -68,7 +68,7 @@ func TestPaste(t *testing.T) {
 	equal(t, printed.Bytes(), want)
 }
 
-// TestFlowControl has a guest that drops RTS again and again (crtscts).
+// TestFlowControl runs a guest that drops RTS again and again (crtscts).
 func TestFlowControl(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		want := noise(64 << 10)
@@ -96,7 +96,7 @@ func TestFlowControl(t *testing.T) {
 	})
 }
 
-// slow is a host that reads little by little.
+// slow is a host that reads little at a time.
 type slow struct {
 	io.Reader
 	got []byte
@@ -113,8 +113,8 @@ func (s *slow) run() {
 	}
 }
 
-// TestSlowReader prints a MiB, by interrupts and by polling, to a host that is
-// slower than the guest.
+// TestSlowReader prints a MiB, by interrupts and by polling, to a host that is slower
+// than the guest.
 func TestSlowReader(t *testing.T) {
 	want := noise(1 << 20)
 	for name, print := range map[string]func(*driver){
@@ -140,12 +140,12 @@ func TestSlowReader(t *testing.T) {
 	}
 }
 
-// fill prints until the guest is blocked, which synctest.Wait shows.
+// fill prints until the guest blocks, which synctest.Wait detects.
 func fill(g *driver) (returned chan struct{}) {
 	returned = make(chan struct{})
 	go func() {
 		defer close(returned)
-		g.poll(make([]byte, 2*outputSize+100)) // a part is with the host
+		g.poll(make([]byte, 2*outputSize+100)) // the host has a part
 	}()
 	synctest.Wait()
 	return returned
@@ -205,8 +205,8 @@ func TestBlockedWriter(t *testing.T) {
 	}
 }
 
-// TestCloseWaits: all that the guest printed is delivered, however slow the
-// host is.
+// TestCloseWaits: everything that the guest printed is delivered, however slow the host
+// is.
 func TestCloseWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, w := io.Pipe()
@@ -215,7 +215,7 @@ func TestCloseWaits(t *testing.T) {
 		g.poll(want)
 		closed := make(chan error, 1)
 		go func() { closed <- d.Close(context.Background()) }()
-		time.Sleep(time.Hour) // which synctest makes short
+		time.Sleep(time.Hour) // synctest makes this short
 		select {
 		case err := <-closed:
 			t.Fatalf("Close did not wait: %v", err)
@@ -232,8 +232,8 @@ func TestCloseWaits(t *testing.T) {
 	})
 }
 
-// TestPauseResume pauses with a full output, a running driver and input on its
-// way; the guest must find all as it was.
+// TestPauseResume pauses with a full output, a running driver and input on its way. The
+// guest must find everything as it was.
 func TestPauseResume(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, w := io.Pipe()
@@ -312,8 +312,8 @@ func TestLoadBad(t *testing.T) {
 	}
 }
 
-// TestLatency: a prompt is on the screen within a millisecond, and a burst is
-// one write.
+// TestLatency: a prompt appears on the screen within a millisecond, and a burst is one
+// write.
 func TestLatency(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, w := io.Pipe()
@@ -338,7 +338,7 @@ func TestLatency(t *testing.T) {
 	})
 }
 
-// TestTimeoutInterrupt: a driver that leaves data in the FIFO is told again.
+// TestTimeoutInterrupt: a driver that leaves data in the FIFO is interrupted again.
 func TestTimeoutInterrupt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, g := start(t, strings.NewReader("abc"), nil)
@@ -370,8 +370,8 @@ func TestBreak(t *testing.T) {
 	})
 }
 
-// TestBreakOrder: a break keeps its place, whatever of the bytes around it is
-// still with the host, in the buffer or in the FIFO.
+// TestBreakOrder: a break keeps its place, whether the bytes around it are still with
+// the host, in the buffer or in the FIFO.
 func TestBreakOrder(t *testing.T) {
 	for _, before := range []int{1, 15, 16, 17, 1000} {
 		synctest.Test(t, func(t *testing.T) {
@@ -419,7 +419,7 @@ func TestCarrier(t *testing.T) {
 	}
 }
 
-// TestHostGone: the guest goes on when the terminal is closed.
+// TestHostGone: the guest continues when the terminal is closed.
 func TestHostGone(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -455,7 +455,7 @@ func TestReset(t *testing.T) {
 	closeDevice(t, d)
 }
 
-// TestWide: wider accesses are bytes at consecutive ports.
+// TestWide: a wider access is bytes at consecutive ports.
 func TestWide(t *testing.T) {
 	d := New(newPin(t), nil, nil)
 	d.Write(regLCR, []byte{0x83, 0x0b}) // LCR and MCR

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// step is one access: a write, or a read that must give v.
+// step is one access: a write, or a read that must return v.
 type step struct {
 	write bool
 	reg   int
@@ -16,7 +16,7 @@ type step struct {
 func w(reg int, v byte) step { return step{true, reg, v} }
 func r(reg int, v byte) step { return step{false, reg, v} }
 
-// in is a byte, or an error, from the line.
+// in is a byte, or an error, that arrives on the line.
 func in(v uint16) step { return step{reg: -1, v: byte(v), write: v>>8 != 0} }
 
 func run(t *testing.T, u *uart, steps []step) {
@@ -66,10 +66,10 @@ func TestRegisters(t *testing.T) {
 		},
 		"break read unseen": {w(regFCR, 1), in(brk), in('b'), r(regRBR, 0), r(regLSR, 0x71), r(regLSR, 0x61), r(regRBR, 'b')},
 		"THRE interrupt": {
-			w(regIER, ierTHRI), r(regIIR, 2), r(regIIR, 1), // told once
+			w(regIER, ierTHRI), r(regIIR, 2), r(regIIR, 1), // reported once
 			w(regTHR, 'a'), r(regIIR, 2), r(regIIR, 1), // empty again
-			w(regIER, 0), w(regIER, ierTHRI), r(regIIR, 2), // Linux tests for this
-			w(regIER, ierTHRI|ierRDI), r(regIIR, 1), // was on already
+			w(regIER, 0), w(regIER, ierTHRI), r(regIIR, 2), // Linux tests this
+			w(regIER, ierTHRI|ierRDI), r(regIIR, 1), // it was on already
 		},
 		"priority": {
 			w(regIER, 0x0f), w(regMCR, mcrLoop), w(regTHR, 'a'), w(regTHR, 'b'),
@@ -126,8 +126,8 @@ func TestLine(t *testing.T) {
 	}
 }
 
-// TestLinuxProbe does what Linux's autoconfig (drivers/tty/serial/8250) does to
-// find out which chip it has, and wants a 16550A at every turn.
+// TestLinuxProbe does what Linux's autoconfig (drivers/tty/serial/8250) does to find out
+// the chip type, and expects a 16550A at each step.
 func TestLinuxProbe(t *testing.T) {
 	u := attached()
 	run(t, u, []step{
