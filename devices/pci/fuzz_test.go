@@ -95,8 +95,8 @@ func (s *script) step(h *host, f [2]*pci.Function) {
 var pendingVectors = regexp.MustCompile(`,"pending":\[[^]]*\]`)
 
 // reload saves and loads. The state afterwards is the saved one, except for interrupts
-// that can be sent by now: if a guest gives a vector a good address without masking it,
-// they stay pending until then.
+// that a load sends: if a guest gives a vector a good address without masking it first,
+// its pending interrupt waits until then.
 func (h *host) reload() {
 	saved := h.save()
 	if err := h.bus.Load(saved); err != nil {

@@ -41,8 +41,7 @@ func FuzzRegisters(f *testing.F) {
 	})
 }
 
-// still returns a device on which nothing happens by itself: its timer expires without a
-// call.
+// still returns a device on which nothing happens by itself: its timer calls nothing.
 func still(t *testing.T) (*Device, *pin) {
 	irq := newPin(t)
 	d := New(irq, nil, discard{})

@@ -160,7 +160,7 @@ func TestUnanswered(t *testing.T) {
 	}
 }
 
-// TestLength: the header has the wrong length of the request.
+// TestLength: a header with a wrong request length is refused.
 func TestLength(t *testing.T) {
 	d := start(t, newDevice(t, newFake()))
 	for _, n := range []uint32{0, 39, 40, 55, 57, 1<<32 - 1} {

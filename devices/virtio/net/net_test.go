@@ -26,7 +26,7 @@ type card struct {
 
 const allRings = virtio.FeatureEventIdx | virtio.FeatureIndirectDesc
 
-// newCard starts a card with all features except those in without.
+// newCard starts a card with all features except those in without, plus those in with.
 func newCard(t testing.TB, without, with uint64) *card {
 	t.Helper()
 	w := newWire(ethernet.Info{Pairs: 1, MTU: 1500, Offload: testOffload})

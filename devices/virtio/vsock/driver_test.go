@@ -12,11 +12,11 @@ import (
 
 const (
 	guestCID    = 42
-	strangerCID = 43 // the guest may call it, but it does not exist
+	strangerCID = 43 // the guest may call it, but no peer has it
 )
 
 // driver is a guest's driver with a device and no transport. Everything happens on the
-// test's goroutine: Wake only takes a note, and run serves.
+// test's goroutine: Wake only makes a note, and run serves.
 type driver struct {
 	t     testing.TB
 	d     *Device
