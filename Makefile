@@ -49,7 +49,7 @@ export VMM_TIME = $(TIME)
 # $(call times,SECONDS) is so many seconds, times TIME.
 times = $(shell awk 'BEGIN { print int($(1) * $(TIME)) }')s
 
-# It takes about 33 minutes on two cores with nothing else to do, the downloads included.
+# Added up, its suites take about 34 minutes on two cores with nothing else to do, downloads included.
 # $(call suite,NAME,SECONDS,COMMANDS) runs a part of the tests within SECONDS
 # times TIME, and says what was slow.
 suite = @bin/suite $(1) $(2) sh -ec '$(3)'
